@@ -1,0 +1,313 @@
+"""YAML files, overlays, `--set a.b=v` and flags, one on top of the other, become an Experiment.
+
+An error is one line that names where the value was given, its key, the value and what is allowed.
+"""
+
+import difflib
+import json
+import os
+import posixpath
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from configs import describe, files, strict_yaml
+from configs.schema import ConflictError, Experiment
+
+FOLDER = Path(__file__).parent
+DIGITS = str(FOLDER / "digits.yaml")  # what runs when nothing is asked for
+IMAGENET = str(FOLDER / "imagenet.yaml")  # the published recipe, for models without a file
+
+# Command line flags that are values of the experiment: flag -> key.
+FLAG_KEYS = {
+    "model": "model.name",
+    "data_dir": "data.data_dir",
+    "model_dir": "model_dir",
+    "seed": "seed",
+}
+
+# What a resumed run must share with the one that it continues: the network and the data set.
+RESUME_KEYS = (
+    "model",
+    "data.source",
+    "data.data_dir",
+    "data.holdout_shards",
+    "data.num_train_examples",
+)
+
+_LARGEST_FILE = 2**20  # bytes; a whole experiment is 3 kB
+_MOST_FILES = 100  # of one experiment, overlays of overlays included
+_LONGEST_VALUE = 80  # characters of a value in a message
+
+
+class ConfigError(ValueError):
+    """An experiment that cannot be: one line that says where, which key, what is allowed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else _escaped(c) for c in message))
+
+
+class _Layer(NamedTuple):
+    """Values from one place: `origin` is that place in words, `values` a tree of sections."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+def load_experiment(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, object] | None = None,
+) -> Experiment:
+    """Read an experiment: the file over its `base:` files, then `overrides`, then `values`.
+
+    Args:
+      path: a YAML file, local or remote (`gs://`); None: the digits, `configs/digits.yaml`.
+      overrides: the texts of `--set`, `"optimizer.momentum=0.8"`; what follows `=` is YAML.
+      values: values of flags by key, as in FLAG_KEYS; those that are None were not given and count
+        for nothing.
+
+    Raises:
+      ConfigError: whatever is wrong, in one line.
+    """
+    layers = [
+        *_file_layers(files.beside("", os.fspath(path or DIGITS))),
+        *map(_override_layer, overrides),
+        *(_flag_layer(key, value) for key, value in (values or {}).items() if value is not None),
+    ]
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        tree = _merged(tree, layer.values)
+    try:
+        return Experiment.model_validate(_with_tuples(tree))
+    except ValidationError as error:
+        problems = list(dict.fromkeys(_problems(error, tree, layers)))
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(problems[0] + more) from None
+
+
+def config_for_model(name: str) -> str:
+    """Path of the recipe of a model (`efficientnet-b4`: `configs/efficientnet_b4.yaml`).
+
+    A model without a file of its own gets the published recipe, `configs/imagenet.yaml`. Whether
+    there is such a model at all is for the catalog to say.
+    """
+    path = FOLDER / (name.replace("-", "_") + ".yaml")
+    return str(path) if path in FOLDER.glob("*.yaml") else IMAGENET
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """Every field of `experiment` as YAML that `load_experiment` reads back as the same one."""
+    return strict_yaml.dump(experiment.model_dump(mode="json"))
+
+
+def save_experiment(experiment: Experiment, path: str | os.PathLike[str]) -> None:
+    """Write `to_yaml(experiment)` to a file, local or remote, whole or not at all.
+
+    Raises:
+      ConfigError: the file cannot be written.
+    """
+    try:
+        files.write_text(os.fspath(path), to_yaml(experiment))
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(path)}: cannot be written: {_reason(error)}") from error
+
+
+def difference(old: Experiment, new: Experiment, keys: Collection[str] | None = None) -> list[str]:
+    """Lines `model.name: efficientnet-b0 -> efficientnet-b4` for what differs, as the schema goes.
+
+    `keys` (fields or sections, as RESUME_KEYS) restricts them to what matters; None: everything.
+    """
+    before, after = (dict(_leaves(e.model_dump(mode="json"))) for e in (old, new))
+    return [
+        f"{key}: {_plain(before[key])} -> {_plain(after[key])}"
+        for key in before
+        if before[key] != after[key] and (keys is None or _is_under(key, keys))
+    ]
+
+
+# Layers
+
+
+def _file_layers(path: str, chain: tuple[str, ...] = ()) -> Iterator[_Layer]:
+    """The layers of its bases, deepest first, then its own; `chain`: the files that led here."""
+    if path in chain:
+        raise ConfigError(f"{chain[0]}: base goes in a circle: {' -> '.join((*chain, path))}")
+    if len(chain) >= _MOST_FILES:
+        raise ConfigError(f"{chain[0]}: more than {_MOST_FILES} files, each the base of another")
+    values = dict(_read_mapping(path, chain))
+    for base in _bases(path, values.pop("base", [])):
+        yield from _file_layers(files.beside(path, base), (*chain, path))
+    yield _Layer(path, values)
+
+
+def _bases(path: str, base: object) -> list[str]:
+    bases: list[Any] = base if isinstance(base, list) else [base]
+    if not all(isinstance(name, str) and name for name in bases):
+        raise ConfigError(f"{path}: base must be a file or a list of files, not {_shown(base)}")
+    return bases
+
+
+def _read_mapping(path: str, chain: tuple[str, ...]) -> Mapping[str, Any]:
+    try:
+        tree = strict_yaml.parse(files.read_text(path, limit=_LARGEST_FILE))
+    except FileNotFoundError:
+        raise ConfigError(_missing_file(path, chain)) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {_reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text in UTF-8 (byte {error.start})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not an experiment in YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path}: an experiment is sections of keys and values, not {_shown(tree)}"
+        )
+    return tree
+
+
+def _missing_file(path: str, chain: tuple[str, ...]) -> str:
+    where = f"{chain[-1]}: base: " if chain else ""
+    folder = FOLDER if files.is_remote(path) else Path(path).parent
+    near = _near(posixpath.basename(path), sorted(file.name for file in folder.glob("*.yaml")))
+    return f"{where}{path}: there is no such file" + (f"; {_did_you_mean(near)}" if near else "")
+
+
+def _override_layer(text: str) -> _Layer:
+    key, equals, value = text.partition("=")
+    key, origin = key.strip(), f"--set {_shortened(text)}"
+    if not equals or not key:
+        raise ConfigError(f"{origin}: write KEY=VALUE, as in --set optimizer.momentum=0.8")
+    try:
+        return _Layer(origin, _nested(key, strict_yaml.parse(value)))
+    except ValueError as error:
+        raise ConfigError(f"{origin}: not a value in YAML: {error}") from error
+
+
+def _flag_layer(key: str, value: object) -> _Layer:
+    flag = next((f"--{flag}" for flag, its_key in FLAG_KEYS.items() if its_key == key), key)
+    return _Layer(f"{flag}={_shortened(str(value))}", _nested(key, value))
+
+
+def _nested(key: str, value: object) -> dict[str, Any]:
+    """`("model.name", x)` as `{"model": {"name": x}}`."""
+    first, dot, rest = key.partition(".")
+    return {first: _nested(rest, value) if dot else value}
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with the values of `above`; sections are merged, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if isinstance(under, dict) and isinstance(value, dict):
+            value = _merged(under, value)
+        merged[key] = value
+    return merged
+
+
+def _with_tuples(tree: Any) -> Any:
+    """YAML's lists as the tuples that frozen fields hold."""
+    if isinstance(tree, dict):
+        return {key: _with_tuples(value) for key, value in tree.items()}
+    return tuple(map(_with_tuples, tree)) if isinstance(tree, list) else tree
+
+
+# Errors
+
+
+def _problems(
+    error: ValidationError, tree: Mapping[str, Any], layers: Sequence[_Layer]
+) -> Iterator[str]:
+    """A line for each thing that pydantic found wrong with `tree`, which is the sum of `layers`."""
+    for problem in error.errors(include_url=False):
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, ConflictError):
+            places = (_origin(key.split("."), layers) for key in cause.keys)
+            yield f"{' and '.join(dict.fromkeys(filter(None, places)))}: {cause}"
+        elif problem["type"] == "extra_forbidden":
+            path = [str(part) for part in problem["loc"]]
+            yield f"{_origin(path, layers)}: {_unknown_key(path, tree)}"
+        else:
+            path = [*describe.known_part(problem["loc"])]
+            must = f"{'.'.join(path)} must be {describe.allowed(path)}"
+            yield f"{_origin(path, layers)}: {must}, not {_shown(_value(tree, path))}"
+
+
+def _unknown_key(path: Sequence[str], tree: Mapping[str, Any]) -> str:
+    *section, name = path
+    known = describe.keys_of(section)
+    top, _, below = name.partition(".")
+    if below in describe.keys_of([top]):
+        near = [f"{top}: {{{below}: ...}}"]
+    else:
+        elsewhere = (other for other in describe.keys_of([]) if name in describe.keys_of([other]))
+        near = _near(name, known) or [f"{other}.{name}" for other in elsewhere]
+    found = f"unknown key {'.'.join(path)} (with the value {_shown(_value(tree, path))})"
+    hint = f" {_did_you_mean(near)}" if near else ""
+    return f"{found};{hint} {'.'.join(section) or 'an experiment'} has {', '.join(known)}"
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(name, known, n=3)
+
+
+def _did_you_mean(names: Sequence[str]) -> str:
+    return f"did you mean {' or '.join(names)}?"
+
+
+def _origin(path: Sequence[str], layers: Sequence[_Layer]) -> str:
+    """Where the value at `path` was given: the last layer with it, or nothing for a default."""
+    return next((layer.origin for layer in reversed(layers) if _sets(layer.values, path)), "")
+
+
+def _sets(values: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if not isinstance(values, Mapping):
+            return True  # something else stands where a section should
+        if key not in values:
+            return False
+        values = values[key]
+    return True
+
+
+def _value(tree: Any, path: Sequence[str]) -> object:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _shown(value: object) -> str:
+    """A value as it would stand in YAML, shortened."""
+    return _shortened(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else _shown(value)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _is_under(key: str, sections: Collection[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)

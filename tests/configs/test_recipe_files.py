@@ -1,0 +1,120 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from configs.load import FOLDER, config_for_model, load_experiment
+from configs.schema import Experiment
+from efficientnet.catalog import get_spec, list_models
+
+FILES = sorted(FOLDER.glob("*.yaml"))
+IMAGENET = 1_281_167
+
+AUTOAUGMENT = [f"efficientnet_b{i}" for i in range(8)]
+LONGER = [f"{name}_600epochs" for name in AUTOAUGMENT]
+RANDAUGMENT = {  # file: magnitude
+    "efficientnet_b5_randaugment": 17,
+    "efficientnet_b7_randaugment": 28,
+    "efficientnet_b8": 28,
+}
+
+
+def recipe(name: str) -> Experiment:
+    return load_experiment(FOLDER / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_loads_under_its_own_name(path: Path):
+    assert load_experiment(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_names_a_published_model(path: Path):
+    model = load_experiment(path).model
+    get_spec(model.name, width=model.width, depth=model.depth, phi=model.phi)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_header_says_command_hardware_duration_and_accuracy(path: Path):
+    header = [line for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
+    assert len(header[0]) > 10
+    for word in ("Command", "Hardware", "Duration", "Accuracy"):
+        assert any(line.startswith(f"# {word}  ") for line in header), word
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_command_of_a_header_leads_to_its_file(path: Path):
+    command = path.read_text("utf-8")
+    config = re.search(r"--config=(\S+)", command)
+    model = re.search(r"--model=(\S+)", command)
+    if config:
+        assert FOLDER.parent / config[1] == path
+    elif model:
+        assert Path(config_for_model(model[1])) == path
+    else:
+        assert load_experiment() == load_experiment(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_steps_of_a_header_are_the_experiments(path: Path):
+    train = load_experiment(path).train
+    said = re.search(r"= ([\d,]+) steps of (\d+) images", path.read_text("utf-8"))
+    if said:
+        steps = train.duration.whole_steps(
+            num_examples=IMAGENET, global_batch_size=train.global_batch_size
+        )
+        assert said.groups() == (f"{steps:,}", str(train.global_batch_size))
+    else:
+        assert path.stem in ("digits", "smoke")
+
+
+def test_the_shared_recipe_is_the_schemas_defaults():
+    assert recipe("imagenet") == Experiment(name="imagenet")
+
+
+def test_every_recipe_differs_from_the_shared_one_as_its_name_says():
+    shared = recipe("imagenet")
+    for name in AUTOAUGMENT:
+        model = shared.model.model_copy(update={"name": name.replace("_", "-")})
+        expected = shared.model_copy(update={"name": name, "model": model})
+        assert recipe(name) == expected
+    for name in LONGER:
+        below = recipe(name.removesuffix("_600epochs"))
+        assert str(recipe(name).train.duration) == "600 epochs"
+        train = recipe(name).train.model_copy(update={"duration": below.train.duration})
+        assert recipe(name).model_copy(update={"name": below.name, "train": train}) == below
+    for name, magnitude in RANDAUGMENT.items():
+        augment = recipe(name).augment
+        assert (augment.policy, augment.layers, augment.magnitude) == ("randaugment", 2, magnitude)
+        assert recipe(name).model.name == name.removesuffix("_randaugment").replace("_", "-")
+
+
+def test_every_published_b_model_has_its_recipe():
+    models = list_models("efficientnet-b*")
+    assert len(models) == 9
+    for name in models:
+        experiment = load_experiment(config_for_model(name))
+        assert (experiment.model.name, experiment.data.source) == (name, "tfrecord")
+
+
+@pytest.mark.parametrize(
+    "name", ["efficientnet-l2", "nonsense", "../configs/efficientnet_b1", "", "*"]
+)
+def test_a_model_without_a_file_gets_the_shared_recipe(name):
+    assert load_experiment(config_for_model(name)) == recipe("imagenet")
+
+
+def test_the_default_is_the_digits_at_32_pixels_unmirrored():
+    experiment = load_experiment()
+    assert (experiment.data.source, experiment.model.image_size) == ("digits", 32)
+    assert experiment.model.name == "efficientnet-b0"
+    assert not experiment.augment.flip
+
+
+def test_smoke_is_tiny_and_needs_no_files():
+    experiment = recipe("smoke")
+    assert (experiment.data.source, experiment.data.data_dir) == ("synthetic", None)
+    spec = get_spec("efficientnet-b0", width=experiment.model.width, depth=experiment.model.depth)
+    assert spec != get_spec("efficientnet-b0")
+    assert experiment.train.duration.unit == "steps"
+    assert experiment.train.duration.amount <= 20

@@ -1,0 +1,32 @@
+"""EfficientNets for Keras 3: specifications, networks and what they cost.
+
+    spec = efficientnet.get_spec("efficientnet-b0")
+    model = efficientnet.build_model(spec, num_classes=10)
+    images = efficientnet.normalize_images(uint8_images, spec.mean_rgb, spec.stddev_rgb)
+    logits = model(images)
+
+The package needs Keras and runs on every backend of it.
+"""
+
+from efficientnet.builder import build_model, endpoints
+from efficientnet.catalog import UnknownModelError, get_spec, list_models
+from efficientnet.complexity import Complexity, LayerCost, complexity
+from efficientnet.layers import BatchNormFactory, UniformNoise, normalize_images
+from efficientnet.spec import BlockSpec, ModelSpec, StageSpec
+
+__all__ = [
+    "BatchNormFactory",
+    "BlockSpec",
+    "Complexity",
+    "LayerCost",
+    "ModelSpec",
+    "StageSpec",
+    "UniformNoise",
+    "UnknownModelError",
+    "build_model",
+    "complexity",
+    "endpoints",
+    "get_spec",
+    "list_models",
+    "normalize_images",
+]

@@ -1,0 +1,160 @@
+"""What Keras lacks or does otherwise: initialisers, masks with injected noise, normalisation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+BatchNormFactory = Callable[..., keras.Layer]
+"""Called as batch_norm(name=, momentum=, epsilon=, dtype=); the layer's weights are named gamma,
+beta, moving_mean and moving_variance."""
+
+UniformNoise = Callable[[tuple[Any, ...], int], Any]
+"""Called as uniform(shape, index) -> float32 tensor of that shape, uniform in [0, 1).
+
+The batch dimension of shape may be a tensor. index is a static integer, different for every layer
+of a model, so that a pure function of (seed, step, replica, index) draws independent masks.
+"""
+
+
+def conv_initializer() -> keras.initializers.Initializer:
+    """Normal with variance 2 / fan_out, NOT truncated as Keras' he_normal is.
+
+    For a depthwise kernel [k, k, filters, 1] Keras counts a fan-out of k^2, which is the
+    reference's rule too. A new object for every layer: Keras initialisers draw the same values at
+    each call.
+    """
+    return keras.initializers.VarianceScaling(
+        scale=2.0, mode="fan_out", distribution="untruncated_normal"
+    )
+
+
+def dense_initializer() -> keras.initializers.Initializer:
+    """Uniform in +-1 / sqrt(units), the reference's rule for the classifier."""
+    return keras.initializers.VarianceScaling(
+        scale=1.0 / 3.0, mode="fan_out", distribution="uniform"
+    )
+
+
+class _RandomKeep(keras.layers.Layer):
+    """In training, zeroes parts of its input at random and scales up the rest.
+
+    keras.layers.Dropout draws the same mask on every replica of a tf.distribute strategy, and keeps
+    its seed in a variable that a checkpoint must carry. With an injected source of noise these
+    layers hold no variable and every mask can be drawn again.
+    """
+
+    def __init__(
+        self, keep_probability: float, index: int, uniform: UniformNoise | None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.keep_probability = keep_probability
+        self.index = index
+        self.uniform = uniform
+        self.supports_masking = True
+        if uniform is None:
+            self.seed_generator = keras.random.SeedGenerator(name=f"{self.name}_seed")
+
+    def noise_shape(self, inputs: Any) -> tuple[Any, ...]:
+        """Shape of the mask, which must broadcast to that of the inputs."""
+        raise NotImplementedError
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        # The mask is drawn in float32: bfloat16 has 256 values in [0, 1), too few for a rate.
+        keep = self._draw(self.noise_shape(inputs)) < self.keep_probability
+        return inputs * keras.ops.cast(keep, inputs.dtype) / self.keep_probability
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def _draw(self, shape: tuple[Any, ...]) -> Any:
+        if self.uniform is not None:
+            return self.uniform(shape, self.index)
+        return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+
+
+@keras.saving.register_keras_serializable(package="efficientnet")
+class Dropout(_RandomKeep):
+    """Zeroes each element with probability `rate` in training, independently.
+
+    Args:
+      rate: in [0, 1).
+      index: number of the layer among the model's random layers.
+      uniform: source of noise; None draws from a seed generator of its own.
+    """
+
+    def __init__(
+        self, rate: float, *, index: int = 0, uniform: UniformNoise | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(1.0 - rate, index, uniform, **kwargs)
+        self.rate = rate
+
+    def noise_shape(self, inputs: Any) -> tuple[Any, ...]:
+        """One draw an element."""
+        return tuple(keras.ops.shape(inputs))
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything but the source of noise, which is code."""
+        return {**super().get_config(), "rate": self.rate, "index": self.index}
+
+
+@keras.saving.register_keras_serializable(package="efficientnet")
+class StochasticDepth(_RandomKeep):
+    """Zeroes a residual branch per example, surviving with a probability (arXiv 1603.09382).
+
+    Branches that survive are divided by the probability in training, so that nothing needs scaling
+    in inference.
+
+    Args:
+      survival_probability: in (0, 1].
+      index: number of the layer among the model's random layers.
+      uniform: source of noise; None draws from a seed generator of its own.
+    """
+
+    def __init__(
+        self,
+        survival_probability: float,
+        *,
+        index: int = 0,
+        uniform: UniformNoise | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(survival_probability, index, uniform, **kwargs)
+        self.survival_probability = survival_probability
+
+    def noise_shape(self, inputs: Any) -> tuple[Any, ...]:
+        """One draw an example: [batch, 1, ..., 1]."""
+        return (keras.ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything but the source of noise, which is code."""
+        return {
+            **super().get_config(),
+            "survival_probability": self.survival_probability,
+            "index": self.index,
+        }
+
+
+def normalize_images(
+    images: Any,
+    mean_rgb: tuple[float, float, float],
+    stddev_rgb: tuple[float, float, float],
+    dtype: str = "float32",
+) -> Any:
+    """(images - mean) / stddev, in float32 whatever the result's type: bfloat16 would lose digits.
+
+    Args:
+      images: [..., 3], uint8 or float, on the scale 0..255.
+      mean_rgb: on the scale 0..255.
+      stddev_rgb: on the scale 0..255.
+      dtype: of the result; a policy such as "mixed_bfloat16" means its compute type.
+
+    Returns:
+      [..., 3] of the given type.
+    """
+    images = keras.ops.cast(images, "float32")
+    mean = keras.ops.convert_to_tensor(mean_rgb, dtype="float32")
+    stddev = keras.ops.convert_to_tensor(stddev_rgb, dtype="float32")
+    return keras.ops.cast((images - mean) / stddev, keras.DTypePolicy(dtype).compute_dtype)

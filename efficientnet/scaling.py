@@ -1,0 +1,97 @@
+"""Compound scaling: one number makes a network wider, deeper and sharper (arXiv 1905.11946)."""
+
+import math
+from dataclasses import replace
+
+from efficientnet.spec import Coefficients, Family, ModelSpec
+
+# Section 3.3 of the paper: found by grid search at phi = 1, with alpha * beta^2 * gamma^2 near 2,
+# so that every step of phi doubles the multiply-adds.
+ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
+DIVISOR = 8
+
+
+def compound_coefficients(phi: float, base: Coefficients) -> Coefficients:
+    """Scales depth by 1.2^phi, width by 1.1^phi and resolution by 1.15^phi.
+
+    Args:
+      phi: how far to scale; 0 is the base itself, 1 costs about twice as much; may be fractional
+        or negative.
+      base: coefficients of the unscaled model.
+
+    Returns:
+      The scaled coefficients. The resolution is rounded to the nearest multiple of 8 pixels, so
+      that the first three reductions divide it evenly; dropout is the base's. The published b1..b7
+      follow the paper's rule only roughly: ask for them by name.
+    """
+    pixels = base.resolution * GAMMA**phi
+    return replace(
+        base,
+        width=base.width * BETA**phi,
+        depth=base.depth * ALPHA**phi,
+        resolution=max(DIVISOR, round(pixels / DIVISOR) * DIVISOR),
+    )
+
+
+def round_filters(filters: int, width: float, *, limit_loss: bool = True) -> int:
+    """Scales a number of filters and rounds it to the nearest multiple of 8, at least 8.
+
+    Args:
+      filters: unscaled filters.
+      width: the coefficient.
+      limit_loss: one multiple up where rounding down loses more than 10 % (V1 and Lite). The
+        published V2 code does without.
+    """
+    scaled = filters * width
+    rounded = max(DIVISOR, int(scaled + DIVISOR / 2) // DIVISOR * DIVISOR)
+    if limit_loss and rounded < 0.9 * scaled:
+        rounded += DIVISOR
+    return rounded
+
+
+def round_repeats(repeats: int, depth: float) -> int:
+    """Scales a number of repeats and rounds it up."""
+    return math.ceil(depth * repeats)
+
+
+def scale(family: Family, name: str, coefficients: Coefficients) -> ModelSpec:
+    """Applies coefficients to a family's table.
+
+    Args:
+      family: the table.
+      name: of the result.
+      coefficients: how far to scale.
+
+    Returns:
+      The network, every number final.
+    """
+    ends = replace(coefficients, width=1.0, depth=1.0) if family.fixed_ends else coefficients
+    last = len(family.stages) - 1
+
+    def filters(unscaled: int, by: Coefficients) -> int:
+        return round_filters(unscaled, by.width, limit_loss=family.limit_rounding_loss)
+
+    stem_filters = filters(family.stem_filters, ends)
+    stages = tuple(
+        replace(
+            stage,
+            repeats=round_repeats(stage.repeats, (ends if i in (0, last) else coefficients).depth),
+            input_filters=filters(stage.input_filters, coefficients) if i else stem_filters,
+            output_filters=filters(stage.output_filters, coefficients),
+        )
+        for i, stage in enumerate(family.stages)
+    )
+    return ModelSpec(
+        name=name,
+        stem_filters=stem_filters,
+        stages=stages,
+        head_filters=filters(family.head_filters, ends),
+        resolution=coefficients.resolution,
+        dropout=coefficients.dropout,
+        survival_probability=family.survival_probability,
+        activation=family.activation,
+        batch_norm_momentum=family.batch_norm_momentum,
+        batch_norm_epsilon=family.batch_norm_epsilon,
+        mean_rgb=family.mean_rgb,
+        stddev_rgb=family.stddev_rgb,
+    )

@@ -1,0 +1,105 @@
+"""Turns published weights into a file that training starts from.
+
+    python -m efficientnet.weights.convert --checkpoint=efficientnet-b0 --model=efficientnet-b0 \\
+        --output=efficientnet-b0.weights.h5
+
+reads a TensorFlow 1 checkpoint of the published code (moving averages, unless --raw is given);
+--source=keras_applications reads an .h5 or .weights.h5 file of keras.applications.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from efficientnet.catalog import get_spec
+from efficientnet.spec import ModelSpec
+from efficientnet.weights.keras_applications import read_keras_applications_file
+from efficientnet.weights.keras_file import EXTENSION, class_count, write_weights_file
+from efficientnet.weights.strict import Weights, WeightsError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line and leaves the usage to --help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"convert: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Converts; returns the exit code: 0, or 1 after printing one line that says why not.
+
+    Wrong usage exits with 2 and one line.
+    """
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    if not flags.output.endswith(EXTENSION):
+        parser.error(f"--output={flags.output} must end in {EXTENSION}")
+    if flags.raw and flags.source != "tf1":
+        parser.error("--raw goes with --source=tf1: other files hold one set of weights")
+    try:
+        spec = get_spec(flags.model, width=flags.width, depth=flags.depth)
+    except ValueError as error:
+        parser.error(str(error))
+
+    try:
+        weights = _read(flags, spec)
+        write_weights_file(flags.output, spec, weights)
+    except (WeightsError, OSError) as error:
+        print(f"convert: {error}", file=sys.stderr)
+        return 1
+    print(_summary(flags, weights))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m efficientnet.weights.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, help="directory or prefix of a checkpoint, or a file"
+    )
+    parser.add_argument("--model", required=True, help="published name, such as efficientnet-b0")
+    parser.add_argument("--output", required=True, help=f"file to write, ending in {EXTENSION}")
+    parser.add_argument("--source", choices=("tf1", "keras_applications"), default="tf1")
+    parser.add_argument(
+        "--raw", action="store_true", help="weights of the last step, not their moving averages"
+    )
+    parser.add_argument("--width", type=float, help="width coefficient, if not the model's own")
+    parser.add_argument("--depth", type=float, help="depth coefficient, if not the model's own")
+    parser.add_argument(
+        "--num_classes", type=int, help="classes that must be there; default: whatever is there"
+    )
+    return parser
+
+
+def _read(flags: argparse.Namespace, spec: ModelSpec) -> Weights:
+    if flags.source == "tf1":
+        from efficientnet.weights.tf1 import read_tf1_checkpoint  # loads TensorFlow
+
+        return read_tf1_checkpoint(
+            flags.checkpoint, spec, raw=flags.raw, num_classes=flags.num_classes
+        )
+    weights = read_keras_applications_file(flags.checkpoint, spec)
+    if flags.num_classes not in (None, class_count(weights)):
+        raise WeightsError(
+            f"{flags.checkpoint} has {class_count(weights)} classes, expected {flags.num_classes}"
+        )
+    return weights
+
+
+def _summary(flags: argparse.Namespace, weights: Weights) -> str:
+    values = sum(array.size for array in weights.values())
+    kind = "raw weights" if flags.raw else "moving averages" if flags.source == "tf1" else "weights"
+    classes = class_count(weights) or "no"
+    return (
+        f"wrote {flags.output}: {flags.model}, {kind}, {len(weights)} variables, "
+        f"{values:,} values, {classes} classes"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Starting a network from a file of weights: all of it, or all but the classifier."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from efficientnet.weights.keras_file import assign_weights, class_count, read_weights_file
+from efficientnet.weights.strict import require_match
+
+CLASSIFIER = ("classifier/kernel", "classifier/bias")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded; as a string, one line that says so.
+
+    Attributes:
+      file: where from.
+      loaded: paths of the variables that were set.
+      fresh: paths of the model's variables that kept their initial values: the classifier's, or
+        none.
+      note: why the classifier was left out; empty when it wasn't.
+    """
+
+    file: str
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    note: str
+
+    def __str__(self) -> str:
+        return f"initialised {len(self.loaded)} variables from {self.file}{self.note}"
+
+
+def load_weights(model: keras.Model, file: str | Path) -> LoadReport:
+    """Sets a model's variables from a file, strictly but for the classifier.
+
+    Args:
+      model: of `build_model`, in any form, with any batch norm.
+      file: `.weights.h5` that `convert` wrote, or `save_weights` of a model of `build_model`;
+        local or gs://.
+
+    Returns:
+      What was loaded. The classifier is left out when file and model differ in their number of
+      classes or one of them has no classifier, and the report says so.
+
+    Raises:
+      WeightsError: when the file can't be read, or the rest isn't exactly the model's; the model
+        is unchanged then.
+    """
+    weights = read_weights_file(file)
+    expected = {v.path: tuple(v.shape) for v in model.weights}
+    note = _classifier_note(class_count(weights), expected)
+    if note:
+        weights = {path: array for path, array in weights.items() if path not in CLASSIFIER}
+    fresh = tuple(path for path in expected if note and path in CLASSIFIER)
+    require_match(
+        {path: array.shape for path, array in weights.items()},
+        {path: shape for path, shape in expected.items() if path not in fresh},
+        str(file),
+        model.name,
+    )
+    assign_weights(model, weights)
+    return LoadReport(str(file), tuple(weights), fresh, note)
+
+
+def _classifier_note(stored: int | None, expected: dict[str, tuple[int, ...]]) -> str:
+    wanted = expected["classifier/bias"][0] if "classifier/bias" in expected else None
+    if stored == wanted:
+        return ""
+    if wanted is None:
+        return f"; its classifier of {stored} classes was dropped, the model has none"
+    if stored is None:
+        return f"; it has no classifier, the model's of {wanted} classes starts fresh"
+    return f"; its classifier of {stored} classes was dropped, the model has {wanted}"

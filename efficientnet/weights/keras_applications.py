@@ -1,0 +1,204 @@
+"""keras.applications' EfficientNets: their weights to ours and back, live or from a file.
+
+The networks are the same but for where images are normalised. Ours take normalised images; theirs
+take 0..255 and normalise inside, by `Rescaling(1/255)`, `Normalization` and, in a model made with
+ImageNet weights, one more `Rescaling`, because the published weights file stores the standard
+deviation where a variance belongs. A different standard deviation can be folded into the first
+convolution without a trace; a different mean can't: the convolution pads with zeros afterwards.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from efficientnet.complexity import complexity
+from efficientnet.spec import ModelSpec
+from efficientnet.weights.keras_file import (
+    Layers,
+    class_count,
+    name_variables,
+    read_layers,
+)
+from efficientnet.weights.strict import Weights, WeightsError, require_match
+
+STEM = "stem_conv/kernel"
+# The published files' `Normalization` variance: ImageNet's standard deviation on the scale 0..1.
+QUIRKY_VARIANCE = (0.229, 0.224, 0.225)
+
+
+class Normalization(NamedTuple):
+    """(images - mean_rgb) / stddev_rgb for images on the scale 0..255; two arrays [3]."""
+
+    mean_rgb: np.ndarray
+    stddev_rgb: np.ndarray
+
+
+def keras_applications_layers(spec: ModelSpec) -> dict[str, str]:
+    """Maps the layers that have variables, ours to theirs.
+
+    `block_1_expand_bn` is `block2a_expand_bn`; variables have the same names and shapes in them.
+    """
+    layers = {
+        "stem_conv": "stem_conv",
+        "stem_bn": "stem_bn",
+        "head_conv": "top_conv",
+        "head_bn": "top_bn",
+        "classifier": "predictions",
+    }
+    parts = {
+        "expand_conv": "expand_conv",
+        "expand_bn": "expand_bn",
+        "depthwise_conv": "dwconv",
+        "depthwise_bn": "bn",
+        "se_reduce": "se_reduce",
+        "se_expand": "se_expand",
+        "project_conv": "project_conv",
+        "project_bn": "project_bn",
+    }
+    places = (
+        f"block{stage}{chr(ord('a') + repeat)}"
+        for stage, stage_spec in enumerate(spec.stages, start=1)
+        for repeat in range(stage_spec.repeats)
+    )
+    for block, place in zip(spec.blocks, places, strict=True):
+        layers |= {f"{block.name}_{ours}": f"{place}_{theirs}" for ours, theirs in parts.items()}
+    return layers
+
+
+def from_keras_applications(source: keras.Model, spec: ModelSpec) -> Weights:
+    """Takes the weights of a live keras.applications model.
+
+    Args:
+      source: EfficientNetB0..B7 of keras.applications, with or without top.
+      spec: the same network of ours.
+
+    Returns:
+      Weights with which our network, given images normalised as `spec` says, computes what the
+      source does from images on the scale 0..255.
+
+    Raises:
+      WeightsError: when the variables aren't the network's, or the source subtracts another mean.
+    """
+    layers = {
+        layer: [np.array(variable) for variable in variables]
+        for layer, variables in _network_layers(source).items()
+    }
+    return _to_ours(layers, normalization(source), spec, f"keras.applications' {source.name}")
+
+
+def read_keras_applications_file(file: str | Path, spec: ModelSpec) -> Weights:
+    """Reads a file of weights of keras.applications, published or saved.
+
+    Args:
+      file: `.h5` (weights or whole model) or `.weights.h5`; local or gs://.
+      spec: the same network of ours.
+
+    Returns:
+      As `from_keras_applications`. Whether the model had the additional rescaling isn't in the
+      file: one that stores the published quirk, a variance of (.229, .224, .225), had it.
+
+    Raises:
+      WeightsError: when there is no such file, its variables aren't the network's, or the model
+        subtracted another mean.
+    """
+    layers = dict(read_layers(file))
+    inside = next((name for name in layers if name.startswith("normalization")), None)
+    if inside is None:
+        raise WeightsError(f"{file} holds no normalization layer: is it of keras.applications?")
+    mean, variance, _ = layers.pop(inside)
+    quirky = np.allclose(variance, QUIRKY_VARIANCE, atol=1e-6)
+    stddev = variance if quirky else np.sqrt(variance)
+    return _to_ours(layers, Normalization(mean * 255.0, stddev * 255.0), spec, str(file))
+
+
+def to_keras_applications(weights: Weights, spec: ModelSpec, target: keras.Model) -> None:
+    """Gives weights of ours to a live keras.applications model, with our normalisation.
+
+    Args:
+      weights: arrays by the path of our variable; see `keras_file.read_weights_file`.
+      spec: our network.
+      target: the same network of keras.applications, with top if there is a classifier. From images
+        on the scale 0..255 it then computes what ours does from normalised ones. Functions traced
+        before, such as `predict`'s, keep the old normalisation.
+
+    Raises:
+      WeightsError: when the variables aren't the network's.
+    """
+    variables = _rename(name_variables(_network_layers(target)), spec)
+    require_match(
+        {path: array.shape for path, array in weights.items()},
+        {path: tuple(variable.shape) for path, variable in variables.items()},
+        "this set of weights",
+        f"keras.applications' {target.name}",
+    )
+    _set_normalization(target, spec)
+    for path, variable in variables.items():
+        variable.assign(weights[path])
+
+
+def normalization(model: keras.Model) -> Normalization:
+    """What a live keras.applications model does to images before its first convolution."""
+    scale, offset = np.ones(3), np.zeros(3)  # images * scale + offset
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Rescaling):
+            scale, offset = scale * layer.scale, offset * layer.scale + layer.offset
+        elif isinstance(layer, keras.layers.Normalization):
+            stddev = np.sqrt(np.ravel(layer.variance))
+            scale, offset = scale / stddev, (offset - np.ravel(layer.mean)) / stddev
+        elif layer.name == "stem_conv":
+            break
+    return Normalization((0.0 - offset) / scale, 1.0 / scale)
+
+
+def _to_ours(layers: Layers, theirs: Normalization, spec: ModelSpec, source: str) -> Weights:
+    weights: Weights = _rename(name_variables(layers), spec)
+    require_match(
+        {path: array.shape for path, array in weights.items()},
+        complexity(spec, num_classes=class_count(weights)).variable_shapes,
+        source,
+        spec.name,
+    )
+    if not np.allclose(theirs.mean_rgb, spec.mean_rgb, atol=0.01):
+        raise WeightsError(
+            f"{source} subtracts a mean of {_rounded(theirs.mean_rgb)} where {spec.name} subtracts "
+            f"{_rounded(spec.mean_rgb)}: give the specification the source's mean_rgb"
+        )
+    by_input = (np.asarray(spec.stddev_rgb) / theirs.stddev_rgb)[:, None]  # kernel [3, 3, in, out]
+    weights[STEM] = weights[STEM] * by_input.astype("float32")
+    return weights
+
+
+def _rename(named: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """Variables by the path of ours; those that ours lack keep their name."""
+    ours = {theirs: layer for layer, theirs in keras_applications_layers(spec).items()}
+    pairs = ((path.split("/"), variable) for path, variable in named.items())
+    return {f"{ours.get(layer, layer)}/{name}": variable for (layer, name), variable in pairs}
+
+
+def _network_layers(model: keras.Model) -> dict[str, list[Any]]:
+    """The variables of every layer but the normalisation."""
+    return {
+        layer.name: layer.weights
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.Normalization)
+    }
+
+
+def _set_normalization(model: keras.Model, spec: ModelSpec) -> None:
+    """Solves for the mean and the variance that make the whole what `spec` says."""
+    layer = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
+    mean, variance = np.asarray(spec.mean_rgb) / 255.0, (np.asarray(spec.stddev_rgb) / 255.0) ** 2
+    _set_statistics(layer, mean, variance)
+    off_by = spec.stddev_rgb / normalization(model).stddev_rgb  # where another rescaling follows
+    _set_statistics(layer, mean, variance * off_by**2)
+
+
+def _set_statistics(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:
+    layer.set_weights([mean, variance, np.zeros(())])  # the third counts adapted images: unused
+    layer.finalize_state()
+
+
+def _rounded(values: Any) -> str:
+    return "(" + ", ".join(f"{value:.2f}" for value in values) + ")"

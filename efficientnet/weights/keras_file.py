@@ -1,0 +1,151 @@
+"""Our weights files: what Keras writes as `.weights.h5`, read by the names of layers.
+
+Keras itself matches layers by class and order (`layers/conv2d_3/vars/0`), so another class of batch
+norm or a missing classifier shifts everything. It also stores each layer's name; ours are explicit
+and stable, so that is what we go by. `model.load_weights` reads the same files.
+"""
+
+import io
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from efficientnet.builder import build_model
+from efficientnet.complexity import complexity
+from efficientnet.spec import ModelSpec
+from efficientnet.weights.strict import Weights, WeightsError, first_line, require_match
+
+EXTENSION = ".weights.h5"
+# A layer's variables by how many it has: Keras numbers them in this order.
+VARIABLES: dict[int, tuple[str, ...]] = {
+    1: ("kernel",),
+    2: ("kernel", "bias"),
+    4: ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+Layers = Mapping[str, Sequence[Any]]
+"""The variables of each layer in Keras' order, by the layer's name."""
+
+
+def read_weights_file(file: str | Path) -> Weights:
+    """Reads every layer's variables; an optimizer's state is left out.
+
+    Args:
+      file: `.weights.h5` of a model of `build_model`, in any form; local or gs://.
+
+    Returns:
+      Arrays by the variable's path.
+
+    Raises:
+      WeightsError: when there is no such file or Keras didn't write it.
+    """
+    return name_variables(read_layers(file))
+
+
+def read_layers(file: str | Path) -> Layers:
+    """Reads the arrays of each layer from any HDF5 file of Keras, by the layer's name.
+
+    Args:
+      file: `.weights.h5`, or `.h5` as older versions wrote it; local or gs://.
+
+    Raises:
+      WeightsError: when there is no such file or Keras didn't write it.
+    """
+    if "://" not in str(file) and not Path(file).is_file():
+        raise WeightsError(f"no weights file at {file}")
+    try:
+        with h5py.File(_local(str(file)), "r") as h5:
+            layers = _read_groups(h5)
+    except (OSError, KeyError) as error:
+        raise WeightsError(
+            f"can't read {file} as a Keras weights file: {first_line(error)}"
+        ) from error
+    if not layers:
+        raise WeightsError(f"{file} names no layers: expected a file that Keras 3 wrote")
+    return layers
+
+
+def name_variables(layers: Layers) -> dict[str, Any]:
+    """Variables by path, `LAYER/gamma`; those of a layer of no known kind keep their number."""
+    return {
+        f"{layer}/{name}": variable
+        for layer, variables in layers.items()
+        for name, variable in zip(
+            VARIABLES.get(len(variables), map(str, range(len(variables)))), variables, strict=True
+        )
+    }
+
+
+def write_weights_file(file: str | Path, spec: ModelSpec, weights: Weights) -> None:
+    """Writes the weights of a whole network, or of one without classifier; replaces a file.
+
+    Args:
+      file: name that ends in `.weights.h5`.
+      spec: the network.
+      weights: arrays by the variable's path.
+
+    Raises:
+      WeightsError: when the weights aren't exactly the network's, or the name ends otherwise.
+      OSError: when the file can't be written.
+    """
+    path = Path(file)
+    if not path.name.endswith(EXTENSION):
+        raise WeightsError(f"{file} must end in {EXTENSION}")
+    if "://" in str(file):
+        raise WeightsError(f"{file} must be a local file: write it here and copy it there")
+    num_classes = class_count(weights)
+    shapes = {name: array.shape for name, array in weights.items()}
+    expected = complexity(spec, num_classes=num_classes).variable_shapes
+    require_match(shapes, expected, "this set of weights", spec.name)
+
+    model = build_model(spec, num_classes=num_classes)
+    assign_weights(model, weights)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        written = Path(directory) / path.name
+        model.save_weights(written)
+        os.replace(written, path)
+
+
+def assign_weights(model: Any, weights: Weights) -> None:
+    """Sets the variables of a model that `weights` names; all others stay."""
+    for variable in model.weights:
+        if variable.path in weights:
+            variable.assign(weights[variable.path])
+
+
+def class_count(weights: Weights) -> int | None:
+    """Units of the classifier, or None where there isn't one."""
+    return len(weights["classifier/bias"]) if "classifier/bias" in weights else None
+
+
+def _read_groups(h5: h5py.File) -> dict[str, list[np.ndarray]]:
+    layers = {}
+    if "layers" in h5:  # Keras 3: layers/CLASS_NUMBER/vars holds 0, 1, ... and the layer's name
+        for group in h5["layers"].values():
+            if "vars" in group and "name" in group["vars"].attrs:
+                variables = group["vars"]
+                arrays = [np.array(variables[str(i)]) for i in range(len(variables))]
+                layers[variables.attrs["name"]] = arrays
+        return layers
+    # Keras 2, and `.h5` still: a group a layer, which lists its arrays' names.
+    for name, group in h5.get("model_weights", h5).items():
+        if "weight_names" in group.attrs:
+            layers[name] = [np.array(group[array]) for array in group.attrs["weight_names"]]
+    return layers
+
+
+def _local(file: str) -> str | io.BytesIO:
+    if "://" not in file:
+        return file
+    import tensorflow as tf  # only for files that aren't local
+
+    try:
+        with tf.io.gfile.GFile(file, "rb") as remote:
+            return io.BytesIO(remote.read())
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error

@@ -1,0 +1,147 @@
+"""The published TensorFlow 1 checkpoints: which variable of theirs is which of ours, and reading.
+
+Layout (github.com/tensorflow/tpu, models/official/efficientnet): `MODEL/stem/...`,
+`MODEL/blocks_0/...`, `MODEL/head/...`; layers of a kind are numbered within each of these scopes in
+the order of their first use. Every variable is followed by its moving average,
+`VARIABLE/ExponentialMovingAverage`, batch norm's statistics included, and by the optimizer's slots.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from efficientnet.complexity import complexity
+from efficientnet.spec import ModelSpec
+from efficientnet.weights.strict import Weights, WeightsError, first_line, require_match
+
+EMA = "ExponentialMovingAverage"
+SLOTS = ("RMSProp", "RMSProp_1", "Momentum")
+GLOBAL_STEP = "global_step"
+
+
+def tf1_names(spec: ModelSpec, num_classes: int = 1000) -> dict[str, str]:
+    """Maps every variable of a network to its name in a published checkpoint.
+
+    Args:
+      spec: any model made of MBConv blocks; its name is the checkpoint's scope.
+      num_classes: units of the classifier.
+
+    Returns:
+      {`block_1_expand_conv/kernel`: `efficientnet-b0/blocks_1/conv2d/kernel`, ...}. Shapes are the
+      same on both sides.
+    """
+    layers = _tf1_layers(spec)
+    names = {}
+    for path in complexity(spec, num_classes=num_classes).variable_shapes:
+        layer, variable = path.split("/")
+        if layer.endswith("_depthwise_conv"):
+            variable = "depthwise_kernel"
+        names[path] = f"{spec.name}/{layers[layer]}/{variable}"
+    return names
+
+
+def read_tf1_checkpoint(
+    checkpoint: str | Path,
+    spec: ModelSpec,
+    *,
+    raw: bool = False,
+    num_classes: int | None = None,
+) -> Weights:
+    """Reads a checkpoint of the published code.
+
+    Args:
+      checkpoint: directory that holds one, or the prefix of one (`.../model.ckpt`); local or gs://.
+      spec: the model that was trained.
+      raw: the weights as they were at the last step, instead of their moving averages, which are
+        the ones that were evaluated and published.
+      num_classes: units that the classifier must have; None takes what is there.
+
+    Returns:
+      Every variable of the model, float32.
+
+    Raises:
+      WeightsError: when there is no checkpoint, or its variables aren't exactly the model's. The
+        optimizer's slots and the global step are known and left out.
+    """
+    prefix = _checkpoint_prefix(str(checkpoint))
+    reader = _open(prefix)
+    shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+
+    bias = f"{spec.name}/head/dense/bias"
+    if num_classes is None:
+        num_classes = shapes.get(bias, (1000,))[0]
+    names = tf1_names(spec, num_classes)
+    stored = {path: name if raw else f"{name}/{EMA}" for path, name in names.items()}
+
+    expected = complexity(spec, num_classes=num_classes).variable_shapes
+    known = _known_companions(names.values())
+    wanted = {stored[path]: shape for path, shape in expected.items()}
+    found = {name: shape for name, shape in shapes.items() if name in wanted or name not in known}
+    if not raw and not any(name.endswith(f"/{EMA}") for name in shapes):
+        raise WeightsError(f"{prefix} holds no moving averages: ask for the raw weights")
+    require_match(found, wanted, prefix, spec.name)
+    try:
+        return {path: reader.get_tensor(name) for path, name in stored.items()}
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise WeightsError(f"can't read {prefix}: {first_line(error)}") from error
+
+
+def _open(prefix: str) -> Any:
+    try:
+        return tf.train.load_checkpoint(prefix)
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise WeightsError(f"can't read {prefix}: {first_line(error)}") from error
+
+
+def _tf1_layers(spec: ModelSpec) -> dict[str, str]:
+    """Maps the layers that have variables, ours to theirs."""
+    layers = {
+        "stem_conv": "stem/conv2d",
+        "stem_bn": "stem/tpu_batch_normalization",
+        "head_conv": "head/conv2d",
+        "head_bn": "head/tpu_batch_normalization",
+        "classifier": "head/dense",
+    }
+    for block in spec.blocks:
+        scope = f"blocks_{block.index}"
+        expand = ["expand"] if block.expand_ratio != 1 else []
+        for i, part in enumerate([*expand, "project"]):
+            layers[f"{block.name}_{part}_conv"] = f"{scope}/conv2d{_suffix(i)}"
+        for i, part in enumerate([*expand, "depthwise", "project"]):
+            layers[f"{block.name}_{part}_bn"] = f"{scope}/tpu_batch_normalization{_suffix(i)}"
+        layers[f"{block.name}_depthwise_conv"] = f"{scope}/depthwise_conv2d"
+        layers[f"{block.name}_se_reduce"] = f"{scope}/se/conv2d"
+        layers[f"{block.name}_se_expand"] = f"{scope}/se/conv2d_1"
+    return layers
+
+
+def _suffix(number: int) -> str:
+    return f"_{number}" if number else ""
+
+
+def _known_companions(names: Iterable[str]) -> set[str]:
+    """What a checkpoint may hold beside the values asked for."""
+    known = {GLOBAL_STEP}
+    for name in names:
+        known |= {name, f"{name}/{EMA}", *(f"{name}/{slot}" for slot in SLOTS)}
+    return known
+
+
+def _checkpoint_prefix(checkpoint: str) -> str:
+    """The prefix itself, the one that a directory's `checkpoint` file names, or its only one."""
+    if tf.io.gfile.exists(f"{checkpoint}.index"):
+        return checkpoint
+    if not tf.io.gfile.isdir(checkpoint):
+        raise WeightsError(
+            f"no checkpoint at {checkpoint}: expected a directory or a prefix with a .index file"
+        )
+    latest = tf.train.latest_checkpoint(checkpoint)
+    if latest is not None:
+        return latest
+    # There may be no `checkpoint` file, or one that names a path of the machine that wrote it.
+    indices = tf.io.gfile.glob(f"{checkpoint}/*.index")
+    if len(indices) != 1:
+        raise WeightsError(f"{checkpoint} holds {len(indices)} checkpoints: name one by its prefix")
+    return indices[0].removesuffix(".index")

@@ -1,0 +1,283 @@
+"""The sixteen operations of AutoAugment and RandAugment on uint8 [H, W, 3] images.
+
+Pixel for pixel those of the published EfficientNet code (tensorflow/tpu, efficientnet/autoaugment.py),
+including its quirks; `quirks=False`, where a function takes it, does what the papers mean instead.
+Each function takes its argument as a Python number or a scalar tensor, and runs eagerly or in a graph.
+
+How they are made fast is measured, not assumed (`python -m benchmarks.input_pipeline`). On the 150,528
+bytes of a 224-pixel image, a vector operation takes 20 us on bytes read eight at a time and 30 us on
+float32; a gather from a 256-entry table 650 us; `tf.where` on bytes 900 us; and whatever broadcasts
+along a channel axis of 3 up to 700 us. So what can be computed is not looked up: only equalize, whose
+table can be anything, is a table and a gather. Masks take the place of selections, and per-channel
+numbers are spread over whole rows.
+"""
+
+import itertools
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.augment.geometry import (
+    FILL,
+    Scalar,
+    replace_rectangle,
+    rotate,
+    shear_x,
+    shear_y,
+    translate_x,
+    translate_y,
+)
+
+__all__ = [
+    "autocontrast",
+    "brightness",
+    "color",
+    "contrast",
+    "cutout",
+    "equalize",
+    "invert",
+    "posterize",
+    "rotate",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "solarize",
+    "solarize_add",
+    "translate_x",
+    "translate_y",
+]
+
+# Luma weights of the grey that `color` and `contrast` blend towards (ITU-R BT.601, as in TensorFlow).
+RED, GREEN, BLUE = 0.2989, 0.587, 0.114
+
+PAIRS_PER_ROW = 384  # of bytes looked up together; a multiple of 3
+
+THRICE = np.kron(np.eye(8), np.ones([1, 3]))  # 8 pixels to 8 * 3 channels
+
+
+# -- one value to another, the same everywhere --------------------------------------------------
+
+
+def invert(image: tf.Tensor) -> tf.Tensor:
+    """The negative, 255 - value."""
+    return _bytes(tf.bitwise.invert(_words(image)), image)
+
+
+def posterize(image: tf.Tensor, bits: Scalar, *, quirks: bool = True) -> tf.Tensor:
+    """Keep the highest `bits` of every value, clear the others.
+
+    Quirk: the reference shifts by 8 - bits in uint8, clamped to 7. So 0 bits keep the top bit, and more
+    than 8 bits (levels above 22) wrap round to a shift of 7 as well. Mended: 0 bits leave black, more
+    than 8 leave the image.
+    """
+    bits = tf.cast(bits, tf.int32)
+    if quirks:
+        shift = tf.minimum(tf.math.floormod(8 - bits, 256), 7)
+    else:
+        shift = tf.clip_by_value(8 - bits, 0, 8)
+    kept = tf.bitwise.bitwise_and(tf.bitwise.left_shift(255, shift), 255)
+    return _bytes(tf.bitwise.bitwise_and(_words(image), _in_every_byte(kept)), image)
+
+
+def solarize(image: tf.Tensor, threshold: Scalar, *, quirks: bool = True) -> tf.Tensor:
+    """Invert the values at or above the threshold.
+
+    Quirk: the reference's threshold is a uint8, so 256 (level 10) is 0 and inverts everything.
+    Mended: 256 and above leave the image.
+    """
+    threshold = tf.cast(threshold, tf.int32)
+    limit = tf.math.floormod(threshold, 256) if quirks else tf.minimum(threshold, 255)
+    inverted = _mask(image >= tf.cast(limit, tf.uint8))
+    if not quirks:
+        inverted *= tf.cast(threshold < 256, tf.int64)
+    return _bytes(tf.bitwise.bitwise_xor(_words(image), inverted), image)
+
+
+def solarize_add(image: tf.Tensor, addition: Scalar) -> tf.Tensor:
+    """Add `addition` (at least 0) to the values below 128, ending at 255."""
+    addition = tf.minimum(tf.cast(addition, tf.int32), 255)
+    room = _words(tf.minimum(255 - image, tf.cast(addition, tf.uint8)))
+    # No byte overflows into the next: the sum ends at 255.
+    dark = tf.bitwise.bitwise_and(room, _mask(image < 128))
+    return _bytes(_words(image) + dark, image)
+
+
+def brightness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
+    """Blend with black: 0 is black, 1 the image, 2 twice as bright."""
+    return _saturate(tf.cast(image, tf.float32) * tf.cast(factor, tf.float32))
+
+
+def contrast(image: tf.Tensor, factor: Scalar, *, quirks: bool = True) -> tf.Tensor:
+    """Blend with a flat grey: 0 is that grey, 1 the image.
+
+    Quirk: the reference means the mean grey level but computes the mean of the histogram's 256 bins,
+    H * W / 256, whatever the image shows (196 at 224 x 224, 255 from 256 x 256 on).
+    Mended: the image's mean grey level, rounded.
+    """
+    if quirks:
+        mean = tf.minimum(tf.cast(tf.reduce_prod(tf.shape(image)[:2]), tf.float32) / 256.0, 255.0)
+    else:
+        mean = tf.reduce_mean(_grey(tf.cast(image, tf.float32))) + 0.5
+    return _blend(tf.floor(mean), tf.cast(image, tf.float32), factor)
+
+
+# -- values seen together with their neighbours or the rest of the image ------------------------
+
+
+def color(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
+    """Blend with the grey image: 0 is grey, 1 the image, more is more vivid."""
+    values = tf.cast(image, tf.float32)
+    return _blend(_in_every_channel(_grey(values)), values, factor)
+
+
+def sharpness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
+    """Blend with a blur by ((1,1,1), (1,5,1), (1,1,1)) / 13: 0 is blurred, 1 the image.
+
+    The outermost pixels have no whole neighbourhood and stay as they are.
+    """
+    shape = tf.shape(image)
+    height, width = tf.maximum(shape[0] - 2, 0), tf.maximum(shape[1] - 2, 0) * 3
+    rows = tf.reshape(image, [shape[0], shape[1] * 3])
+    values = tf.cast(rows, tf.float32)
+    outer, centre = values * (-1.0 / 13.0), values * (-5.0 / 13.0)
+    # Every tap is rounded, then added, row by row: truncation shows any other order. Written as
+    # subtractions, because TensorFlow's graph rewriting takes the liberty to reorder additions.
+    blurred = 0.0
+    for row, column in itertools.product(range(3), range(3)):
+        taps = centre if (row, column) == (1, 1) else outer
+        blurred -= taps[row : row + height, 3 * column : 3 * column + width]
+    blurred = tf.floor(tf.minimum(blurred, 255.0))
+    inner = _blend(blurred, values[1 : 1 + height, 3 : 3 + width], factor)
+    middle = rows[1 : 1 + height]
+    middle = tf.concat([middle[:, :3], inner, middle[:, 3:][:, width:]], axis=1)
+    return tf.reshape(tf.concat([rows[:1], middle, rows[1:][height:]], axis=0), shape)
+
+
+def autocontrast(image: tf.Tensor) -> tf.Tensor:
+    """Stretch every channel from its lowest and highest value to 0 .. 255; a flat one stays."""
+    shape = tf.shape(image)
+    rows = tf.cast(tf.reshape(image, [shape[0], shape[1] * 3]), tf.float32)
+    lowest = tf.reduce_min(tf.reshape(tf.reduce_min(rows, axis=0), [-1, 3]), axis=0)
+    highest = tf.reduce_max(tf.reshape(tf.reduce_max(rows, axis=0), [-1, 3]), axis=0)
+    flat = tf.equal(lowest, highest)
+    scale = tf.where(flat, 1.0, 255.0 / (highest - lowest))
+    offset = tf.where(flat, 0.0, -lowest * scale)
+    stretched = rows * tf.tile(scale, shape[1:2]) + tf.tile(offset, shape[1:2])
+    return tf.reshape(_saturate(stretched), shape)
+
+
+def equalize(image: tf.Tensor) -> tf.Tensor:
+    """Flatten every channel's histogram; a channel whose histogram has no step to take stays."""
+    histograms = [
+        tf.histogram_fixed_width(tf.cast(channel, tf.int32), [0, 256], nbins=256)
+        for channel in tf.unstack(image, axis=-1)
+    ]
+    return _look_up(image, _equalizing(tf.stack(histograms)))
+
+
+def _equalizing(histogram: tf.Tensor) -> tf.Tensor:
+    """Histograms, int32 [3, 256], to the tables that flatten them, uint8 [3, 256]."""
+    up_to = tf.cumsum(histogram, axis=1)
+    pixels = up_to[:, -1:]
+    below_highest = tf.reduce_max(up_to * tf.cast(up_to < pixels, tf.int32), axis=1, keepdims=True)
+    step = below_highest // 255
+    table = (up_to - histogram + step // 2) // tf.maximum(step, 1)
+    return tf.where(step > 0, tf.minimum(table, 255), tf.range(256))
+
+
+def _look_up(image: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
+    """Replace every value by its entry in its channel's table, uint8 [H, W, 3] by int32 [3, 256].
+
+    A gather costs by the index, not by what it fetches. So bytes are looked up in pairs, from tables of
+    65,536 pairs; along the row of bytes RGBRGB... the pairs are RG, BR, GB in turn.
+    """
+    tables = tf.cast(tables, tf.uint16)
+    second = tf.roll(tables, -1, axis=0) * 256  # the byte after a red one is green, and so on
+    first = tf.gather(tables, [0, 2, 1])
+    pairs = tf.gather(second, [0, 2, 1])[:, :, tf.newaxis] + first[:, tf.newaxis, :]
+    flat, size = _flat(image, multiple=PAIRS_PER_ROW * 2)
+    words = tf.cast(tf.bitcast(tf.reshape(flat, [-1, PAIRS_PER_ROW, 2]), tf.uint16), tf.int32)
+    which = tf.tile([0, 1 << 16, 2 << 16], [PAIRS_PER_ROW // 3])
+    found = tf.gather_nd(tf.reshape(pairs, [-1]), (words + which)[..., tf.newaxis])
+    return tf.reshape(tf.reshape(tf.bitcast(found, tf.uint8), [-1])[:size], tf.shape(image))
+
+
+def cutout(image: tf.Tensor, half_size: Scalar, centre: tf.Tensor) -> tf.Tensor:
+    """Grey out a square of 2 * half_size pixels; what lies outside the image is cut off.
+
+    Args:
+      image: uint8 [H, W, 3].
+      half_size: pixels.
+      centre: float32 [2], where the square lies: (y, x) as shares of height and width, 0 <= . < 1.
+    """
+    shape = tf.shape(image)[:2]
+    half_size = tf.cast(half_size, tf.int32)
+    middle = tf.cast(centre * tf.cast(shape, tf.float32), tf.int32)
+    first = tf.maximum(middle - half_size, 0)
+    last = tf.minimum(middle + half_size, shape)
+    return replace_rectangle(image, tf.constant(FILL, tf.uint8), first, last)
+
+
+# -- what they are made of ----------------------------------------------------------------------
+
+
+def _flat(image: tf.Tensor, multiple: int) -> tuple[tf.Tensor, int | tf.Tensor]:
+    """All bytes in a row, padded to a multiple of so many; and how many there are without padding."""
+    flat = tf.reshape(image, [-1])
+    size = flat.shape[0] if flat.shape[0] is not None else tf.size(flat)
+    if isinstance(size, int) and size % multiple == 0:
+        return flat, size
+    return tf.pad(flat, [[0, -size % multiple]]), size
+
+
+def _words(image: tf.Tensor) -> tf.Tensor:
+    """The bytes of an image (or its flags) eight at a time, int64 [N]: bitwise arithmetic is by word."""
+    return tf.bitcast(tf.reshape(_flat(image, multiple=8)[0], [-1, 8]), tf.int64)
+
+
+def _bytes(words: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    """Back from `_words` to the shape of `image`."""
+    flat = tf.reshape(tf.bitcast(words, tf.uint8), [-1])
+    return tf.reshape(flat[: tf.size(image)], tf.shape(image))
+
+
+def _mask(flags: tf.Tensor) -> tf.Tensor:
+    """Bool [H, W, 3] to `_words` of all ones where true, all zeros elsewhere."""
+    return _words(tf.cast(flags, tf.uint8)) * 255
+
+
+def _in_every_byte(value: tf.Tensor) -> tf.Tensor:
+    """int32 0 .. 255 to an int64 that holds it eight times."""
+    return tf.bitcast(tf.fill([8], tf.cast(value, tf.uint8)), tf.int64)
+
+
+def _saturate(values: tf.Tensor) -> tf.Tensor:
+    """float32 to uint8 by truncation, as the reference does."""
+    return tf.cast(tf.clip_by_value(values, 0.0, 255.0), tf.uint8)
+
+
+def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: Scalar) -> tf.Tensor:
+    """From degenerate (0) over image (1) and beyond; float32 in, uint8 out.
+
+    Quirk: truncates. The reference's short cuts at factors 0 and 1 give the same values as this.
+    """
+    return _saturate(degenerate + tf.cast(factor, tf.float32) * (image - degenerate))
+
+
+def _grey(values: tf.Tensor) -> tf.Tensor:
+    """float32 [H, W, 3] to whole grey levels, float32 [H, W].
+
+    Scaled to 0 .. 1, weighted, added, scaled back and truncated in the reference's order, which decides
+    ties. (As in `sharpness`, subtractions keep the order from being rewritten.)
+    """
+    red, green, blue = tf.unstack(values * (1.0 / 255.0), axis=-1)
+    return tf.floor((red * RED - green * -GREEN - blue * -BLUE) * 255.5)
+
+
+def _in_every_channel(plane: tf.Tensor) -> tf.Tensor:
+    """float32 [H, W] to [H, W, 3]: a product with ones and zeros, which is exact, is fastest."""
+    shape = tf.shape(plane)
+    flat = tf.reshape(plane, [-1])
+    flat = tf.pad(flat, [[0, -tf.size(flat) % 8]])
+    spread = tf.matmul(tf.reshape(flat, [-1, 8]), tf.constant(THRICE, tf.float32))
+    return tf.reshape(tf.reshape(spread, [-1, 3])[: shape[0] * shape[1]], [shape[0], shape[1], 3])

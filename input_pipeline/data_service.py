@@ -1,0 +1,234 @@
+"""Training images made by other machines, through tf.data service.
+
+  python -m input_pipeline.data_service dispatcher --port=5050
+  python -m input_pipeline.data_service worker --dispatcher=HOST:5050      (on every helper)
+
+and data.service=grpc://HOST:5050 for the training run. The service changes the speed and nothing
+else: each step's batch is a function of its number, so workers are handed numbers and the batches
+are put into order again as they arrive. A batch that is lost with its worker, or does not come in
+time, is made on the training host itself.
+"""
+
+import argparse
+import queue
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+from urllib.parse import urlparse
+
+import tensorflow as tf
+
+from input_pipeline.errors import DatasetError
+
+Batch = Mapping[str, tf.Tensor]
+
+REORDER_MIB = 2048.0  # batches that wait for an earlier one
+MOST_WAITING = 256  # and never more batches than this, however small
+STALL_SECONDS = 60.0  # without a batch from any worker; then one is made here
+WORKER_TIMEOUT_SECONDS = 10.0  # without a sign of life; then the dispatcher gives a worker up
+CONNECT_SECONDS = 10.0
+
+
+def from_service(
+    make_batches: Callable[[int], tf.data.Dataset],
+    *,
+    address: str,
+    start_step: int,
+    reorder_mib: float = REORDER_MIB,
+    stall_seconds: float = STALL_SECONDS,
+) -> tf.data.Dataset:
+    """The batches from `start_step` on, made by the workers of a service, in their order.
+
+    Args:
+      make_batches: gives the endless batches from a step on, with "step": int64 [b] among their
+        parts. It is built on Dataset.range, whose numbers are what the workers are handed, and a
+        batch must depend on its step alone.
+      address: grpc://HOST:PORT of the dispatcher.
+      start_step: number of the first batch.
+      reorder_mib: MiB of batches that may wait for an earlier one before that is made locally.
+      stall_seconds: how long to wait for any batch at all before one is made locally.
+
+    Returns:
+      Dataset equal to make_batches(start_step).
+
+    Raises:
+      DatasetError: nothing answers at `address`.
+    """
+    check_reachable(address)
+    batches = make_batches(start_step)
+    parts = batches.element_spec.values()
+    batch_bytes = sum(part.dtype.size * part.shape.num_elements() for part in parts)
+    most_waiting = min(max(8, int(reorder_mib * (1 << 20) / batch_bytes)), MOST_WAITING)
+    service = tf.data.experimental.service
+    remote = batches.apply(
+        service.distribute(service.ShardingPolicy.DYNAMIC, address, compression=None)
+    )
+
+    def make_locally(step: int) -> Batch:
+        return next(iter(make_batches(step)))
+
+    def ordered() -> Iterator[Batch]:
+        with _Arrivals((int(batch["step"][0]), batch) for batch in remote) as next_arrival:
+            yield from in_order(
+                lambda: next_arrival(stall_seconds), make_locally, start_step, most_waiting
+            )
+
+    return tf.data.Dataset.from_generator(ordered, output_signature=batches.element_spec)
+
+
+def in_order(
+    next_arrival: Callable[[], tuple[int, Batch] | None],
+    make_locally: Callable[[int], Batch],
+    start_step: int,
+    most_waiting: int,
+) -> Iterator[Batch]:
+    """Batches by step, without gaps or doubles, whatever arrives.
+
+    Args:
+      next_arrival: the next (step, batch) that comes, or None when waiting has been in vain.
+      make_locally: the batch of a step that does not come.
+      start_step: the first step.
+      most_waiting: batches held back for an earlier one; when they are more, that one is given up.
+    """
+    step = start_step
+    waiting: dict[int, Batch] = {}
+    while True:
+        if step in waiting:
+            yield waiting.pop(step)
+            step += 1
+            continue
+        arrival = next_arrival() if len(waiting) < most_waiting else None
+        if arrival is None:
+            tf.get_logger().warning("data service: step %d did not come, making it here", step)
+            yield make_locally(step)
+            step += 1
+        elif arrival[0] >= step:
+            waiting[arrival[0]] = arrival[1]
+
+
+class _Arrivals:
+    """An iterator read by a thread of its own, so that waiting for it can end."""
+
+    def __init__(self, source: Iterator[tuple[int, Batch]]) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=2)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(source,), daemon=True)
+
+    def __enter__(self) -> Callable[[float], tuple[int, Batch] | None]:
+        self._thread.start()
+        return self._next
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+
+    def _next(self, timeout_seconds: float) -> tuple[int, Batch] | None:
+        try:
+            arrival = self._queue.get(timeout=timeout_seconds)
+        except queue.Empty:
+            return None
+        if isinstance(arrival, BaseException):
+            raise arrival
+        return arrival
+
+    def _run(self, source: Iterator[tuple[int, Batch]]) -> None:
+        try:
+            for arrival in source:
+                self._put(arrival)
+                if self._stopped.is_set():
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, arrival: object) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(arrival, timeout=0.5)
+            except queue.Full:
+                continue
+            return
+
+
+def check_reachable(address: str) -> None:
+    """Raise DatasetError when `address` is not grpc://HOST:PORT or nothing answers there."""
+    parts = urlparse(address)
+    if parts.scheme != "grpc" or not parts.hostname or not parts.port:
+        raise DatasetError(f"data.service: {address!r} is not of the form grpc://HOST:PORT")
+    try:
+        socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise DatasetError(
+            f"data.service: nothing answers at {address} ({error}); start it with "
+            "python -m input_pipeline.data_service dispatcher"
+        ) from None
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until it is stopped; prints one line when ready. Usage errors exit with 2."""
+    flags = _parser().parse_args(argv)
+    service = tf.data.experimental.service
+    try:
+        if flags.role == "dispatcher":
+            server = service.DispatchServer(
+                service.DispatcherConfig(
+                    port=flags.port, worker_timeout_ms=int(WORKER_TIMEOUT_SECONDS * 1000)
+                )
+            )
+            port = server.target.rpartition(":")[2]
+            print(f"dispatcher ready: grpc://{socket.gethostname()}:{port}", flush=True)
+        else:
+            check_reachable(f"grpc://{flags.dispatcher}")
+            server = service.WorkerServer(_worker_config(flags))
+            print(f"worker ready, serving {flags.dispatcher}", flush=True)
+    except (DatasetError, tf.errors.OpError) as error:
+        print(f"data_service: {error}", file=sys.stderr)
+        return 1
+    server.join()
+    return 0
+
+
+def _worker_config(flags: argparse.Namespace) -> Any:
+    port = flags.port or _free_port()
+    host = flags.host or socket.gethostname()
+    return tf.data.experimental.service.WorkerConfig(
+        dispatcher_address=flags.dispatcher,
+        worker_address=f"{host}:{port}",
+        port=port,
+        heartbeat_interval_ms=1000,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"data_service: {message} (--help tells more)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m input_pipeline.data_service",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    roles = parser.add_subparsers(dest="role", required=True)
+    dispatcher = roles.add_parser("dispatcher", help="one per training run")
+    dispatcher.add_argument("--port", type=int, default=5050, help="(default %(default)s)")
+    worker = roles.add_parser("worker", help="one per helping machine")
+    worker.add_argument("--dispatcher", required=True, help="HOST:PORT")
+    worker.add_argument("--port", type=int, default=0, help="to serve on (default: any free one)")
+    worker.add_argument("--host", help="name under which this machine is reached")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

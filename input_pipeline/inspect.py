@@ -1,0 +1,345 @@
+"""What a data set really holds, and what training sees of it.
+
+  python -m input_pipeline.inspect --data_dir=DIR [--source=tfrecord] [--examples=1000]
+
+prints counts, class balance, image sizes and label range, tries to decode images, and draws a
+contact
+sheet: originals beside what the network is given of them in the first epochs, with class names.
+Exits with 1 when an image or a record is broken.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.attempt import LOST
+from input_pipeline.augment import POLICIES, get_augment
+from input_pipeline.dataset_info import DatasetInfo, ShardInfo
+from input_pipeline.errors import DatasetError, plain_message
+from input_pipeline.listing import open_binary
+from input_pipeline.order import indexed_once, sharded_once, sharded_sample
+from input_pipeline.pipeline import Augment, resident, train_image, train_rows
+from input_pipeline.sources import Examples, IndexedExamples, Source, get_source
+
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+TILE = 160  # pixels of a picture on the contact sheet
+CAPTION = 16  # pixels of the line below a row
+EPOCHS_SHOWN = 4
+FAILURES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found of one example; `problem` is "" when its image decodes."""
+
+    place: str  # file and number
+    label: int  # as written
+    height: int = 0
+    width: int = 0
+    num_bytes: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found in a number of examples of a split."""
+
+    num_examples: int
+    label_range: tuple[int, int]  # as written
+    class_counts: dict[int, int]  # by label as written
+    sizes: dict[str, list[int]]  # quantiles of height, width and encoded bytes
+    failures: list[tuple[str, str]]  # (file and number, reason)
+
+
+def survey(source: Source, split: str, *, limit: int = 0, workers: int = 4) -> Survey:
+    """Read and decode examples of a split.
+
+    Args:
+      source: what to look at.
+      split: one of its splits.
+      limit: about how many examples to look at, spread over the split; 0: all.
+      workers: threads.
+    """
+    examples = source.examples(split)
+    looks = list(
+        _parallel(lambda row: _look_at(source.info, examples, row), _rows(examples, limit), workers)
+    )
+    sound = [look for look in looks if not look.problem]
+    counts = Counter(look.label for look in sound)
+    columns = {
+        "height": [look.height for look in sound],
+        "width": [look.width for look in sound],
+        "bytes": [look.num_bytes for look in sound],
+    }
+    return Survey(
+        num_examples=len(looks),
+        label_range=(min(counts, default=0), max(counts, default=0)),
+        class_counts=dict(sorted(counts.items())),
+        sizes={
+            name: [int(value) for value in np.quantile(values, QUANTILES, method="nearest")]
+            for name, values in columns.items()
+            if values
+        },
+        failures=[(look.place, look.problem) for look in looks if look.problem],
+    )
+
+
+def contact_sheet(
+    source: Source,
+    *,
+    num_images: int,
+    image_size: int,
+    seed: int = 0,
+    augment: Augment | None = None,
+    **crop_options: Any,
+) -> np.ndarray:
+    """The first training images as they are, and as the network sees them in the first epochs.
+
+    Args:
+      source: its split "train" is drawn.
+      num_images: rows of the sheet.
+      image_size: what the network takes; pictures are scaled to TILE pixels.
+      seed: of the run.
+      augment: as for make_train_dataset, which would give the same pixels.
+      crop_options: likewise.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    from PIL import Image, ImageDraw
+
+    examples = resident(source.examples("train"), "fail")
+    rows = train_rows(examples, seed=seed, host_batch_size=num_images, shuffle_buffer_mib=16.0)
+    width, height = (1 + EPOCHS_SHOWN) * TILE, TILE + CAPTION
+    sheet = Image.new("RGB", (width, num_images * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, row in enumerate(rows.take(num_images)):
+        encoded, label = _read(examples, row)
+        original = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+        pictures = [original] + [
+            train_image(
+                encoded,
+                {"index": row["index"], "epoch": tf.constant(epoch, tf.int64)},
+                seed=seed,
+                image_size=image_size,
+                augment=augment,
+                **crop_options,
+            ).numpy()
+            for epoch in range(EPOCHS_SHOWN)
+        ]
+        for column, picture in enumerate(pictures):
+            tile = _fit(Image.fromarray(picture))
+            left, top = column * TILE, number * height
+            sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
+        caption = f"{_class_name(source.info, int(label))}  {_place(examples, row)}"
+        draw.text((2, number * height + TILE + 2), caption, fill="black")
+    return np.asarray(sheet)
+
+
+def check_checksums(source: Source, data_dir: str, workers: int = 4) -> list[tuple[str, str]]:
+    """Files whose content is not what dataset_info.json says, as (file, reason)."""
+    shards = [shard for split in source.info.splits.values() for shard in split.shards]
+
+    def check(shard: ShardInfo) -> tuple[str, str]:
+        if shard.checksum is None:
+            return shard.file, "no checksum is written down"
+        with open_binary(os.path.join(data_dir, shard.file)) as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 22):
+                digest.update(block)
+        found = f"sha256:{digest.hexdigest()}"
+        return shard.file, "" if found == shard.checksum else "its content has changed"
+
+    return [(file, reason) for file, reason in _parallel(check, shards, workers) if reason]
+
+
+def _rows(examples: Examples, limit: int) -> Iterable[dict[str, tf.Tensor]]:
+    """Every example, or about `limit` of them spread over the split."""
+    if isinstance(examples, IndexedExamples):
+        step = max(1, examples.num_examples // limit) if limit else 1
+        return indexed_once(examples.num_examples).shard(step, 0).take(limit or -1)
+    if limit:
+        return sharded_sample(examples, limit)
+    return sharded_once(examples, skip_damage=True)
+
+
+def _look_at(info: DatasetInfo, examples: Examples, row: dict[str, tf.Tensor]) -> Look:
+    place = _place(examples, row)
+    if "record" in row and not row["record"].numpy():
+        return Look(place, 0, problem=LOST)
+    try:
+        encoded, label_tensor = _read(examples, row)
+        label = int(label_tensor)
+        if not 0 <= label - info.label_offset < info.num_classes:
+            last = info.num_classes - 1 + info.label_offset
+            return Look(
+                place, label, problem=f"label {label} is outside {info.label_offset}..{last}"
+            )
+        shape = tf.io.decode_image(encoded, channels=3, expand_animations=False).shape
+    except tf.errors.OpError as error:
+        return Look(place, 0, problem=plain_message(error.message))
+    return Look(place, label, shape[0], shape[1], len(encoded.numpy()))
+
+
+def _read(examples: Examples, row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    if isinstance(examples, IndexedExamples):
+        return examples.read(row["index"])
+    return examples.parse(row["record"])
+
+
+def _place(examples: Examples, row: dict[str, tf.Tensor]) -> str:
+    indexed = isinstance(examples, IndexedExamples)
+    file = examples.file(row["index"]) if indexed else row["file"]  # type: ignore[union-attr]
+    return f"{os.path.basename(file.numpy().decode())}, example {int(row['index'])}"
+
+
+def _class_name(info: DatasetInfo, label: int) -> str:
+    names = info.class_names
+    return names[label - info.label_offset] if names else f"class {label}"
+
+
+def _fit(picture: Any) -> Any:
+    scale = TILE / max(picture.size)
+    return picture.resize([max(1, round(side * scale)) for side in picture.size])
+
+
+def _parallel(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+    """`function` of every item, in order; only a few items are held at a time."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[Any] = []
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 4 * workers:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Inspects; returns the exit code: 0, or 1 when something is broken. Usage errors: 2."""
+    flags = _parser().parse_args(argv)
+    try:
+        source = get_source(
+            flags.source, flags.data_dir, num_classes=flags.num_classes, skip_damage=True
+        )
+        failures = _print_findings(source, flags)
+        if flags.checksums:
+            changed = check_checksums(source, flags.data_dir, flags.workers)
+            failures += len(changed)
+            _print_failures("checksums", changed)
+        if flags.sheet:
+            _draw(source, flags)
+    except (DatasetError, OSError, tf.errors.OpError) as error:
+        print(f"inspect: {plain_message(str(error))}", file=sys.stderr)
+        return 1
+    return 1 if failures else 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"inspect: {message} (--help tells more)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m input_pipeline.inspect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--data_dir", help="folder or gs:// path of the data")
+    add("--source", default="tfrecord", help="kind of data (default %(default)s)")
+    add("--num_classes", type=int, help="for records without dataset_info.json")
+    add("--examples", type=int, default=1000, help="decoded per split; 0: all (%(default)s)")
+    add("--checksums", action="store_true", help="also read every shard and compare its SHA-256")
+    add("--sheet", default="contact_sheet.png", help="PNG to draw; empty: none (%(default)s)")
+    add("--images", type=int, default=12, help="rows of the sheet (%(default)s)")
+    add("--image_size", type=int, default=224, help="what the network takes (%(default)s)")
+    add("--policy", default="autoaugment", choices=sorted(POLICIES), help="(%(default)s)")
+    add("--no_flip", action="store_true", help="as augment.flip=false")
+    add("--seed", type=int, default=0, help="of the run whose images are drawn (%(default)s)")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="threads (%(default)s)")
+    return parser
+
+
+def _print_findings(source: Source, flags: argparse.Namespace) -> int:
+    """Tables of every split; the number of broken examples."""
+    print(f"{source.info.name}: {source.info.num_classes} classes")
+    failures = 0
+    for split in source.splits:
+        found = survey(source, split, limit=flags.examples, workers=flags.workers)
+        _print_split(source.info, split, found)
+        _print_failures(split, found.failures)
+        failures += len(found.failures)
+    return failures
+
+
+def _print_split(info: DatasetInfo, split: str, found: Survey) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    described = info.splits[split]
+    known = described.class_counts
+    counts = (
+        {n + info.label_offset: count for n, count in enumerate(known)}
+        if known is not None
+        else {n + info.label_offset: 0 for n in range(info.num_classes)} | found.class_counts
+    )
+    rarest = sorted(counts, key=lambda label: (counts[label], label))
+    table = Table(title=f"{split}: {described.num_examples} examples, {found.num_examples} decoded")
+    for heading in ("", *(f"{q:.0%}" for q in QUANTILES)):
+        table.add_column(heading, justify="right")
+    for name, values in found.sizes.items():
+        table.add_row(name, *(str(value) for value in values))
+    console = Console(width=100, highlight=False)
+    console.print(table)
+    low, high = found.label_range
+    of_all = "all examples" if known is not None else "those decoded"
+    print(
+        f"labels {low}..{high}, allowed {info.label_offset}..{info.num_classes - 1 + info.label_offset}"
+    )
+    print(
+        f"images per class, of {of_all}: {counts[rarest[0]]} to {counts[rarest[-1]]}, median "
+        f"{int(np.median(list(counts.values())))}"
+    )
+    few = ", ".join(f"{_class_name(info, label)} ({counts[label]})" for label in rarest[:3])
+    print(f"rarest: {few}")
+
+
+def _print_failures(what: str, failures: Sequence[tuple[str, str]]) -> None:
+    print(f"{what}: {len(failures)} broken")
+    for place, reason in failures[:FAILURES_SHOWN]:
+        print(f"  {place}: {reason}")
+    if len(failures) > FAILURES_SHOWN:
+        print(f"  and {len(failures) - FAILURES_SHOWN} more")
+
+
+def _draw(source: Source, flags: argparse.Namespace) -> None:
+    sheet = contact_sheet(
+        source,
+        num_images=min(flags.images, source.examples("train").num_examples),
+        image_size=flags.image_size,
+        seed=flags.seed,
+        augment=get_augment(flags.policy),
+        flip=not flags.no_flip,
+    )
+    with tf.io.gfile.GFile(flags.sheet, "wb") as file:
+        file.write(tf.io.encode_png(sheet).numpy())
+    print(f"{flags.sheet}: originals, then what the network sees in epochs 0 to {EPOCHS_SHOWN - 1}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Which images a folder or a tar holds, and the split and class that their paths give them.
+
+Nothing is ever extracted: an image in a tar is read where it lies, so a tar cannot write
+anywhere, and the tars of ImageNet need no second copy on the disk.
+"""
+
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.errors import DatasetError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation"}
+REMEDY = {
+    "train": "put the images of each class into one",
+    "validation": "put the images of each class into one, or see --validation_labels of "
+    "input_pipeline.prepare",
+}
+DEFAULT_VALIDATION_FRACTION = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image: a whole file, or `size` bytes of a tar from `offset` on."""
+
+    name: str  # relative, with /, from the folder or tar that was listed
+    path: str
+    offset: int = 0
+    size: int = -1  # -1: to the end of the file
+
+    def read(self) -> bytes:
+        """The encoded image."""
+        with closing(open_binary(self.path)) as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """Images of each split as (file, class), sorted by class and name; classes from 0."""
+
+    class_names: tuple[str, ...]
+    splits: Mapping[str, tuple[tuple[ImageFile, int], ...]]
+
+
+def open_binary(path: str) -> BinaryIO:
+    """A local file or gs:// object for reading bytes."""
+    return tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb")
+
+
+def list_images(path: str) -> list[ImageFile]:
+    """All images in a folder (local or gs://) or an uncompressed tar, sorted by name.
+
+    Tars within a tar count as folders named like them: ILSVRC2012_img_train.tar holds n01440764.tar
+    and so on.
+
+    Raises:
+      DatasetError: neither a folder nor such a tar, or no image in it.
+    """
+    if tf.io.gfile.isdir(path):
+        images = list(_in_folder(path))
+    elif path.endswith(".tar") and tf.io.gfile.exists(path):
+        images = list(_in_tar(path))
+    elif tf.io.gfile.exists(path):
+        raise DatasetError(
+            f"{path}: neither a folder nor a .tar (compressed tars: decompress first)"
+        )
+    else:
+        raise DatasetError(f"{path}: no such folder or tar")
+    if not images:
+        raise DatasetError(f"{path}: no images ({', '.join(EXTENSIONS)}) in it")
+    return sorted(images, key=lambda image: image.name)
+
+
+def arrange(
+    images: Sequence[ImageFile],
+    where: str,
+    validation_fraction: float = DEFAULT_VALIDATION_FRACTION,
+) -> ClassImages:
+    """Split and class of every image, from its folders: train/CLASS/.., val/CLASS/.. or CLASS/...
+
+    Args:
+      images: what list_images gave.
+      where: what was listed, for messages.
+      validation_fraction: in [0, 1); of each class, rounded, when there is no val folder.
+
+    Raises:
+      DatasetError: an image without class folder, or a class that only validation has.
+    """
+    if not 0.0 <= validation_fraction < 1.0:
+        raise DatasetError(f"validation fraction {validation_fraction:g} is not in [0, 1)")
+    parts = [image.name.split("/") for image in images]
+    has_splits = any(folders[0] == "train" and len(folders) > 2 for folders in parts)
+    found: dict[str, list[tuple[ImageFile, str]]] = {"train": []}
+    for image, folders in zip(images, parts, strict=True):
+        split = SPLIT_FOLDERS.get(folders.pop(0)) if has_splits else "train"
+        if split is None:
+            continue  # such as a folder test/ without labels
+        if len(folders) < 2:
+            raise DatasetError(f"{where}/{image.name}: not in a class folder; {REMEDY[split]}")
+        found.setdefault(split, []).append((image, folders[0]))
+    class_names = tuple(sorted({name for _, name in found["train"]}))
+    number = {name: n for n, name in enumerate(class_names)}
+    for image, name in found.get("validation", ()):
+        if name not in number:
+            raise DatasetError(f"{where}/{image.name}: no class {name!r} in the training images")
+    labelled = {
+        split: tuple((image, number[name]) for image, name in members)
+        for split, members in found.items()
+    }
+    if "validation" not in labelled:
+        labelled = _hold_out(labelled["train"], validation_fraction)
+    return ClassImages(class_names, labelled)
+
+
+def _in_folder(root: str) -> Iterator[ImageFile]:
+    for directory, _, names in tf.io.gfile.walk(root):
+        below = os.path.relpath(directory, root) if "://" not in root else directory[len(root) :]
+        below = "" if below == "." else below.strip("/") + "/"
+        for name in names:
+            if _is_image(below + name):
+                yield ImageFile(below + name, os.path.join(directory, name))
+
+
+def _in_tar(path: str) -> Iterator[ImageFile]:
+    with closing(open_binary(path)) as file:
+        for name, offset, size in _members(file, path):
+            if not name.endswith(".tar"):
+                if _is_image(name):
+                    yield ImageFile(name, path, offset, size)
+                continue
+            inner = _Window(file, offset, size)
+            for below, start, length in _members(inner, f"{path}:{name}"):  # type: ignore[arg-type]
+                full_name = f"{name.removesuffix('.tar')}/{below}"
+                if _is_image(full_name):
+                    yield ImageFile(full_name, path, offset + start, length)
+
+
+def _members(file: BinaryIO, where: str) -> list[tuple[str, int, int]]:
+    """Name, offset and size of the regular files in a tar."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            return [
+                (os.path.normpath(member.name).lstrip("/"), member.offset_data, member.size)
+                for member in tar
+                if member.isfile() and not member.issparse()
+            ]
+    except tarfile.TarError as error:
+        raise DatasetError(f"{where}: not a readable, uncompressed tar ({error})") from None
+
+
+class _Window:
+    """A part of a file, looking like a file of its own to tarfile."""
+
+    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+        self._file, self._offset, self._size = file, offset, size
+        self._position = 0
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = start + position
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        rest = max(0, self._size - self._position)
+        self._file.seek(self._offset + self._position)
+        content = self._file.read(rest if size < 0 else min(size, rest))
+        self._position += len(content)
+        return content
+
+
+def _is_image(name: str) -> bool:
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    return name.lower().endswith(EXTENSIONS) and not hidden
+
+
+def _hold_out(
+    train: tuple[tuple[ImageFile, int], ...], fraction: float
+) -> dict[str, tuple[tuple[ImageFile, int], ...]]:
+    """Split every class at random, always in the same way."""
+    of_class: dict[int, list[int]] = {}
+    for place, (_, label) in enumerate(train):
+        of_class.setdefault(label, []).append(place)
+    held_out: set[int] = set()
+    for label, places in of_class.items():
+        order = np.random.default_rng(label).permutation(places)
+        held_out.update(order[: round(fraction * len(places))].tolist())
+    return {
+        "train": tuple(image for place, image in enumerate(train) if place not in held_out),
+        "validation": tuple(image for place, image in enumerate(train) if place in held_out),
+    }

@@ -1,0 +1,108 @@
+"""Where images come from. A new source is one file here and one row in SOURCES.
+
+`get_source("tfrecord", "gs://bucket/imagenet")` opens one by name. The result tells what it holds
+(`source.info`) and how to read a split (`source.examples("train")`).
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+
+from input_pipeline.dataset_info import SplitInfo
+from input_pipeline.errors import DatasetError
+from input_pipeline.sources.digits import open_digits
+from input_pipeline.sources.image_folder import open_image_folder
+from input_pipeline.sources.source import (
+    Examples,
+    IndexedExamples,
+    ShardedExamples,
+    Source,
+    SourceRequest,
+)
+from input_pipeline.sources.synthetic import open_synthetic
+from input_pipeline.sources.tfds import open_tfds
+from input_pipeline.sources.tfrecord import open_tfrecord
+
+__all__ = [
+    "SOURCES",
+    "Examples",
+    "IndexedExamples",
+    "ShardedExamples",
+    "Source",
+    "SourceRequest",
+    "get_source",
+]
+
+SOURCES: dict[str, Callable[[SourceRequest], Source]] = {
+    "tfrecord": open_tfrecord,
+    "digits": open_digits,
+    "synthetic": open_synthetic,
+    "image_folder": open_image_folder,
+    "tfds": open_tfds,
+}
+
+
+def get_source(
+    name: str,
+    data_dir: str | None = None,
+    *,
+    num_classes: int | None = None,
+    num_train_examples: int | None = None,
+    image_size: int | None = None,
+    holdout_shards: int = 0,
+    skip_damage: bool = False,
+) -> Source:
+    """Open the source called `name`.
+
+    Args:
+      name: a key of SOURCES, with what follows a colon handed to the source ("tfds:imagenet2012").
+      data_dir: folder or gs:// path, for those sources that read one.
+      num_classes: for data that do not say (records without dataset_info.json, synthetic).
+      num_train_examples: how many images synthetic data imagine.
+      image_size: pixels per side of synthetic images.
+      holdout_shards: the first n train shards leave the train split and become the split "minival".
+      skip_damage: for on_error="skip"; only warn of files that are not as they were described.
+
+    Raises:
+      DatasetError: unknown name (the known ones are listed), or data that are missing or unusable.
+    """
+    kind, _, argument = name.partition(":")
+    if kind not in SOURCES:
+        near = difflib.get_close_matches(kind, SOURCES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise DatasetError(f"unknown data source {name!r}{hint}; known: {', '.join(SOURCES)}")
+    source = SOURCES[kind](
+        SourceRequest(
+            data_dir=data_dir or None,
+            argument=argument,
+            num_classes=num_classes,
+            num_train_examples=num_train_examples,
+            image_size=image_size,
+            skip_damage=skip_damage,
+        )
+    )
+    return hold_out(source, holdout_shards) if holdout_shards else source
+
+
+def hold_out(source: Source, num_shards: int) -> Source:
+    """`source` with its first train shards as the split "minival", no longer in "train"."""
+    train = source.splits.get("train")
+    if not isinstance(train, ShardedExamples):
+        raise DatasetError(f"{source.info.name}: holdout_shards needs training data in shards")
+    if not 0 < num_shards < len(train.files):
+        raise DatasetError(
+            f"{source.info.name}: cannot hold out {num_shards} of {len(train.files)} train shards"
+        )
+    kept, minival = train.part(num_shards, None), train.part(0, num_shards)
+    shards = source.info.splits["train"].shards
+    return Source(
+        info=replace(
+            source.info,
+            splits={
+                **source.info.splits,
+                "train": SplitInfo(kept.num_examples, shards[num_shards:]),
+                "minival": SplitInfo(minival.num_examples, shards[:num_shards]),
+            },
+        ),
+        splits={**source.splits, "train": kept, "minival": minival},
+    )

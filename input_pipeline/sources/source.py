@@ -1,0 +1,100 @@
+"""What every source offers: a description, and for each split one of two ways to read it.
+
+Examples in shards can only be read file by file; indexed examples can be asked for one by one,
+which allows a full shuffle. Which example comes when is decided in order.py, not here.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from input_pipeline import records
+from input_pipeline.dataset_info import DatasetInfo, SplitInfo
+from input_pipeline.errors import DatasetError
+
+Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """What the user said about the data; every source reads what concerns it."""
+
+    data_dir: str | None = None
+    argument: str = ""  # what followed the colon in "name:argument"
+    num_classes: int | None = None
+    num_train_examples: int | None = None
+    image_size: int | None = None
+    skip_damage: bool = False  # warn of damaged files instead of refusing them
+
+
+@dataclass(frozen=True)
+class ShardedExamples:
+    """TFRecord files with a known number of records each.
+
+    `parse` turns a serialized record into (bytes: string [], label: int64 [] as written).
+    """
+
+    files: tuple[str, ...]  # full paths
+    counts: tuple[int, ...]  # records of each file
+    num_bytes: int  # of all files
+    parse: Parse = records.parse
+
+    @property
+    def num_examples(self) -> int:
+        """Records of all files."""
+        return sum(self.counts)
+
+    def part(self, first: int, last: int | None) -> "ShardedExamples":
+        """The files [first:last]; sizes are taken as proportional to the counts."""
+        counts = self.counts[first:last]
+        share = sum(counts) / max(1, self.num_examples)
+        return ShardedExamples(
+            self.files[first:last], counts, round(self.num_bytes * share), self.parse
+        )
+
+
+@dataclass(frozen=True)
+class IndexedExamples:
+    """Examples that can be read in any order, by their index (int64 [], in [0, num_examples)).
+
+    `read` turns it into (bytes: string [], label: int64 [] as written), `file` names where that
+    comes from (string []) and never fails.
+    """
+
+    num_examples: int
+    num_bytes: int  # of all encoded images
+    read: Parse
+    file: Callable[[tf.Tensor], tf.Tensor]
+    in_memory: bool = False
+
+
+Examples = ShardedExamples | IndexedExamples
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that can be read: its description, and the examples of each split."""
+
+    info: DatasetInfo
+    splits: Mapping[str, Examples]
+
+    def examples(self, split: str) -> Examples:
+        """The examples of `split`; raises DatasetError naming the splits there are."""
+        if split not in self.splits:
+            raise DatasetError(
+                f"{self.info.name}: no split {split!r}; it has {', '.join(self.splits) or 'none'}"
+            )
+        if self.splits[split].num_examples == 0:
+            raise DatasetError(f"{self.info.name}: split {split!r} has no examples")
+        return self.splits[split]
+
+
+def sharded_examples(data_dir: str, split: SplitInfo) -> ShardedExamples:
+    """The record files of `split` in `data_dir`."""
+    return ShardedExamples(
+        files=tuple(os.path.join(data_dir, shard.file) for shard in split.shards),
+        counts=tuple(shard.num_examples for shard in split.shards),
+        num_bytes=split.num_bytes,
+    )

@@ -1,0 +1,68 @@
+"""Images made up on the spot: for benchmarks and smoke tests, without a disk.
+
+A small pool of JPEGs is drawn once; example i shows number i modulo the pool's size. With at most
+MAX_POOL classes an image's colour tells its class, so that a network can learn something.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.dataset_info import DatasetInfo, SplitInfo
+from input_pipeline.errors import DatasetError
+from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
+
+DEFAULT_TRAIN_EXAMPLES = 1_281_167  # as ImageNet
+VALIDATION_SHARE = 25  # one validation image for so many training images, as ImageNet has
+DEFAULT_CLASSES = 1000
+DEFAULT_IMAGE_SIZE = 256
+MAX_POOL = 64
+
+
+def open_synthetic(request: SourceRequest) -> Source:
+    """Imagined images: `num_train_examples` of them, and a 25th of that to validate on."""
+    num_classes = request.num_classes or DEFAULT_CLASSES
+    num_train = request.num_train_examples or DEFAULT_TRAIN_EXAMPLES
+    image_size = request.image_size or DEFAULT_IMAGE_SIZE
+    if min(num_classes, num_train, image_size) < 1:
+        raise DatasetError(
+            f"synthetic data of {num_train} images of {image_size} pixels in {num_classes} classes"
+        )
+    counts = {"train": num_train, "validation": math.ceil(num_train / VALIDATION_SHARE)}
+    pool = _draw_pool(num_classes, image_size)
+    mean_bytes = sum(len(image) for image in pool) // len(pool)
+    table = tf.constant(pool)
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return table[index % len(pool)], index % num_classes + 1
+
+    return Source(
+        info=DatasetInfo(
+            name="synthetic",
+            num_classes=num_classes,
+            class_names=tuple(f"class {n}" for n in range(1, num_classes + 1)),
+            splits={split: SplitInfo(count) for split, count in counts.items()},
+        ),
+        splits={
+            split: IndexedExamples(
+                count, count * mean_bytes, read, file=lambda _: tf.constant("synthetic")
+            )
+            for split, count in counts.items()
+        },
+    )
+
+
+def _draw_pool(num_classes: int, image_size: int) -> list[bytes]:
+    """JPEGs of noise over a colour; a whole number of rounds over the classes, if they fit."""
+    rounds = max(1, MAX_POOL // num_classes)
+    size = rounds * num_classes if num_classes <= MAX_POOL else MAX_POOL
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (min(num_classes, MAX_POOL), 1, 1, 3))
+    images = []
+    for number in range(size):
+        grain = random.integers(-40, 41, (math.ceil(image_size / 8), math.ceil(image_size / 8), 3))
+        grain = grain.repeat(8, axis=0).repeat(8, axis=1)[:image_size, :image_size]
+        pixels = np.clip(colours[number % len(colours)] + grain, 0, 255).astype(np.uint8)
+        images.append(tf.io.encode_jpeg(pixels, quality=90).numpy())
+    return images

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import pipeline
+from input_pipeline.errors import DatasetError
+from input_pipeline.sources import get_source
+
+
+def make_images(root: Path, counts: dict[str, int]) -> None:
+    """PNGs in one grey level for each class folder."""
+    for level, (folder, count) in enumerate(counts.items()):
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full([6, 7, 3], 20 * level, np.uint8)
+            (root / folder / f"{number}.PNG").write_bytes(tf.io.encode_png(pixels).numpy())
+
+
+def test_unusable_folders_say_what_is_wrong(tmp_path: Path):
+    with pytest.raises(DatasetError, match="needs data_dir"):
+        get_source("image_folder")
+    with pytest.raises(DatasetError, match="nowhere: no such folder"):
+        get_source("image_folder", str(tmp_path / "nowhere"))
+    with pytest.raises(DatasetError, match="no images"):
+        get_source("image_folder", str(tmp_path))
+    make_images(tmp_path, {"a": 1})
+    with pytest.raises(DatasetError, match=r"image_folder:a lot: .* as in image_folder:0\.1"):
+        get_source("image_folder:a lot", str(tmp_path))
+
+
+def test_a_folder_trains_and_evaluates_without_preparation(tmp_path: Path):
+    make_images(tmp_path, {"a": 4, "b": 8})
+    source = get_source("image_folder:0.25", str(tmp_path))
+    assert source.info.class_names == ("a", "b")
+    assert source.info.splits["train"].class_counts == (3, 6)
+    dataset = pipeline.make_train_dataset(source, image_size=4, host_batch_size=9, seed=0)
+    (batch,) = dataset.take(1).as_numpy_iterator()
+    assert sorted(batch["index"]) == list(range(9))
+    assert np.array_equal(batch["image"][:, 0, 0, 0], 20 * batch["label"])
+    dataset = pipeline.make_eval_dataset(source, image_size=4, host_batch_size=4)
+    (batch,) = dataset.as_numpy_iterator()
+    assert batch["mask"].tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert batch["label"].tolist() == [0, 1, 1, 0]
+
+
+def test_a_broken_image_file_is_named(tmp_path: Path):
+    make_images(tmp_path, {"a": 2})
+    (tmp_path / "a" / "0.PNG").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    source = get_source("image_folder:0", str(tmp_path))
+    dataset = pipeline.make_train_dataset(source, image_size=4, host_batch_size=2, seed=0)
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+        list(dataset.take(1))
+    wanted = f"{tmp_path}/a/0.PNG, example 0: the image cannot be read or decoded"
+    assert pipeline.explain_error(raised.value) == wanted

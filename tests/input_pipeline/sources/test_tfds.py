@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import pipeline
+from input_pipeline.errors import DatasetError
+from input_pipeline.sources import get_source
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+
+class Levels(tfds.core.GeneratorBasedBuilder):
+    """Images of one grey level, 20 times their class."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+                    "label": tfds.features.ClassLabel(names=["dark", "grey", "light"]),
+                    "number": np.int64,
+                }
+            ),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(13), "test": self._generate_examples(5)}
+
+    def _generate_examples(self, count: int):
+        for number in range(count):
+            pixels = np.full([9, 8, 3], 20 * (number % 3), np.uint8)
+            yield number, {"image": pixels, "label": number % 3, "number": number}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("tfds"))
+    Levels(data_dir=path, file_format="tfrecord").download_and_prepare()
+    return path
+
+
+def test_a_set_is_described_with_test_as_validation(data_dir: str):
+    info = get_source("tfds:levels", data_dir).info
+    assert info.class_names == ("dark", "grey", "light")
+    counts = {split: part.num_examples for split, part in info.splits.items()}
+    assert counts == {"train": 13, "validation": 5}
+
+
+@pytest.mark.parametrize("in_memory_bytes", [0, 1 << 20])
+def test_a_set_trains_and_evaluates_every_image_once(data_dir: str, monkeypatch, in_memory_bytes):
+    monkeypatch.setattr(pipeline, "IN_MEMORY_BYTES", in_memory_bytes)
+    source = get_source("tfds:levels", data_dir)
+    dataset = pipeline.make_train_dataset(source, image_size=4, host_batch_size=13, seed=0)
+    (batch,) = dataset.take(1).as_numpy_iterator()
+    assert sorted(batch["index"]) == list(range(13))
+    assert np.bincount(batch["label"]).tolist() == [5, 4, 4]
+    assert np.abs(batch["image"][:, 0, 0, 0] - 20.0 * batch["label"]).max() <= 2  # JPEG
+    (batch,) = pipeline.make_eval_dataset(source, image_size=4, host_batch_size=6)
+    assert np.bincount(batch["label"][batch["mask"] == 1.0]).tolist() == [2, 2, 1]
+
+
+def test_images_are_not_decoded_when_they_are_parsed(data_dir: str):
+    train = get_source("tfds:levels", data_dir).examples("train")
+    record = next(iter(tf.data.TFRecordDataset(list(train.files))))
+    encoded, label = train.parse(record)
+    assert encoded.dtype == tf.string
+    assert tf.io.is_jpeg(encoded)
+    assert label.dtype == tf.int64
+
+
+def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path: Path):
+    with pytest.raises(DatasetError, match=r"tfds:mnist: not prepared in .*; run tfds build mnist"):
+        get_source("tfds:mnist", str(tmp_path))
+    with pytest.raises(DatasetError, match="tfds:no_such_set"):
+        get_source("tfds:no_such_set", str(tmp_path))
+    with pytest.raises(DatasetError, match="needs a name"):
+        get_source("tfds", str(tmp_path))

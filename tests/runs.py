@@ -1,0 +1,80 @@
+"""A run of seconds, by the command line: for tests of what happens to runs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl.testing import flagsaver
+
+import main
+from benchmarks.faults import differences
+from training.checkpoints import Checkpoint, CheckpointStore
+
+ROOT = Path(main.__file__).parent
+STEPS = 12
+EXPERIMENT = f"""
+name: tiny
+model: {{name: efficientnet-b0, width: 0.1, depth: 0.1, image_size: 32}}
+data: {{source: synthetic, num_train_examples: 80}}
+augment: {{policy: none}}
+train: {{global_batch_size: 8, duration: {STEPS} steps, steps_per_call: 2}}
+schedule: {{learning_rate: 0.1, warmup: 4 steps, decay_every: 4 steps}}
+ema: {{decay: 0.9}}
+eval: {{every: 6 steps}}
+checkpoint: {{every: 4 steps}}
+"""
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def flags(folder: Path, name: str) -> list[str]:
+    """Flags of a run in FOLDER/NAME."""
+    config = folder / "tiny.yaml"
+    if not config.exists():
+        config.write_text(EXPERIMENT)
+    return [f"--config={config}", f"--model_dir={folder / name}"]
+
+
+def in_this_process(capsys: object) -> Command:
+    """Runs main.py here: (flags) -> exit status, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with flagsaver.flagsaver():
+            try:
+                status = main.main(main._parse_flags(["main.py", *arguments]))
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen:
+    """main.py in a process of its own, whose stdout and stderr come in one pipe."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+def latest(model_dir: Path) -> Checkpoint:
+    checkpoint = CheckpointStore(str(model_dir)).latest()
+    assert checkpoint is not None
+    return checkpoint
+
+
+def assert_same_end(ours: Path, theirs: Path) -> None:
+    """Both runs ended with the same bits, metrics, log and curves."""
+    assert differences(ours, theirs) == []
+
+
+def one_line(err: str) -> str:
+    lines = [line for line in err.splitlines() if line]
+    assert len(lines) == 1, err
+    return lines[0]

@@ -1,0 +1,118 @@
+"""A signal ends a run in good order, and the same command brings it to the same end."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import rows
+from tests import runs
+from training import loop
+from training.preemption import stop_signals
+from training.summaries import RunLog
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture) -> runs.Command:
+    return runs.in_this_process(capsys)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder: Path) -> Path:
+    process = runs.start(*runs.flags(folder, "uninterrupted"))
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    return folder / "uninterrupted"
+
+
+def signal_at(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int) -> None:
+    """Send this process a signal when it has logged the training step."""
+    log = RunLog.scalars
+
+    def log_and_signal(self: RunLog, kind: str, at: int, values: dict) -> None:
+        log(self, kind, at, values)
+        if (kind, at) == ("train", step):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(RunLog, "scalars", log_and_signal)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "step"),
+    [
+        (signal.SIGTERM, 75, 2),  # nothing else is due there
+        (signal.SIGINT, 130, 8),  # a checkpoint is
+        (signal.SIGTERM, 75, 12),  # the last checkpoint and evaluation are
+    ],
+    ids=["SIGTERM-2", "SIGINT-8", "SIGTERM-12"],
+)
+def test_a_signalled_run_saves_its_step_and_resumes_to_the_same_end(
+    folder: Path,
+    uninterrupted: Path,
+    command: runs.Command,
+    number: signal.Signals,
+    status: int,
+    step: int,
+) -> None:
+    flags = runs.flags(folder, f"{number.name}-{step}")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        signal_at(monkeypatch, number, step)
+        found, _, err = command(*flags)
+    assert found == status
+    line = runs.one_line(err)
+    assert f"{number.name}: stopped at step {step} of {runs.STEPS}, which is saved" in line
+    model_dir = folder / f"{number.name}-{step}"
+    assert runs.latest(model_dir).step == step
+    assert not (model_dir / "run.lock").exists()
+
+    found, out, _ = command(*flags)
+    assert found == 0
+    assert f"resuming from step {step} of {runs.STEPS}" in out
+    runs.assert_same_end(model_dir, uninterrupted)
+
+
+def test_a_signal_within_an_evaluation_leaves_it_for_the_restart(
+    folder: Path, uninterrupted: Path, command: runs.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*runs.flags(folder, "evaluating"), "--set=eval.global_batch_size=2"]
+    evaluate = loop.evaluate
+    batches = []
+
+    def evaluate_and_signal(*args: object, on_step: object, **kwargs: object) -> object:
+        def after_batch(step: int) -> None:
+            batches.append(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+            on_step(step)
+
+        return evaluate(*args, on_step=after_batch, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", evaluate_and_signal)
+        status, _, err = command(*flags)
+    assert (status, batches) == (75, [1])
+    assert f"stopped at step 6 of {runs.STEPS}" in runs.one_line(err)
+    assert runs.latest(folder / "evaluating").metrics == {}
+
+    assert command(*flags)[0] == 0
+    steps = [(row["kind"], row["step"]) for row in rows(folder / "evaluating")]
+    assert steps == [(row["kind"], row["step"]) for row in rows(uninterrupted)]
+    assert runs.latest(folder / "evaluating").metrics.keys() == {"top_1", "top_5", "cross_entropy"}
+
+
+def test_a_second_interrupt_ends_at_once_and_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stop_signals() as asked:
+        assert asked() is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked() is signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)  # told already
+        assert asked() is signal.SIGINT
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

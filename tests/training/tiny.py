@@ -1,0 +1,151 @@
+"""A network that is traced in seconds, and the parts of its training put together.
+
+Tests take `start` as a fixture; the worker of the test with two processes imports this file.
+"""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from efficientnet import build_model, get_spec, normalize_images
+from training import schedules
+from training.batch_norm import CrossReplicaBatchNormalization
+from training.distribution import Distribution, batch_norm_group_size, connect
+from training.noise import MaskNoise
+from training.optimizers import RMSProp
+from training.state import TrainState, create_train_state
+from training.step import METRICS, TrainRecipe, make_train_loop
+
+IMAGE_SIZE, CLASSES = 32, 10
+CLIP_NORM = 0.5  # shorter than the gradients, so that clipping is a part of what is compared
+_B0 = get_spec("efficientnet-b0", width=0.25, dropout=0.0, survival_probability=1.0)
+# The first three stages of a narrow B0: four blocks, of which two have a skip.
+SPEC = dataclasses.replace(
+    _B0,
+    stages=tuple(
+        dataclasses.replace(stage, repeats=repeats)
+        for stage, repeats in zip(_B0.stages, (1, 2, 1), strict=False)
+    ),
+)
+# Every layer that can be random is, and often.
+RANDOM_SPEC = dataclasses.replace(SPEC, dropout=0.5, survival_probability=0.3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Images uint8 [steps, batch, 32, 32, 3] and labels [steps, batch, ...]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def random(cls, steps, global_batch_size, seed=0):
+        random = np.random.default_rng(seed)
+        shape = (steps, global_batch_size)
+        # Images of one colour with noise: classes differ, and so do the statistics of batches.
+        labels = random.integers(0, CLASSES, shape)
+        colours = np.random.default_rng(99).integers(0, 200, (CLASSES, 3))
+        noise = random.integers(0, 56, (*shape, IMAGE_SIZE, IMAGE_SIZE, 3))
+        images = colours[labels][:, :, np.newaxis, np.newaxis] + noise
+        return cls(images.astype(np.uint8), labels.astype(np.int32))
+
+    def repeated(self, times):
+        return Batches(np.repeat(self.images, times, 0), np.repeat(self.labels, times, 0))
+
+    def with_shares(self):
+        """The same with each label as shares of all classes."""
+        return Batches(self.images, np.eye(CLASSES, dtype=np.float32)[self.labels])
+
+    def host_batches(self, host_index, num_hosts):
+        """A host's part of every batch, as `Distribution.batches` asks for it."""
+        size = self.images.shape[1] // num_hosts
+        part = slice(host_index * size, (host_index + 1) * size)
+        columns = {"image": self.images[:, part], "label": self.labels[:, part]}
+        return tf.data.Dataset.from_tensor_slices(columns)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Training:
+    """What `start` puts together; its state can be put back to where it started."""
+
+    distribution: Distribution
+    state: TrainState
+    recipe: TrainRecipe
+    batch_spec: dict
+    initial: dict
+
+    @functools.cached_property
+    def loop(self):
+        return make_train_loop(self.state, self.recipe, self.distribution, self.batch_spec)
+
+    def run(self, batches):
+        """Train on all batches; every metric by name, [steps]."""
+        size, steps = batches.images.shape[1], len(batches.images)
+        iterator = iter(self.distribution.batches(batches.host_batches, size))
+        rows = self.loop(iterator, tf.constant(steps)).numpy()
+        return dict(zip(METRICS, rows.T, strict=True))
+
+    def reset(self):
+        self.state.from_arrays(self.initial)
+        return self
+
+
+def devices(count):
+    """The first `count` logical CPUs as replicas."""
+    if count == 1:
+        return connect("cpu")
+    names = [device.name for device in tf.config.list_logical_devices("CPU")[:count]]
+    return Distribution(tf.distribute.MirroredStrategy(names))
+
+
+def start(
+    distribution,
+    *,
+    global_batch_size=8,
+    group="all",
+    spec=SPEC,
+    dtype="float32",
+    soft_labels=False,
+    rate=0.01,
+    optimizer=None,
+    **options,
+):
+    """A network with weights that are the same at every call, ready to train."""
+    noise = MaskNoise(5)
+    keras.utils.set_random_seed(1)
+    group_size = batch_norm_group_size(group, distribution.num_replicas)
+    with distribution.strategy.scope():
+        network = build_model(
+            spec,
+            num_classes=CLASSES,
+            image_size=IMAGE_SIZE,
+            dtype=dtype,
+            batch_norm=functools.partial(
+                CrossReplicaBatchNormalization, group_mean=distribution.group_mean(group_size)
+            ),
+            uniform=noise,
+        )
+    recipe = TrainRecipe(
+        optimizer=optimizer or RMSProp(),
+        learning_rate=schedules.constant(peak=rate),
+        normalize=lambda x: normalize_images(x, spec.mean_rgb, spec.stddev_rgb, dtype),
+        noise=noise,
+        **options,
+    )
+    state = create_train_state(
+        network,
+        distribution,
+        optimizer=recipe.optimizer,
+        with_ema=recipe.ema_decay > 0,
+        with_loss_scale=dtype == "mixed_float16",
+    )
+    size = global_batch_size // distribution.num_replicas
+    label = ([size, CLASSES], tf.float32) if soft_labels else ([size], tf.int32)
+    batch_spec = {
+        "image": tf.TensorSpec([size, IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8),
+        "label": tf.TensorSpec(*label),
+    }
+    return Training(distribution, state, recipe, batch_spec, state.to_arrays())

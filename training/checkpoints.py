@@ -1,0 +1,258 @@
+"""Checkpoints: named arrays in a folder of their own, which counts only once its manifest is there.
+
+    MODEL_DIR/checkpoints/step_00012345/values.index, values.data-00000-of-00001, manifest.json
+
+The values are a TensorFlow checkpoint of flat names (`tf.train.load_checkpoint` reads it). The manifest
+holds the size and SHA-256 of each file, the metrics measured at that step, and its own SHA-256; it is
+written last, whole or not at all, also on object stores that can't rename folders. So a torn write is a
+folder without a manifest, a damaged one a folder whose checksums differ, and both are passed over with a
+word about it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import posixpath
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+Arrays = Mapping[str, np.ndarray]
+Say = Callable[[str], None]
+
+_STEP_FOLDER = re.compile(r"step_(\d{8,})")
+_MANIFEST = "manifest.json"
+_PREFIX = "values"
+
+
+class CheckpointError(OSError):
+    """No usable checkpoint, or one that can't be written: one line with what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A good checkpoint: where it is and what was measured with it (empty without an evaluation)."""
+
+    path: str
+    step: int
+    metrics: Mapping[str, float]
+
+    def read(self) -> dict[str, np.ndarray]:
+        """All arrays by name.
+
+        Raises:
+          CheckpointError: the files have gone, or are no checkpoint.
+        """
+        try:
+            reader = tf.train.load_checkpoint(posixpath.join(self.path, _PREFIX))
+            return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self.path}: can't be read ({_first_line(error)})") from error
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+      model_dir: of the run, local or gs://; checkpoints go to a folder in it.
+      keep: newest ones to keep; the best one is kept besides.
+      asynchronous: whether `save` returns while a thread writes; never more than one write behind.
+      say: gets a line for each checkpoint that had to be passed over.
+    """
+
+    def __init__(
+        self,
+        model_dir: str,
+        *,
+        keep: int = 3,
+        asynchronous: bool = False,
+        say: Say = lambda line: None,
+    ) -> None:
+        self.directory = posixpath.join(model_dir, "checkpoints")
+        self._keep = keep
+        self._asynchronous = asynchronous
+        self._say = say
+        self._writer: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    def save(self, step: int, arrays: Arrays, metrics: Mapping[str, float] | None = None) -> None:
+        """Write a checkpoint, then drop the ones that are no longer kept.
+
+        Raises:
+          CheckpointError: it can't be written (this one, or an earlier one in the background); what
+            was there before is untouched.
+        """
+        self.wait()
+        if not self._asynchronous:
+            self._write(step, arrays, metrics or {})
+            return
+        self._writer = threading.Thread(
+            target=self._write_and_remember, args=(step, arrays, metrics or {})
+        )
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Return when nothing is being written any more; raise what went wrong meanwhile."""
+        if self._writer:
+            self._writer.join()
+            self._writer = None
+        failure, self._failure = self._failure, None
+        if failure:
+            raise failure
+
+    def latest(self) -> Checkpoint | None:
+        """The newest good checkpoint, None when there is none."""
+        return next(iter(self._good()), None)
+
+    def best(self) -> Checkpoint | None:
+        """The good checkpoint with the highest top-1 measured (the later of equals)."""
+        measured = [c for c in self._good() if "top_1" in c.metrics]
+        return max(measured, key=lambda c: (c.metrics["top_1"], c.step), default=None)
+
+    def add_metrics(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
+        """Note what was measured with a checkpoint that was written before."""
+        try:
+            manifest = _read_manifest(checkpoint.path)
+            if manifest is None:
+                raise OSError("it has gone")
+            _write_manifest(checkpoint.path, {**manifest, "metrics": dict(metrics)})
+        except (OSError, tf.errors.OpError) as error:
+            raise CheckpointError(
+                f"{checkpoint.path}: its metrics can't be written ({_first_line(error)})"
+            ) from error
+
+    def steps(self) -> list[int]:
+        """Steps of the whole checkpoints, ascending, without a look at their checksums."""
+        return sorted(step for step, path in self._folders().items() if _read_manifest(path))
+
+    def find(self, step: int) -> Checkpoint | None:
+        """The good checkpoint of a step, None when there is none, or no longer."""
+        path = self._folders().get(step)
+        return _examine(path, step)[0] if path else None
+
+    def _good(self) -> Any:
+        """Good checkpoints, newest first, looked at one by one."""
+        for step, path in sorted(self._folders().items(), reverse=True):
+            checkpoint, problem = _examine(path, step)
+            if checkpoint:
+                yield checkpoint
+            else:
+                self._say(f"{path}: {problem}; taking an earlier checkpoint")
+
+    def _folders(self) -> dict[int, str]:
+        if not tf.io.gfile.isdir(self.directory):
+            return {}
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(self.directory)]
+        matches = [m for m in map(_STEP_FOLDER.fullmatch, names) if m]
+        return {int(m[1]): posixpath.join(self.directory, m[0]) for m in matches}
+
+    def _write_and_remember(self, *args: Any) -> None:
+        try:
+            self._write(*args)
+        except Exception as error:
+            self._failure = error
+
+    def _write(self, step: int, arrays: Arrays, metrics: Mapping[str, float]) -> None:
+        path = posixpath.join(self.directory, f"step_{step:08d}")
+        try:
+            _write_checkpoint(path, step, arrays, metrics)
+        except (OSError, tf.errors.OpError) as error:
+            needed = sum(np.asarray(a).nbytes for a in arrays.values()) / 2**20
+            with contextlib.suppress(tf.errors.OpError):
+                tf.io.gfile.rmtree(path)  # what is half there takes space and counts for nothing
+            raise CheckpointError(
+                f"{path}: can't be written ({_first_line(error)}); {needed:.0f} MiB are needed. "
+                "Free space or give another --model_dir; earlier checkpoints are untouched"
+            ) from error
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        manifests = {
+            step: manifest
+            for step, path in self._folders().items()
+            if (manifest := _read_manifest(path))
+        }
+        tops = {s: m["metrics"]["top_1"] for s, m in manifests.items() if "top_1" in m["metrics"]}
+        kept = sorted(manifests)[-self._keep :]
+        if tops:
+            kept.append(max(tops, key=lambda step: (tops[step], step)))
+        newest = max(manifests, default=0)
+        for step, path in self._folders().items():
+            if step not in kept and step < newest:
+                # The manifest first: a folder that is half gone must not look good.
+                if step in manifests:
+                    tf.io.gfile.remove(posixpath.join(path, _MANIFEST))
+                tf.io.gfile.rmtree(path)
+
+
+def _write_checkpoint(path: str, step: int, arrays: Arrays, metrics: Mapping[str, float]) -> None:
+    if tf.io.gfile.exists(path):
+        tf.io.gfile.rmtree(path)  # torn, or of a run that was resumed from before it
+    tf.io.gfile.makedirs(path)
+    names = sorted(arrays)
+    with tf.device("CPU:0"):
+        tf.raw_ops.SaveV2(
+            prefix=posixpath.join(path, _PREFIX),
+            tensor_names=names,
+            shape_and_slices=[""] * len(names),
+            tensors=[tf.constant(arrays[name]) for name in names],
+        )
+    files = {name: _fingerprint(posixpath.join(path, name)) for name in tf.io.gfile.listdir(path)}
+    _write_manifest(path, {"step": step, "metrics": dict(metrics), "files": files})
+
+
+def _examine(path: str, step: int) -> tuple[Checkpoint | None, str]:
+    """The checkpoint in a folder, or None and what is wrong with it."""
+    try:
+        manifest = _read_manifest(path)
+        if manifest is None:
+            return None, "half-written (no manifest)"
+        for name, expected in manifest["files"].items():
+            if _fingerprint(posixpath.join(path, name)) != expected:
+                return None, f"damaged ({name} does not match its checksum)"
+    except (OSError, tf.errors.OpError) as error:
+        return None, f"unreadable ({_first_line(error)})"
+    return Checkpoint(path, step, manifest["metrics"]), ""
+
+
+def _read_manifest(path: str) -> dict[str, Any] | None:
+    try:
+        with tf.io.gfile.GFile(posixpath.join(path, _MANIFEST)) as file:
+            manifest = json.loads(file.read())
+        return manifest if manifest.pop("sha256") == _digest(manifest) else None
+    except (tf.errors.NotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _write_manifest(path: str, manifest: dict[str, Any]) -> None:
+    signed = {**manifest, "sha256": _digest(manifest)}
+    _write_text(posixpath.join(path, _MANIFEST), json.dumps(signed, indent=1))
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of what a manifest says: a damaged one must not pass for another."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _fingerprint(path: str) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while block := file.read(2**24):
+            digest.update(block)
+            size += len(block)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _write_text(path: str, text: str) -> None:
+    with tf.io.gfile.GFile(path + ".tmp", "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

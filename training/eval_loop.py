@@ -1,0 +1,101 @@
+"""--mode=eval_loop: follow a training run's checkpoints from another process, on other devices.
+
+Each checkpoint is evaluated once, in order, also over restarts of this process; figures go to
+MODEL_DIR/eval_loop/metrics.jsonl and MODEL_DIR/eval_loop/tensorboard. Nothing of the run is changed.
+"""
+
+import posixpath
+import time
+from collections.abc import Callable
+
+from configs.schema import Experiment
+from training import assembly
+from training.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from training.distribution import Distribution
+from training.loop import Evaluator, TrainingError, restore
+from training.progress import say
+from training.summaries import RunLog, logged_steps
+
+FOLDER = "eval_loop"
+POLL_SECONDS = 5.0
+_FOREVER = 2**62  # no step is logged after it: an evaluator never goes back
+
+
+def follow(
+    experiment: Experiment,
+    distribution: Distribution,
+    *,
+    pause: Callable[[], None] = lambda: time.sleep(POLL_SECONDS),
+    now: Callable[[], float] = time.monotonic,
+) -> int:
+    """Evaluate every checkpoint of the run in model_dir as it appears, until that of the last step.
+
+    Args:
+      experiment: of the run, with its model_dir.
+      distribution: the replicas to evaluate on.
+      pause: waits a moment, between two looks at the folder.
+      now: seconds.
+
+    Returns:
+      How many checkpoints were evaluated.
+
+    Raises:
+      TrainingError: no new checkpoint within eval.timeout_minutes.
+    """
+    model_dir = str(experiment.model_dir)
+    assembly.check_batches(experiment, distribution)
+    spec = assembly.model_spec(experiment)
+    source = assembly.open_source(experiment, spec)
+    experiment = assembly.resolve(experiment, spec, source)
+    plan = assembly.make_plan(experiment, source.info.splits["train"].num_examples)
+    state, _ = assembly.make_state(experiment, spec, distribution, initial_weights=None, say=say)
+    evaluator = Evaluator(experiment, spec, source, distribution, state)
+    store = CheckpointStore(model_dir)
+    folder = posixpath.join(model_dir, FOLDER)
+    seen = set(logged_steps(folder, "eval"))
+    log = RunLog(folder, resume_step=_FOREVER)
+    timeout, heard, count = experiment.eval.timeout_minutes * 60.0, now(), 0
+
+    say(f"{store.directory}: following until step {plan.total_steps}")
+    while max(seen, default=0) < plan.total_steps:
+        step = next((s for s in store.steps() if s not in seen), None)
+        if step is None:
+            if now() - heard > timeout:
+                raise TrainingError(
+                    f"{store.directory}: no new checkpoint for {timeout / 60:g} min, the last of step "
+                    f"{max(seen, default=0)} of {plan.total_steps}; if training is slower than that, "
+                    "set eval.timeout_minutes"
+                )
+            pause()
+            continue
+        seen.add(step)
+        count += _evaluate(store.find(step), step, experiment, evaluator, log)
+        heard = now()
+    log.close()
+    say(f"{store.directory}: training has ended at step {plan.total_steps}")
+    return count
+
+
+def _evaluate(
+    checkpoint: Checkpoint | None,
+    step: int,
+    experiment: Experiment,
+    evaluator: Evaluator,
+    log: RunLog,
+) -> int:
+    """Evaluate and log one checkpoint; 0 if it was gone before it could be read, else 1."""
+    try:
+        if checkpoint is None:
+            raise CheckpointError("it is gone, or damaged")
+        restore(evaluator.state, checkpoint)
+    except CheckpointError as error:
+        say(f"step {step}: not evaluated: {error}")
+        return 0
+    result = evaluator(experiment.eval.weights)
+    log.scalars("eval", step, result.metrics())
+    log.flush()
+    say(
+        f"step {step}: top-1 {result.top_1:.2%}, top-5 {result.top_5:.2%}, "
+        f"cross entropy {result.cross_entropy:.4f} on {result.num_examples:,} images"
+    )
+    return 1

@@ -1,0 +1,12 @@
+"""What happens to the gradient between the backward pass and the optimizer."""
+
+import tensorflow as tf
+
+
+def clip_by_norm(gradient: tf.Tensor, norm: tf.Tensor, limit: float | None) -> tf.Tensor:
+    """Scale `gradient`, of this float32 [] `norm`, so that its norm is at most `limit` (None: leave it).
+
+    For the gradient of all weights after the all-reduce: replicas that clip their own shares do not add
+    up to a clipped sum.
+    """
+    return gradient if limit is None else gradient * (limit / tf.maximum(norm, limit))

@@ -1,0 +1,86 @@
+"""What a command prints when it is done: figures, a confusion summary, where things are."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from rich.table import Table
+
+from training.loop import Measured, Outcome
+from training.nonfinite import Diagnosis, Incident
+from training.progress import console, say
+
+MOST_CONFUSIONS = 5  # pairs of classes that are listed
+MOST_CLASSES_SHOWN = 12  # up to this many, the whole matrix is printed
+
+
+def finished(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) -> None:
+    """The end of a training run."""
+    if outcome.measured:
+        evaluated(outcome.measured)
+    elif outcome.best and outcome.best.metrics:
+        say(f"best: top-1 {outcome.best.metrics['top_1']:.2%} at step {outcome.best.step}")
+    places = Table(title="where things are", show_header=False, title_justify="left")
+    best = outcome.best.path if outcome.best else f"{model_dir}/checkpoints"
+    for what, where in {
+        "experiment": f"{model_dir}/experiment.yaml",
+        "best checkpoint": best,
+        "figures": f"{model_dir}/metrics.jsonl",
+        "curves and pictures": f"tensorboard --logdir={model_dir}/tensorboard",
+        **exports,
+    }.items():
+        places.add_row(what, where, style=None)
+    console.print(places, markup=False)
+
+
+def exported(exports: Mapping[str, str]) -> None:
+    """The end of an export."""
+    for what, where in exports.items():
+        say(f"{what}: {where}")
+
+
+def evaluated(measured: Measured) -> None:
+    """Figures of one checkpoint, and which classes it takes for which."""
+    checkpoint, evaluation, class_names = measured
+    table = Table(
+        title=f"step {checkpoint.step} on {evaluation.num_examples:,} held-out images",
+        title_justify="left",
+    )
+    for column in ("top-1", "top-5", "cross entropy"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        f"{evaluation.top_1:.2%}", f"{evaluation.top_5:.2%}", f"{evaluation.cross_entropy:.4f}"
+    )
+    console.print(table)
+    if evaluation.confusion is not None:
+        names = class_names or [str(i) for i in range(len(evaluation.confusion))]
+        _confusion(evaluation.confusion, names)
+
+
+def diagnosed(incident: Incident, diagnosis: Diagnosis) -> None:
+    """A step that was replayed: what every layer held, gave and got back."""
+    table = Table(
+        title=f"step {incident.step}: largest magnitude, or how many values are not finite",
+        title_justify="left",
+    )
+    table.add_column("layer", no_wrap=True)
+    for column in ("weights", "activations", "gradient of them", "gradient of the weights"):
+        table.add_column(column, justify="right")
+    for layer in diagnosis.layers:
+        looks = (layer.weights, layer.activations, layer.gradients, layer.weight_gradients)
+        table.add_row(layer.name, *(str(look) if look.size else "" for look in looks))
+    console.print(table, markup=False)
+    say(f"loss {diagnosis.loss:g} on {incident.examples()}; {diagnosis.first()}")
+
+
+def _confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
+    if len(names) <= MOST_CLASSES_SHOWN:
+        table = Table(title="confusion: rows true, columns predicted", title_justify="left")
+        for column in ["", *names]:
+            table.add_column(column, justify="right")
+        for name, row in zip(names, confusion, strict=True):
+            table.add_row(name, *(str(n) if n else "." for n in row))
+        console.print(table)
+    wrong = confusion - np.diag(np.diag(confusion))
+    worst = [divmod(int(i), len(names)) for i in np.argsort(-wrong, axis=None)[:MOST_CONFUSIONS]]
+    pairs = [f"{names[t]} taken for {names[p]}: {wrong[t, p]}" for t, p in worst if wrong[t, p]]
+    say("most confused: " + ("; ".join(pairs) or "none"))

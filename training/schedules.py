@@ -1,0 +1,56 @@
+"""Learning rates as functions of the step, with the warm-up of the reference.
+
+The warm-up overrides the schedule instead of delaying it: when it ends, the rate is where the schedule
+would have been without it, so the exponential one falls to 0.97**2 of its peak at once.
+"""
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Schedule = Callable[[tf.Tensor], tf.Tensor]  # int32 [] step -> float32 [] rate
+
+
+def scaled_rate(rate_per_256: float, global_batch_size: int) -> float:
+    """The linear scaling rule: the published rate is for 256 examples."""
+    return rate_per_256 * global_batch_size / 256
+
+
+def exponential(*, peak: float, decay_steps: float, decay_rate: float) -> Schedule:
+    """`peak * decay_rate ** floor(step / decay_steps)`; `decay_steps` may be a fraction."""
+
+    def rate(step: tf.Tensor) -> tf.Tensor:
+        # The quotient in float64, or a staircase could be a step late; the power in float32, as in the
+        # reference (a float64 one is 4e-6 away after 145 decays).
+        times = tf.floor(tf.cast(step, tf.float64) / decay_steps)
+        return peak * tf.pow(tf.constant(decay_rate, tf.float32), tf.cast(times, tf.float32))
+
+    return rate
+
+
+def cosine(*, peak: float, total_steps: int) -> Schedule:
+    """Half a cosine from `peak` at step 0 to 0 at `total_steps`."""
+
+    def rate(step: tf.Tensor) -> tf.Tensor:
+        progress = tf.minimum(tf.cast(step, tf.float32) / total_steps, 1.0)
+        return 0.5 * peak * (1.0 + tf.cos(math.pi * progress))
+
+    return rate
+
+
+def constant(*, peak: float) -> Schedule:
+    """`peak` at every step."""
+    return lambda step: tf.constant(peak, tf.float32)
+
+
+def with_warmup(schedule: Schedule, *, peak: float, warmup_steps: int) -> Schedule:
+    """`schedule`, but linear from 0 to `peak` over the first `warmup_steps` steps."""
+    if not warmup_steps:
+        return schedule
+
+    def rate(step: tf.Tensor) -> tf.Tensor:
+        warm = tf.cast(peak * tf.cast(step, tf.float64) / warmup_steps, tf.float32)
+        return tf.where(step < warmup_steps, warm, schedule(step))
+
+    return rate

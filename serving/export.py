@@ -1,0 +1,195 @@
+"""From a run's folder to what serves: its best checkpoint, in every format the experiment names."""
+
+import posixpath
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from configs.load import load_experiment
+from configs.schema import Experiment
+from efficientnet import ModelSpec, build_model
+from input_pipeline.dataset_info import DatasetInfo, read_dataset_info
+from input_pipeline.pipeline import make_eval_dataset
+from serving.model_card import ModelCard, Preprocessing, write_model_card
+from serving.network import ExportError, build_inference_network
+from serving.onnx import write_onnx
+from serving.saved_model import export_saved_model
+from serving.tflite import CALIBRATION_IMAGES, VARIANTS, write_tflite
+from serving.version_folder import write_version
+from training.assembly import model_spec, open_source
+from training.checkpoints import Checkpoint
+from training.loop import best_checkpoint, run_experiment_file
+
+
+class TrainedNetwork(NamedTuple):
+    """A run's network as trained: what every format is made from."""
+
+    experiment: Experiment
+    spec: ModelSpec
+    info: DatasetInfo
+    checkpoint: Checkpoint
+    weights: list[np.ndarray]  # in the order of the model's trainable_variables
+    statistics: list[np.ndarray]  # in the order of its non_trainable_variables
+    which: str  # "ema" or "raw"
+
+    def values(self) -> dict[str, Any]:
+        """What `build_inference_network` takes."""
+        return {
+            "spec": self.spec,
+            "num_classes": self.experiment.model.num_classes,
+            "image_size": self.spec.resolution,
+            "weights": self.weights,
+            "statistics": self.statistics,
+        }
+
+
+def export_run(
+    model_dir: str, wanted: Experiment | None = None, *, only_missing: bool = False
+) -> dict[str, str]:
+    """Write the exports of the run in `model_dir`, each to `export/FORMAT/STEP`.
+
+    Args:
+      model_dir: of a run, local or gs://.
+      wanted: whose `export` section says what to write; None: the run's own.
+      only_missing: leave what is there already of the best checkpoint.
+
+    Returns:
+      Path by format.
+
+    Raises:
+      ExportError: there is no run, or it keeps no average to export.
+      CheckpointError: it has no checkpoint.
+    """
+    experiment = wanted or _experiment(model_dir)
+    network = load_trained_network(model_dir, experiment.export.weights)
+    exports: dict[str, str] = {}
+    for name in experiment.export.formats:
+        directory = posixpath.join(model_dir, "export", name)
+        exports[name] = posixpath.join(directory, str(network.checkpoint.step))
+        if not only_missing or not tf.io.gfile.exists(exports[name]):
+            FORMATS[name](directory, network)
+    return exports
+
+
+def load_trained_network(model_dir: str, which: str) -> TrainedNetwork:
+    """Read the best checkpoint of a run: `which` is "ema" for the average or "raw" for the last."""
+    experiment = _experiment(model_dir)
+    spec = model_spec(experiment)
+    checkpoint = best_checkpoint(model_dir)
+    arrays = checkpoint.read()
+    prefix = {"ema": "ema", "raw": "network"}[which]
+    if not any(name.startswith(prefix + "/") for name in arrays):
+        raise ExportError(
+            f"{model_dir}: export.weights={which}, but the run keeps no average (ema.decay is 0); "
+            "use --set export.weights=raw"
+        )
+    shape = build_model(spec, num_classes=experiment.model.num_classes, image_size=spec.resolution)
+    return TrainedNetwork(
+        experiment,
+        spec,
+        read_dataset_info(model_dir),
+        checkpoint,
+        [arrays[f"{prefix}/{v.path}"] for v in shape.trainable_variables],
+        [
+            arrays[f"{prefix}/{v.path}"]
+            for v in shape.non_trainable_variables
+            if "seed" not in v.path
+        ],
+        which,
+    )
+
+
+def _experiment(model_dir: str) -> Experiment:
+    path = run_experiment_file(model_dir)
+    if path is None:
+        raise ExportError(f"{model_dir}: no run here (no experiment.yaml); train first")
+    return load_experiment(path)
+
+
+def _saved_model(directory: str, network: TrainedNetwork) -> str:
+    how = _preprocessing(network)
+    return export_saved_model(
+        directory,
+        **network.values(),
+        class_names=network.info.class_names,
+        crop_padding=how.crop_padding,
+        resize=network.experiment.augment.resize,
+        version=network.checkpoint.step,
+        finish=lambda folder: write_model_card(folder, _card("saved_model", network)),
+    )
+
+
+def _tflite(directory: str, network: TrainedNetwork) -> str:
+    def write(folder: str) -> None:
+        write_tflite(
+            folder,
+            build_inference_network(**network.values()),
+            network.spec,
+            calibration_images=lambda: _training_images(network, CALIBRATION_IMAGES),
+            variants=VARIANTS,
+        )
+        write_model_card(folder, _card("tflite", network))
+
+    return write_version(directory, network.checkpoint.step, write)
+
+
+def _onnx(directory: str, network: TrainedNetwork) -> str:
+    def write(folder: str) -> None:
+        write_onnx(folder, build_inference_network(**network.values()))
+        write_model_card(folder, _card("onnx", network))
+
+    return write_version(directory, network.checkpoint.step, write)
+
+
+# A new format is one function and one row.
+FORMATS: Mapping[str, Callable[[str, TrainedNetwork], str]] = {
+    "saved_model": _saved_model,
+    "tflite": _tflite,
+    "onnx": _onnx,
+}
+
+
+def _card(format_name: str, network: TrainedNetwork) -> ModelCard:
+    num_classes = network.values()["num_classes"]
+    names = network.info.class_names or tuple(str(index) for index in range(num_classes))
+    splits = {name: split.num_examples for name, split in network.info.splits.items()}
+    return ModelCard(
+        name=network.spec.name,
+        format=format_name,
+        weights=network.which,
+        step=network.checkpoint.step,
+        class_names=names,
+        preprocessing=_preprocessing(network),
+        metrics=network.checkpoint.metrics,
+        data={"name": network.info.name, "splits": splits},
+        recipe=network.experiment.model_dump(mode="json"),
+        parameters=sum(value.size for value in network.weights + network.statistics),
+    )
+
+
+def _preprocessing(network: TrainedNetwork) -> Preprocessing:
+    return Preprocessing(
+        image_size=network.spec.resolution,
+        crop_padding=network.experiment.eval.crop_padding,
+        resize=network.experiment.augment.resize,
+        mean_rgb=network.spec.mean_rgb,
+        stddev_rgb=network.spec.stddev_rgb,
+    )
+
+
+def _training_images(network: TrainedNetwork, count: int) -> list[np.ndarray]:
+    """The first `count` training images, cropped as for evaluation: uint8 [S, S, 3] each."""
+    how = _preprocessing(network)
+    source = open_source(network.experiment, network.spec)
+    dataset = make_eval_dataset(
+        source,
+        "train",
+        image_size=how.image_size,
+        host_batch_size=min(count, source.info.splits["train"].num_examples),
+        crop_padding=how.crop_padding,
+        resize=network.experiment.augment.resize,
+    )
+    batch = next(iter(dataset))
+    return list(batch["image"].numpy()[batch["mask"].numpy() > 0])

@@ -1,0 +1,31 @@
+"""Grad-CAM heatmaps as pictures, laid over what the network saw."""
+
+import numpy as np
+import tensorflow as tf
+
+OPACITY = 0.5
+
+# Colours at heat 0, 1/4, 1/2, 3/4 and 1.
+_COLOURS = np.array([[0, 0, 130], [0, 100, 255], [80, 220, 120], [255, 200, 0], [200, 0, 0]])
+
+
+def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """Lays a heatmap over a picture, blue where it is cold and red where it is hot.
+
+    Args:
+      image: uint8 [S, S, 3].
+      heatmap: float [S, S] from 0 to 1.
+
+    Returns:
+      uint8 [S, S, 3].
+    """
+    stops = np.linspace(0, 1, len(_COLOURS))
+    channels = [np.interp(heatmap, stops, _COLOURS[:, channel]) for channel in range(3)]
+    blend = (1 - OPACITY) * image + OPACITY * np.stack(channels, axis=-1)
+    return np.clip(blend.round(), 0, 255).astype(np.uint8)
+
+
+def write_png(path: str, image: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] as a PNG file, local or gs://."""
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(tf.io.encode_png(image).numpy())

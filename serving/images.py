@@ -1,0 +1,61 @@
+"""Image files by name: found in folders, read in batches."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+HEATMAP_ENDING = ".cam.png"  # what `serving.predict --explain` writes beside images
+
+
+class ImagesError(OSError):
+    """Images that cannot be found; one line."""
+
+
+def find_images(paths: Sequence[str]) -> list[str]:
+    """Files as they are given, and the image files in folders, at any depth, in order of name.
+
+    Raises:
+      ImagesError: a path that isn't there, or a folder without an image.
+    """
+    found = []
+    for path in paths:
+        if tf.io.gfile.isdir(path):
+            files = [
+                os.path.join(folder, name)
+                for folder, _, names in tf.io.gfile.walk(path)
+                for name in names
+                if name.lower().endswith(EXTENSIONS) and not name.endswith(HEATMAP_ENDING)
+            ]
+            if not files:
+                raise ImagesError(f"{path}: no image in this folder ({', '.join(EXTENSIONS)})")
+            found += sorted(files)
+        elif tf.io.gfile.exists(path):
+            found.append(path)
+        else:
+            raise ImagesError(f"{path}: no such file or folder")
+    return found
+
+
+def read_batches(files: Sequence[str], images_per_batch: int) -> Iterator[tuple[list[str], list]]:
+    """Names and contents of so many files at a time; a file that cannot be read is empty."""
+    for start in range(0, len(files), images_per_batch):
+        names = list(files[start : start + images_per_batch])
+        yield names, [_read(name) for name in names]
+
+
+def positive_number(text: str) -> int:
+    """An int above 0, for command lines; ValueError for anything else."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"{value} is not above 0")
+    return value
+
+
+def _read(name: str) -> bytes:
+    try:
+        with tf.io.gfile.GFile(name, "rb") as file:
+            return file.read()
+    except (tf.errors.OpError, OSError):
+        return b""

@@ -1,0 +1,165 @@
+"""What an export is and how to use it: model_card.json for programs, MODEL_CARD.md for people."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from serving.network import ExportError
+
+JSON_FILE = "model_card.json"
+TEXT_FILE = "MODEL_CARD.md"
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """From an encoded image to the network's input.
+
+    Attributes:
+      image_size: side of the network's input in pixels, S.
+      crop_padding: the centre square of S / (S + crop_padding) of the shorter side is kept; None is
+        the padding that keeps 87.5 %.
+      resize: "bicubic" or "bilinear", no half-pixel centres, no antialiasing.
+      mean_rgb: subtracted from pixels on the scale 0..255.
+      stddev_rgb: pixels are divided by it then.
+    """
+
+    image_size: int
+    crop_padding: int | None
+    resize: str
+    mean_rgb: tuple[float, float, float]
+    stddev_rgb: tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """One export.
+
+    Attributes:
+      name: of the network.
+      format: "saved_model", "tflite" or "onnx".
+      weights: "ema", the average over training, or "raw", the last ones.
+      step: updates that the weights saw; the version.
+      class_names: in the order of the logits.
+      preprocessing: what the network's input is.
+      metrics: measured at the checkpoint, such as top_1 as a share; empty if it wasn't.
+      data: name and counts of the data set.
+      recipe: the whole experiment, as in experiment.yaml.
+      parameters: weights and statistics.
+      files: size in bytes and SHA-256 by name.
+    """
+
+    name: str
+    format: str
+    weights: str
+    step: int
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    metrics: Mapping[str, float]
+    data: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    parameters: int
+    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+def write_model_card(folder: str, card: ModelCard) -> None:
+    """Writes both files, with sizes and checksums of all that is in the folder by now."""
+    card = dataclasses.replace(card, files=_fingerprints(folder))
+    content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(card)}
+    with tf.io.gfile.GFile(os.path.join(folder, JSON_FILE), "w") as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    with tf.io.gfile.GFile(os.path.join(folder, TEXT_FILE), "w") as file:
+        file.write(_text(card))
+
+
+def read_model_card(folder: str) -> ModelCard:
+    """Reads FOLDER/model_card.json.
+
+    Raises:
+      ExportError: it isn't there, or not what this project writes.
+    """
+    path = os.path.join(folder, JSON_FILE)
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            content = json.loads(file.read())
+        if content.pop("format_version") != FORMAT_VERSION:
+            raise ValueError("another format_version")
+        preprocessing = content.pop("preprocessing")
+        for key in ("mean_rgb", "stddev_rgb"):
+            preprocessing[key] = tuple(preprocessing[key])
+        content["class_names"] = tuple(content["class_names"])
+        return ModelCard(preprocessing=Preprocessing(**preprocessing), **content)
+    except tf.errors.NotFoundError:
+        raise ExportError(f"{folder}: no {JSON_FILE} here, so this is no export") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExportError(f"{path}: unusable ({error}); export again") from error
+
+
+def _fingerprints(folder: str) -> dict[str, dict[str, Any]]:
+    found = {}
+    for place, _, names in tf.io.gfile.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            digest, size = hashlib.sha256(), 0
+            with tf.io.gfile.GFile(path, "rb") as file:
+                while block := file.read(2**24):
+                    digest.update(block)
+                    size += len(block)
+            relative = path.removeprefix(folder).lstrip("/")
+            found[relative] = {"bytes": size, "sha256": digest.hexdigest()}
+    return dict(sorted(found.items()))
+
+
+_USE = {
+    "saved_model": "TensorFlow Serving, or `tf.saved_model.load`. Encoded images go in as they are; "
+    "decoding, crop, normalisation and class names are inside.",
+    "tflite": "LiteRT. Pixels on the scale 0..255, float32 (uint8 for int8.tflite), "
+    "[1, {size}, {size}, 3], cropped as below; normalisation is inside. Output: logits.",
+    "onnx": "Any ONNX runtime. `images`: float32 [n, {size}, {size}, 3], cropped and normalised as "
+    "below. Output: logits.",
+}
+
+
+def _text(card: ModelCard) -> str:
+    how = card.preprocessing
+    size = how.image_size
+    padding = "12.5 % of S / 0.875" if how.crop_padding is None else f"{how.crop_padding} px"
+    share = 0.875 if how.crop_padding is None else size / (size + how.crop_padding)
+    average = {"ema": "moving average over training", "raw": "last update"}[card.weights]
+    lines = [
+        f"# {card.name}, {card.format}, step {card.step}",
+        "",
+        _USE[card.format].format(size=size),
+        "",
+        f"- Weights: {average} ({card.weights}), {card.parameters:,} values",
+        f"- Classes: {len(card.class_names)}",
+        f"- Data: {card.data['name']}, "
+        + ", ".join(f"{count:,} {split}" for split, count in card.data["splits"].items()),
+        *(f"- Measured {name}: {value:.4f}" for name, value in sorted(card.metrics.items())),
+        "",
+        "## Preprocessing",
+        "",
+        f"1. Keep the centred square of {share:.4f} of the shorter side (padding {padding}).",
+        f"2. Resize it to {size} x {size}, {how.resize}, without half-pixel centres and without "
+        "antialiasing; round, clip to 0..255.",
+        f"3. Subtract {list(how.mean_rgb)}, divide by {list(how.stddev_rgb)} (R, G, B).",
+        "",
+        "## Files",
+        "",
+        "| file | bytes | SHA-256 |",
+        "|---|---:|---|",
+        *(f"| {name} | {f['bytes']:,} | `{f['sha256']}` |" for name, f in card.files.items()),
+        "",
+        "## Recipe",
+        "",
+        "```json",
+        json.dumps(card.recipe, indent=1, ensure_ascii=False),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

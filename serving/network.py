@@ -1,0 +1,71 @@
+"""The network as it is served: plain float32, trained weights in place, nothing random."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from efficientnet import ModelSpec, build_model
+
+
+class ExportError(ValueError):
+    """What was to be exported does not fit together; one line says what and why."""
+
+
+def build_inference_network(
+    spec: ModelSpec,
+    *,
+    num_classes: int,
+    image_size: int,
+    weights: Sequence[np.ndarray],
+    statistics: Sequence[np.ndarray],
+) -> keras.Model:
+    """Builds the network outside of any distribution strategy and gives it its values.
+
+    Args:
+      spec: the network.
+      num_classes: units of the classifier.
+      image_size: side of the square input in pixels.
+      weights: values of `trainable_variables`, in the model's order.
+      statistics: values of `non_trainable_variables`: batch norm's moving averages.
+
+    Returns:
+      A model from normalised float32 images [batch, S, S, 3] to float32 logits
+      [batch, num_classes].
+
+    Raises:
+      ExportError: the values are not those of this network.
+    """
+    model = build_model(
+        spec, num_classes=num_classes, image_size=image_size, uniform=_nothing_random
+    )
+    _assign(model.trainable_variables, weights, "weights", spec)
+    _assign(model.non_trainable_variables, statistics, "statistics", spec)
+    return model
+
+
+def _assign(
+    variables: Sequence[keras.Variable],
+    values: Sequence[np.ndarray],
+    what: str,
+    spec: ModelSpec,
+) -> None:
+    if len(variables) != len(values):
+        raise ExportError(
+            f"{spec.name} has {len(variables)} {what}, {len(values)} were given: "
+            "they belong to another network"
+        )
+    for variable, value in zip(variables, values, strict=True):
+        if tuple(variable.shape) != np.shape(value):
+            raise ExportError(
+                f"{spec.name}: {variable.path} is {list(variable.shape)}, its value "
+                f"{list(np.shape(value))}: it belongs to another network"
+            )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _nothing_random(shape: tuple[Any, ...], index: int) -> Any:
+    """Stands in for the source of noise, so that the network holds no seeds; never called."""
+    raise AssertionError(f"random layer {index} drew a mask of shape {shape} in inference")

@@ -1,0 +1,37 @@
+"""An ONNX file: normalised float32 images [n, S, S, 3] in, `logits` float32 [n, classes] out.
+
+Normalisation stays outside, as ONNX models have it; the model card says how to do it.
+"""
+
+import os
+
+import keras
+import tensorflow as tf
+
+from serving.packages import require
+
+OPSET = 17
+FILE = "model.onnx"
+
+
+def write_onnx(folder: str, network: keras.Model) -> None:
+    """Writes FOLDER/model.onnx.
+
+    Args:
+      folder: local or gs://; made if it isn't there.
+      network: from `build_inference_network`.
+
+    Raises:
+      ExportError: tf2onnx isn't installed.
+    """
+    tf2onnx = require("tf2onnx", "export.formats=[onnx]")
+    images = tf.TensorSpec([None, *network.input.shape[1:]], tf.float32, "images")
+
+    @tf.function(input_signature=[images])
+    def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": network(images, training=False)}
+
+    model, _ = tf2onnx.convert.from_function(run, input_signature=[images], opset=OPSET)
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(os.path.join(folder, FILE), "wb") as file:
+        file.write(model.SerializeToString())

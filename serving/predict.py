@@ -1,0 +1,168 @@
+"""The most probable classes of images, from any export of a run.
+
+    python -m serving.predict --model_dir=runs/digits IMAGE_OR_FOLDER...
+
+prints a table; --json prints one line of JSON an image. An image that cannot be decoded is reported,
+the others are answered; the exit code is 1 then. --explain writes, beside each image, NAME.cam.png: a
+class-activation map (Grad-CAM) over what the network saw.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a broken image is told by its name
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from serving.heatmaps import overlay, write_png
+from serving.images import (
+    HEATMAP_ENDING,
+    ImagesError,
+    find_images,
+    positive_number,
+    read_batches,
+)
+from serving.network import ExportError
+from serving.predictor import FORMATS, Predictor, find_export, load_signatures, open_predictor
+from serving.tflite import VARIANTS
+
+BROKEN = "cannot be decoded as JPEG, PNG, BMP or GIF"
+
+
+class Answer(NamedTuple):
+    """One image: what it probably shows, the best first; `best` is empty for a broken image."""
+
+    file: str
+    best: list[dict[str, Any]]  # class, label, probability
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the command line says: 0, or 1 when something went wrong."""
+    args = _parser().parse_args(arguments)
+    try:
+        files = find_images(args.images)
+        predictor = open_predictor(find_export(args.model_dir, args.format), args.variant)
+        explain = _explainer(predictor) if args.explain else None
+    except (ExportError, ImagesError) as error:
+        print(f"serving.predict: {error}", file=sys.stderr)
+        return 1
+
+    answers = []
+    for answer in predict_files(predictor, files, args.images_per_batch, args.top, explain):
+        if not answer.best:
+            print(f"serving.predict: {answer.file}: {BROKEN}", file=sys.stderr)
+        if args.json:
+            print(json.dumps(_as_json(answer), ensure_ascii=False))
+        answers.append(answer)
+    if not args.json:
+        _print_table(answers, predictor)
+    return 0 if all(answer.best for answer in answers) else 1
+
+
+def predict_files(
+    predictor: Predictor,
+    files: Sequence[str],
+    images_per_batch: int,
+    top: int = 5,
+    explain: Callable[[list[str], list[bytes]], None] | None = None,
+) -> Iterator[Answer]:
+    """Answers for files, in their order; a progress bar goes to the terminal, if there is one.
+
+    Args:
+      predictor: from `open_predictor`.
+      files: names, local or gs://.
+      images_per_batch: files read and answered at a time.
+      top: how many classes to name.
+      explain: called with names and contents of each batch.
+    """
+    console = Console(stderr=True)
+    steps = -(-len(files) // images_per_batch)
+    batches = track(
+        read_batches(files, images_per_batch),
+        "images",
+        total=steps,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    for names, contents in batches:
+        probabilities, valid = predictor.predict(contents)
+        if explain:
+            explain(names, contents)
+        for name, row, is_valid in zip(names, probabilities, valid, strict=True):
+            yield Answer(name, _best(row, predictor, top) if is_valid else [])
+
+
+def _best(row: np.ndarray, predictor: Predictor, top: int) -> list[dict[str, Any]]:
+    # A stable sort of the negative: of equals the first class, as top_k has it.
+    return [
+        {
+            "class": int(index),
+            "label": predictor.card.class_names[index],
+            "probability": round(float(row[index]), 6),
+        }
+        for index in np.argsort(-row, kind="stable")[:top]
+    ]
+
+
+def _explainer(predictor: Predictor) -> Callable[[list[str], list[bytes]], None]:
+    if predictor.card.format != "saved_model":
+        raise ExportError("--explain needs gradients, which only --format=saved_model has")
+    signatures = load_signatures(predictor.folder)
+
+    def explain(names: list[str], contents: list[bytes]) -> None:
+        answer = signatures["explain"](image_bytes=tf.constant(contents, tf.string))
+        rows = (answer[key].numpy() for key in ("images", "heatmaps", "valid"))
+        for name, image, heatmap, valid in zip(names, *rows, strict=True):
+            if valid:
+                write_png(os.path.splitext(name)[0] + HEATMAP_ENDING, overlay(image, heatmap))
+
+    return explain
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    if not answer.best:
+        return {"file": answer.file, "error": BROKEN}
+    return {"file": answer.file, "predictions": answer.best}
+
+
+def _print_table(answers: Sequence[Answer], predictor: Predictor) -> None:
+    card = predictor.card
+    table = Table(title=f"{card.name}, {card.format}, step {card.step}", title_justify="left")
+    for column, justify in (("image", "left"), ("label", "left"), ("probability", "right")):
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for answer in answers:
+        for place, best in enumerate(answer.best):
+            name = answer.file if place == 0 else ""
+            table.add_row(name, best["label"], f"{best['probability']:.2%}")
+        if not answer.best:
+            table.add_row(answer.file, "(broken)", "")
+        table.add_section()
+    Console().print(table, markup=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.predict", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
+    parser.add_argument("--model_dir", required=True, help="folder of the run")
+    parser.add_argument("--format", choices=FORMATS, default="saved_model")
+    parser.add_argument("--variant", choices=VARIANTS, default="float32", help="of TFLite")
+    parser.add_argument("--top", type=positive_number, default=5, help="classes to name")
+    parser.add_argument("--images_per_batch", type=positive_number, default=32)
+    parser.add_argument("--json", action="store_true", help="one line of JSON an image")
+    parser.add_argument("--explain", action="store_true", help="write NAME.cam.png beside each")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Any export as one function: encoded images in, probabilities out."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.crop import eval_crop_uint8
+from serving.model_card import ModelCard, read_model_card
+from serving.network import ExportError
+from serving.onnx import FILE as ONNX_FILE
+from serving.packages import require
+from serving.saved_model import crop_all
+from serving.tflite import VARIANTS
+
+FORMATS = ("saved_model", "tflite", "onnx")
+
+
+class Probabilities(NamedTuple):
+    """Of a batch: `values` float32 [n, classes]; `valid` bool [n], false for broken images."""
+
+    values: np.ndarray
+    valid: np.ndarray
+
+
+class Predictor(NamedTuple):
+    """An export, opened.
+
+    `predict` takes encoded images; `from_pixels` takes uint8 [n, S, S, 3] and gives float32
+    [n, classes].
+    """
+
+    card: ModelCard
+    folder: str
+    predict: Callable[[Sequence[bytes]], Probabilities]
+    from_pixels: Callable[[np.ndarray], np.ndarray]
+
+
+def find_export(model_dir: str, format_name: str = "saved_model") -> str:
+    """The newest version of a format in a run's folder.
+
+    Raises:
+      ExportError: there is none; the message has the command that writes it.
+    """
+    directory = os.path.join(model_dir, "export", format_name)
+    names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
+    versions = [int(name.rstrip("/")) for name in names if name.rstrip("/").isdigit()]
+    if not versions:
+        raise ExportError(
+            f"{directory}: no export here; write it with python main.py --mode=export "
+            f"--model_dir={model_dir} --set 'export.formats=[{format_name}]'"
+        )
+    return os.path.join(directory, str(max(versions)))
+
+
+def open_predictor(folder: str, variant: str = "float32") -> Predictor:
+    """Opens a version folder of any format.
+
+    Args:
+      folder: holds model_card.json.
+      variant: of TFLite: "float32", "float16", "dynamic_range" or "int8".
+
+    Raises:
+      ExportError: it is no export, or the package that runs it isn't installed.
+    """
+    card = read_model_card(folder)
+    if card.format == "saved_model":
+        return _open_saved_model(folder, card)
+    if card.format == "tflite":
+        logits = _open_tflite(folder, variant)
+    elif card.format == "onnx":
+        logits = _open_onnx(folder, card)
+    else:
+        raise ExportError(f"{folder}: format {card.format!r}; known: {', '.join(FORMATS)}")
+    return _with_preprocessing(folder, card, logits)
+
+
+def _open_saved_model(folder: str, card: ModelCard) -> Predictor:
+    signatures = load_signatures(folder)
+
+    def predict(images: Sequence[bytes]) -> Probabilities:
+        answer = signatures["serving_default"](image_bytes=tf.constant(list(images), tf.string))
+        return Probabilities(answer["probabilities"].numpy(), answer["valid"].numpy())
+
+    def from_pixels(pixels: np.ndarray) -> np.ndarray:
+        answer = signatures["predict_images_uint8"](images=tf.constant(pixels, tf.uint8))
+        return answer["probabilities"].numpy()
+
+    return Predictor(card, folder, predict, from_pixels)
+
+
+def load_signatures(folder: str) -> Any:
+    """The signatures of a SavedModel; they keep the model alive.
+
+    Raises:
+      ExportError: it cannot be loaded.
+    """
+    try:
+        return tf.saved_model.load(folder).signatures
+    except (OSError, tf.errors.OpError, ValueError) as error:
+        raise ExportError(f"{folder}: no usable SavedModel ({_first_line(error)})") from error
+
+
+def _with_preprocessing(
+    folder: str, card: ModelCard, logits: Callable[[np.ndarray], np.ndarray]
+) -> Predictor:
+    """Crop in front of a network that takes pixels, softmax behind it."""
+    how = card.preprocessing
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def crops(image_bytes: tf.Tensor) -> Any:
+        return crop_all(
+            image_bytes,
+            lambda encoded: eval_crop_uint8(
+                encoded,
+                image_size=how.image_size,
+                crop_padding=how.crop_padding,
+                resize=how.resize,  # type: ignore[arg-type]
+            ),
+            how.image_size,
+        )
+
+    def from_pixels(pixels: np.ndarray) -> np.ndarray:
+        return _softmax(logits(pixels))
+
+    def predict(images: Sequence[bytes]) -> Probabilities:
+        pixels, valid = (x.numpy() for x in crops(tf.constant(list(images), tf.string)))
+        return Probabilities(from_pixels(pixels) * valid[:, np.newaxis], valid)
+
+    return Predictor(card, folder, predict, from_pixels)
+
+
+def _open_tflite(folder: str, variant: str) -> Callable[[np.ndarray], np.ndarray]:
+    if variant not in VARIANTS:
+        raise ExportError(f"no TFLite variant {variant!r}; known: {', '.join(VARIANTS)}")
+    litert = require("ai_edge_litert.interpreter", "TFLite")
+    with tf.io.gfile.GFile(os.path.join(folder, f"{variant}.tflite"), "rb") as file:
+        interpreter = litert.Interpreter(model_content=file.read(), num_threads=os.cpu_count())
+    interpreter.allocate_tensors()
+    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def logits(pixels: np.ndarray) -> np.ndarray:
+        rows = []
+        for image in pixels:
+            interpreter.set_tensor(entry["index"], image[np.newaxis].astype(entry["dtype"]))
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(exit_["index"])[0])
+        return np.stack(rows) if rows else np.zeros([0, exit_["shape"][-1]], np.float32)
+
+    return logits
+
+
+def _open_onnx(folder: str, card: ModelCard) -> Callable[[np.ndarray], np.ndarray]:
+    onnxruntime = require("onnxruntime", "ONNX")
+    with tf.io.gfile.GFile(os.path.join(folder, ONNX_FILE), "rb") as file:
+        session = onnxruntime.InferenceSession(file.read(), providers=["CPUExecutionProvider"])
+    mean = np.array(card.preprocessing.mean_rgb, np.float32)
+    stddev = np.array(card.preprocessing.stddev_rgb, np.float32)
+
+    def logits(pixels: np.ndarray) -> np.ndarray:
+        return session.run(["logits"], {"images": (pixels.astype(np.float32) - mean) / stddev})[0]
+
+    return logits
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

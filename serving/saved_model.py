@@ -1,0 +1,253 @@
+"""A SavedModel as TensorFlow Serving takes it: encoded images in, labels and probabilities out.
+
+Decoding, crop, resize, normalisation and class names are inside, in TensorFlow's own operations, so
+whoever serves it needs neither this project nor Keras. The variables are stored once; every
+signature calls the same function of the network.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from efficientnet import ModelSpec, endpoints, normalize_images
+from input_pipeline.crop import Resize, eval_crop_uint8
+from serving.network import ExportError, build_inference_network
+from serving.version_folder import write_version
+from serving.warmup import write_warmup_requests
+
+MOST_LABELS = 5  # classes that an answer names
+LEAST_HEATMAP_CELLS = 7  # a side; what a network at its own resolution has at the end
+
+ENCODED = tf.TensorSpec([None], tf.string, "image_bytes")
+
+Outputs = dict[str, tf.Tensor]
+
+
+def export_saved_model(
+    directory: str,
+    *,
+    spec: ModelSpec,
+    num_classes: int,
+    image_size: int,
+    weights: Sequence[np.ndarray],
+    statistics: Sequence[np.ndarray],
+    class_names: Sequence[str] | None = None,
+    crop_padding: int | None = None,
+    resize: Resize = "bicubic",
+    version: int,
+    finish: Callable[[str], object] | None = None,
+) -> str:
+    """Writes DIRECTORY/VERSION, whole or not at all; a version that is there already is replaced.
+
+    Signatures, n being any number of images and k = min(5, classes):
+      serving_default: `image_bytes`, string [n], JPEG, PNG, BMP or GIF (its first frame).
+      predict_images: `images`, float32 [n, S, S, 3] on the scale 0..255, already cropped.
+      predict_images_uint8: the same, uint8.
+      features: `image_bytes` as above.
+      endpoints: `images`, float32 as above.
+      explain: `image_bytes` as above.
+
+    The first three give
+      probabilities: float32 [n, classes].
+      classes: int64 [n, k], the most probable classes, the best first.
+      labels: string [n, k], their names, UTF-8.
+      scores: float32 [n, k], their probabilities.
+      valid: bool [n], false for bytes that cannot be decoded and for pixels that are no finite
+        numbers. Such an image has zeros for probabilities and scores, -1 for classes and empty
+        labels; the rest of the batch is answered as if it were not there.
+    `features` gives `features`, float32 [n, F], pooled, zeros where not valid, and `valid`.
+    `endpoints` gives `reduction_1` .. `reduction_5`, float32 [n, h, w, C] at strides 2 .. 32.
+    `explain` gives, for the most probable class, `heatmaps` of Grad-CAM, float32 [n, S, S] from 0 to
+    1, the pixels they lie over, `images` uint8 [n, S, S, 3], and `valid`.
+
+    `assets.extra` holds requests that TensorFlow Serving warms up with.
+
+    Args:
+      directory: local or gs:// folder of versions, the `base_path` of TensorFlow Serving.
+      spec: the network.
+      num_classes: units of the classifier.
+      image_size: side of the network's input in pixels, S.
+      weights: values of the model's `trainable_variables`, in order.
+      statistics: values of its `non_trainable_variables`, in order.
+      class_names: one a class; None names them "0", "1", ...
+      crop_padding: of the evaluation crop, see `input_pipeline.crop.eval_crop`.
+      resize: of the evaluation crop, "bicubic" or "bilinear".
+      version: 0 or above; TensorFlow Serving takes the highest.
+      finish: called with the path of the finished folder before it takes its name, to add files.
+
+    Returns:
+      Path of the version's folder.
+
+    Raises:
+      ExportError: values, class names or version that don't fit; nothing is written.
+      OSError: the folder cannot be written; a version that was there is still there.
+    """
+    if class_names is None:
+        class_names = [str(index) for index in range(num_classes)]
+    if len(class_names) != num_classes:
+        raise ExportError(f"{len(class_names)} class names for {num_classes} classes")
+    if version < 0:
+        raise ExportError(f"version {version}: TensorFlow Serving takes 0 and above")
+    network = build_inference_network(
+        spec,
+        num_classes=num_classes,
+        image_size=image_size,
+        weights=weights,
+        statistics=statistics,
+    )
+    module = tf.Module()
+    module.held = [variable.value for variable in network.variables]
+    inside = keras.Model(network.input, endpoints(network))
+
+    def compute(images: tf.Tensor) -> Outputs:
+        return inside(normalize_images(images, spec.mean_rgb, spec.stddev_rgb), training=False)
+
+    def crop(image_bytes: tf.Tensor) -> tf.Tensor:
+        return eval_crop_uint8(
+            image_bytes, image_size=image_size, crop_padding=crop_padding, resize=resize
+        )
+
+    signatures = _signatures(compute, crop, image_size, class_names)
+    explained = heatmap_endpoint(network)
+    signatures["explain"] = _explain_signature(compute, crop, image_size, explained)
+
+    def write(path: str) -> None:
+        tf.saved_model.save(module, path, signatures)
+        write_warmup_requests(path, spec.name, image_size)
+        if finish:
+            finish(path)
+
+    return write_version(directory, version, write)
+
+
+def _signatures(
+    compute: Callable[[tf.Tensor], Outputs],
+    crop: Callable[[tf.Tensor], tf.Tensor],
+    image_size: int,
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    shape = [None, image_size, image_size, 3]
+    # One function of the network that all signatures share; what one of them does not use is
+    # pruned from its graph when it is loaded.
+    run = tf.function(compute, input_signature=[tf.TensorSpec(shape, tf.float32)])
+
+    @tf.function(input_signature=[ENCODED])
+    def predict_bytes(image_bytes: tf.Tensor) -> Outputs:
+        images, valid = crop_all(image_bytes, crop, image_size)
+        return _answer(run(tf.cast(images, tf.float32))["logits"], valid, class_names)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
+    def predict_images(images: tf.Tensor) -> Outputs:
+        valid = tf.reduce_all(tf.math.is_finite(images), axis=[1, 2, 3])
+        return _answer(run(images)["logits"], valid, class_names)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8, "images")])
+    def predict_images_uint8(images: tf.Tensor) -> Outputs:
+        return predict_images(tf.cast(images, tf.float32))
+
+    @tf.function(input_signature=[ENCODED])
+    def features(image_bytes: tf.Tensor) -> Outputs:
+        images, valid = crop_all(image_bytes, crop, image_size)
+        pooled = run(tf.cast(images, tf.float32))["pooled"]
+        return {"features": tf.where(valid[:, tf.newaxis], pooled, 0.0), "valid": valid}
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
+    def reductions(images: tf.Tensor) -> Outputs:
+        return {name: x for name, x in run(images).items() if name.startswith("reduction_")}
+
+    return {
+        "serving_default": predict_bytes,
+        "predict_images": predict_images,
+        "predict_images_uint8": predict_images_uint8,
+        "features": features,
+        "endpoints": reductions,
+    }
+
+
+def heatmap_endpoint(network: keras.Model) -> str:
+    """The endpoint that Grad-CAM looks at: the deepest one that still tells places apart."""
+    sides = {name: x.shape[1] for name, x in endpoints(network).items() if len(x.shape) == 4}
+    fine = [name for name, side in sides.items() if side >= LEAST_HEATMAP_CELLS]
+    return fine[-1] if fine else max(sides, key=lambda name: sides[name])
+
+
+def _explain_signature(
+    compute: Callable[[tf.Tensor], Outputs],
+    crop: Callable[[tf.Tensor], tf.Tensor],
+    image_size: int,
+    endpoint: str,
+) -> Any:
+    """Grad-CAM (arXiv 1610.02391): feature maps, weighted by what they add to a class' logit."""
+
+    @tf.function(input_signature=[ENCODED])
+    def explain(image_bytes: tf.Tensor) -> Outputs:
+        images, valid = crop_all(image_bytes, crop, image_size)
+        inside = compute(tf.cast(images, tf.float32))
+        best = tf.reduce_max(inside["logits"], axis=1)
+        maps = inside[endpoint]
+        (gradient,) = tf.gradients(best, maps)
+        importance = tf.reduce_mean(gradient, axis=[1, 2], keepdims=True)
+        heat = tf.nn.relu(tf.reduce_sum(importance * maps, axis=-1, keepdims=True))
+        heat = tf.image.resize(heat, [image_size, image_size])[..., 0]
+        top = tf.reduce_max(heat, axis=[1, 2], keepdims=True)
+        heat = tf.math.divide_no_nan(heat, top)
+        return {
+            "heatmaps": tf.where(valid[:, tf.newaxis, tf.newaxis], heat, 0.0),
+            "images": images,
+            "valid": valid,
+        }
+
+    return explain
+
+
+def crop_all(
+    image_bytes: tf.Tensor, crop: Callable[[tf.Tensor], tf.Tensor], image_size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Crops images in parallel; one that cannot be decoded leaves its place black.
+
+    A graph has no way to catch an error but a data set that ignores errors, so the batch goes
+    through one: whichever images come out of it tell by their number which ones did not.
+
+    Args:
+      image_bytes: string [n].
+      crop: string [] to uint8 [S, S, 3]; may fail.
+      image_size: S.
+
+    Returns:
+      images: uint8 [n, S, S, 3], and valid: bool [n].
+    """
+    with tf.device("/device:CPU:0"):
+        n = tf.size(image_bytes, out_type=tf.int64)
+        attempts = tf.data.Dataset.from_tensor_slices((tf.range(n), image_bytes))
+        cropped = attempts.map(
+            lambda place, encoded: (place, crop(encoded)), num_parallel_calls=tf.data.AUTOTUNE
+        ).ignore_errors()
+        # One place more than there are images, so that there is something to batch in any case.
+        blank = tf.zeros([image_size, image_size, 3], tf.uint8)
+        done = cropped.concatenate(tf.data.Dataset.from_tensors((n, blank))).batch(n + 1)
+        places, images = done.get_single_element()
+        images = tf.ensure_shape(images, [None, image_size, image_size, 3])
+        ones = tf.ones_like(places, tf.int32)
+        valid = tf.scatter_nd(places[:, tf.newaxis], ones, [n + 1]) > 0
+        # Gathering copes with types that scatter_nd knows on CPU only; blank is the last image.
+        last = tf.size(places, out_type=tf.int64) - 1
+        row = tf.where(valid, tf.cumsum(tf.cast(valid, tf.int64)) - 1, last)
+        return tf.gather(images, row[:n]), valid[:n]
+
+
+def _answer(logits: tf.Tensor, valid: tf.Tensor, class_names: Sequence[str]) -> Outputs:
+    probabilities = tf.nn.softmax(logits)
+    probabilities = tf.where(valid[:, tf.newaxis], probabilities, 0.0)
+    scores, best = tf.math.top_k(probabilities, k=min(MOST_LABELS, len(class_names)))
+    labels = tf.gather(tf.constant(list(class_names), tf.string), best)
+    shown = valid[:, tf.newaxis]
+    return {
+        "probabilities": probabilities,
+        "classes": tf.where(shown, tf.cast(best, tf.int64), tf.constant(-1, tf.int64)),
+        "labels": tf.where(shown, labels, ""),
+        "scores": scores,
+        "valid": valid,
+    }

@@ -1,0 +1,82 @@
+"""TFLite (LiteRT) files: float32, float16, dynamic-range and full int8.
+
+Each takes one image [1, S, S, 3] on the scale 0..255, already cropped, normalises it inside and gives
+`logits` float32 [1, classes]. The int8 file takes uint8 pixels; the others take float32.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from efficientnet import ModelSpec, normalize_images
+from serving.network import ExportError
+
+VARIANTS = ("float32", "float16", "dynamic_range", "int8")
+CALIBRATION_IMAGES = 128  # of the training split; more change little
+
+Images = Callable[[], Iterable[np.ndarray]]
+
+
+def write_tflite(
+    folder: str,
+    network: keras.Model,
+    spec: ModelSpec,
+    *,
+    calibration_images: Images,
+    variants: Iterable[str] = VARIANTS,
+) -> None:
+    """Writes FOLDER/VARIANT.tflite for each variant.
+
+    Args:
+      folder: local or gs://; made if it isn't there.
+      network: from `build_inference_network`.
+      spec: of the network.
+      calibration_images: gives images [S, S, 3] on the scale 0..255, from which int8 takes the
+        ranges of activations; called once.
+      variants: among VARIANTS. "dynamic_range" stores weights as int8 and computes in float32;
+        "int8" does all but the last conversion in integers, weights quantised per channel.
+
+    Raises:
+      ExportError: an unknown variant, or no image to calibrate with.
+    """
+    tf.io.gfile.makedirs(folder)
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise ExportError(f"no TFLite variant {variant!r}; known: {', '.join(VARIANTS)}")
+        content = _convert(network, spec, variant, calibration_images)
+        with tf.io.gfile.GFile(os.path.join(folder, f"{variant}.tflite"), "wb") as file:
+            file.write(content)
+
+
+def _convert(network: keras.Model, spec: ModelSpec, variant: str, images: Images) -> bytes:
+    module = tf.Module()
+    module.held = [variable.value for variable in network.variables]
+    shape = [1, *network.input.shape[1:]]
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
+    def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels = normalize_images(images, spec.mean_rgb, spec.stddev_rgb)
+        return {"logits": network(pixels, training=False)}
+
+    concrete = run.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+    if variant != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if variant == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if variant == "int8":
+        _quantise(converter, images)
+    return converter.convert()
+
+
+def _quantise(converter: Any, images: Images) -> None:
+    samples = [np.asarray(image, np.float32)[np.newaxis] for image in images()]
+    if not samples:
+        raise ExportError("int8 needs training images to calibrate with, and there are none")
+    converter.representative_dataset = lambda: ([sample] for sample in samples)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8

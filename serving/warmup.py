@@ -1,0 +1,57 @@
+"""Requests that TensorFlow Serving sends to a new version before it lets anyone else in.
+
+They lie in VERSION/assets.extra/tf_serving_warmup_requests, a TFRecord file of
+`tensorflow.serving.PredictionLog` messages. Those few fields are written here by hand, so that an
+export needs no package of TensorFlow Serving's. Sources of the field numbers: tensorflow_serving/apis
+prediction_log.proto, predict.proto and model.proto.
+"""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+FILE = "tf_serving_warmup_requests"
+
+
+def write_warmup_requests(version_folder: str, model_name: str, image_size: int) -> None:
+    """Writes one request for each of `serving_default`, `predict_images` and `features`.
+
+    Args:
+      version_folder: of the SavedModel.
+      model_name: that the requests carry; the server warms up whatever it loads with them.
+      image_size: side of the images in pixels.
+    """
+    ramp = np.linspace(0, 255, image_size).astype(np.uint8)
+    picture = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[:, None]), axis=-1)
+    encoded = tf.io.encode_jpeg(picture).numpy()
+    folder = os.path.join(version_folder, "assets.extra")
+    tf.io.gfile.makedirs(folder)
+    with tf.io.TFRecordWriter(os.path.join(folder, FILE)) as writer:
+        for signature, name, value in (
+            ("serving_default", "image_bytes", np.array([encoded], object)),
+            ("predict_images", "images", picture[np.newaxis].astype(np.float32)),
+            ("features", "image_bytes", np.array([encoded], object)),
+        ):
+            writer.write(_prediction_log(model_name, signature, name, value))
+
+
+def _prediction_log(model: str, signature: str, name: str, value: np.ndarray) -> bytes:
+    tensor = tf.make_tensor_proto(value).SerializeToString()
+    model_spec = _field(1, model.encode()) + _field(3, signature.encode())
+    entry = _field(1, name.encode()) + _field(2, tensor)  # of the map of inputs
+    request = _field(1, model_spec) + _field(2, entry)
+    return _field(6, _field(1, request))  # PredictionLog.predict_log.request
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer."""
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    parts = []
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])

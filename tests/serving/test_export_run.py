@@ -1,0 +1,211 @@
+"""From a run's folder to exports with model cards, and to answers from the command line."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.load import load_experiment
+from efficientnet import normalize_images
+from input_pipeline.crop import eval_crop_uint8
+from serving import features, predict
+from serving.export import export_run
+from serving.model_card import read_model_card
+from serving.predictor import find_export, open_predictor
+
+pytestmark = pytest.mark.filterwarnings("default")  # converters use what other packages deprecated
+
+SIZE, CLASSES = 32, 7
+NAMES = ("zero", "one", "two", "three", "four", "fünf", "six six")
+
+
+def wanting(run_folder, formats):
+    return load_experiment(
+        run_folder + "/experiment.yaml", overrides=[f"export.formats=[{formats}]"]
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder):
+    return export_run(run_folder)
+
+
+@pytest.fixture
+def folder_of_images(encoded, broken, tmp_path):
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "a.jpg").write_bytes(encoded["jpeg"])
+    (tmp_path / "b.PNG").write_bytes(encoded["png"])
+    (tmp_path / "c.jpeg").write_bytes(broken["jpeg cut in its body"])
+    (tmp_path / "deeper" / "d.png").write_bytes(encoded["grey png"])
+    (tmp_path / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def live_probabilities(network, spec, images):
+    pixels = np.stack(
+        [eval_crop_uint8(image, image_size=SIZE, crop_padding=6).numpy() for image in images]
+    )
+    logits = network(normalize_images(pixels, spec.mean_rgb, spec.stddev_rgb))
+    return tf.nn.softmax(logits).numpy()
+
+
+def test_a_run_is_exported_with_its_average_under_its_step(
+    exported, run_folder, network, spec, encoded
+):
+    assert exported == {"saved_model": f"{run_folder}/export/saved_model/40"}
+    images = list(encoded.values())
+    found = open_predictor(exported["saved_model"]).predict(images)
+    assert found.valid.all()
+    np.testing.assert_allclose(found.values, live_probabilities(network, spec, images), atol=1e-5)
+
+
+def test_the_card_tells_what_the_export_is(exported, network):
+    folder = exported["saved_model"]
+    card = read_model_card(folder)
+    assert (card.name, card.format, card.weights, card.step) == (
+        "efficientnet-b0",
+        "saved_model",
+        "ema",
+        40,
+    )
+    assert card.class_names == NAMES
+    assert (card.preprocessing.image_size, card.preprocessing.crop_padding) == (SIZE, 6)
+    assert card.metrics == {"top_1": 0.75}
+    assert card.data == {"name": "shapes", "splits": {"train": 16, "validation": 4}}
+    assert card.recipe["model"]["width"] == 0.25
+    assert card.parameters == network.count_params()
+    assert {"saved_model.pb", "variables/variables.index"} < set(card.files)
+    for name, file in card.files.items():
+        content = Path(folder, name).read_bytes()
+        assert file == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    text = Path(folder, "MODEL_CARD.md").read_text()
+    for fact in ("top_1: 0.7500", "shapes, 16 train, 4 validation", "padding 6 px", "bicubic"):
+        assert fact in text
+
+
+def test_an_export_that_is_there_is_left_alone_when_asked(exported, run_folder):
+    marker = Path(exported["saved_model"], "marker")
+    marker.write_text("still here")
+    assert export_run(run_folder, only_missing=True) == exported
+    assert marker.exists()
+    marker.unlink()
+
+
+def test_tflite_and_onnx_exports_answer_as_the_live_model(
+    run_folder, network, spec, encoded, monkeypatch
+):
+    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("tf2onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("serving.export.VARIANTS", ("float32", "int8"))  # the others cost time
+    paths = export_run(run_folder, wanting(run_folder, "tflite, onnx"))
+    images = list(encoded.values())
+    expected = live_probabilities(network, spec, images)
+    for name in ("tflite", "onnx"):
+        assert paths[name] == find_export(run_folder, name)
+        found = open_predictor(paths[name]).predict([*images[:2], b"broken", *images[2:]])
+        assert found.valid.tolist() == [True, True, False] + [True] * (len(images) - 2)
+        np.testing.assert_allclose(found.values[found.valid], expected, atol=1e-4)
+    assert set(read_model_card(paths["tflite"]).files) == {"float32.tflite", "int8.tflite"}
+
+
+def test_predict_answers_each_image_and_reports_the_broken_one(
+    exported, run_folder, folder_of_images, network, spec, encoded, capsys
+):
+    arguments = ["--model_dir", run_folder, "--json", "--images_per_batch=2", "--top=3"]
+    assert predict.main([*arguments, str(folder_of_images)]) == 1
+    printed = capsys.readouterr()
+    answers = {Path(a["file"]).name: a for a in map(json.loads, printed.out.splitlines())}
+    assert list(answers) == ["a.jpg", "b.PNG", "c.jpeg", "d.png"]
+    assert "error" in answers["c.jpeg"]
+    assert len(printed.err.splitlines()) == 1
+    assert "c.jpeg: cannot be decoded" in printed.err
+    good = {"a.jpg": "jpeg", "b.PNG": "png", "d.png": "grey png"}
+    expected = live_probabilities(network, spec, [encoded[kind] for kind in good.values()])
+    for name, row in zip(good, expected, strict=True):
+        best = np.argsort(-row)[:3]
+        found = answers[name]["predictions"]
+        assert [p["label"] for p in found] == [NAMES[index] for index in best]
+        np.testing.assert_allclose([p["probability"] for p in found], row[best], atol=1e-5)
+
+
+def test_predict_prints_a_table_and_explains(exported, run_folder, folder_of_images, capsys):
+    images = [str(folder_of_images / name) for name in ("a.jpg", "deeper/d.png")]
+    assert predict.main(["--model_dir", run_folder, "--explain", *images]) == 0
+    printed = capsys.readouterr().out
+    assert "a.jpg" in printed.replace("\n", "")
+    assert "%" in printed
+    pictures = [folder_of_images / name for name in ("a.cam.png", "deeper/d.cam.png")]
+    for picture in pictures:
+        assert tf.io.decode_png(picture.read_bytes()).shape == (SIZE, SIZE, 3)
+    # Another run over the folder doesn't take the maps for images.
+    predict.main(["--model_dir", run_folder, "--json", str(folder_of_images)])
+    assert ".cam." not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["npz", "tfrecord"])
+def test_features_of_a_folder_are_written(ending, exported, run_folder, folder_of_images, capsys):
+    output = str(folder_of_images / f"out.{ending}")
+    arguments = ["--model_dir", run_folder, "--output", output, str(folder_of_images)]
+    assert features.main(arguments) == 1  # one image is broken
+    printed = capsys.readouterr()
+    assert "3 images" in printed.out
+    assert "c.jpeg: cannot be decoded, left out" in printed.err
+    names, rows = _read_features(output)
+    assert [Path(name).name for name in names] == ["a.jpg", "b.PNG", "d.png"]
+    signature = tf.saved_model.load(exported["saved_model"]).signatures["features"]
+    contents = [Path(name).read_bytes() for name in names]
+    expected = signature(image_bytes=tf.constant(contents))["features"]
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+def _read_features(path):
+    if path.endswith(".npz"):
+        with np.load(path) as content:
+            return content["files"].tolist(), content["features"]
+    parsed = [
+        tf.train.Example.FromString(record.numpy()).features.feature
+        for record in tf.data.TFRecordDataset(path)
+    ]
+    return (
+        [p["image/filename"].bytes_list.value[0].decode() for p in parsed],
+        np.array([p["features"].float_list.value for p in parsed]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": ["nowhere.jpg"]}, "nowhere.jpg: no such file or folder"),
+        ({"images": ["EMPTY"]}, "no image in this folder"),
+        ({"model_dir": "nowhere"}, "nowhere/export/saved_model: no export here"),
+        ({"format": "onnx", "model_dir": "nowhere"}, "export.formats=[onnx]"),
+    ],
+)
+def test_what_is_wrong_with_a_prediction_is_one_line(
+    change, message, exported, run_folder, folder_of_images, tmp_path, capsys
+):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    asked = {
+        "model_dir": run_folder,
+        "format": "saved_model",
+        "images": [str(folder_of_images / "a.jpg")],
+        **change,
+    }
+    images = [str(empty) if image == "EMPTY" else image for image in asked["images"]]
+    arguments = ["--model_dir", asked["model_dir"], "--format", asked["format"], *images]
+    assert predict.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_features_with_an_unknown_ending_are_refused(run_folder, folder_of_images, capsys):
+    arguments = ["--model_dir", run_folder, "--output", "x.csv", str(folder_of_images)]
+    assert features.main(arguments) == 1
+    assert "--output=x.csv: must end in .npz or .tfrecord" in capsys.readouterr().err

@@ -1,0 +1,165 @@
+"""Train, evaluate and export EfficientNets on TPUs, GPUs or a CPU.
+
+  python main.py
+      trains efficientnet-b0 on real handwritten digits in minutes, with nothing to download.
+  python main.py --model=efficientnet-b4 --data_dir=gs://BUCKET/imagenet --model_dir=gs://BUCKET/b4 \\
+      --tpu=NAME --tpu_zone=ZONE
+      trains the published recipe on a Cloud TPU. The same command resumes an interrupted run.
+  python main.py --mode=eval --model_dir=DIR
+      evaluates what is in DIR; --mode=export writes its SavedModel again; --mode=eval_loop evaluates the
+      checkpoints of a run as they come; --mode=replay repeats a step that was not finite, layer by layer.
+  python main.py --mode=plan --model=efficientnet-b0 --topology=v5e:2x4
+      tells steps, learning rate, memory, throughput and hours beforehand, without any device.
+
+An experiment is a YAML file (configs/*.yaml, described in docs/experiments.md); every field of it can be
+given as --set section.field=value.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what fails comes as an exception anyway
+
+from absl import app, flags, logging
+
+from configs.load import FLAG_KEYS, ConfigError, config_for_model, load_experiment
+from configs.schema import Experiment
+
+MODES = ("train_and_eval", "train", "eval", "eval_loop", "export", "plan", "replay")
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "Network, for example efficientnet-b4.")
+flags.DEFINE_string(
+    "config", None, "Experiment; by default the recipe of --model, else the digits."
+)
+flags.DEFINE_string("data_dir", None, "Folder of the images, local or gs://.")
+flags.DEFINE_string("model_dir", None, "Folder of the run, local or gs://; default: runs/NAME.")
+flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.")
+flags.DEFINE_string("tpu", None, "'local' on a TPU VM, a node's name, or grpc://HOST:8470.")
+flags.DEFINE_string("tpu_zone", None, "Zone of a TPU given by name.")
+flags.DEFINE_string("gcp_project", None, "Project of a TPU given by name.")
+flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "tpu", "mirrored", "multi_worker", "cpu"],
+    "Where to train; auto: the TPU when --tpu is given, all GPUs when there are any, else the CPU.",
+)
+flags.DEFINE_string("topology", None, "TPU to plan for, such as v5e:2x4; --mode=plan only.")
+flags.DEFINE_integer("seed", None, "Seed of all randomness.", lower_bound=0)
+flags.DEFINE_multi_string("set", [], "section.field=value of the experiment; repeat for more.")
+
+
+def main(argv: list[str]) -> int:
+    """Do what the flags say: 0, or 2 for a mistake in them, or 1 for what fails later.
+
+    75: SIGTERM came, everything is saved, run it again; 130: the same for SIGINT (Ctrl-C).
+    """
+    logging.set_verbosity(logging.WARNING)
+    if len(argv) > 1:
+        return _failed(f"{argv[1]!r} is not a flag; see python main.py --help", status=2)
+    # TensorFlow takes seconds to import: not for a mistyped flag.
+    from efficientnet import UnknownModelError
+    from efficientnet.weights.strict import WeightsError
+    from input_pipeline.errors import DatasetError
+    from serving.network import ExportError
+    from training.assembly import ExperimentError
+    from training.checkpoints import CheckpointError
+    from training.distribution import DistributionError
+    from training.evaluate import IncompleteEvaluationError
+    from training.loop import TrainingError
+    from training.nonfinite import ReplayError
+    from training.preemption import Stopped
+    from training.run_lock import RunLockError
+
+    try:
+        return run(experiment_from_flags(), FLAGS.mode)
+    except (ConfigError, UnknownModelError, DistributionError, ExperimentError) as error:
+        return _failed(str(error), status=2)
+    except (
+        DatasetError,
+        WeightsError,
+        CheckpointError,
+        TrainingError,
+        RunLockError,
+        ReplayError,
+        IncompleteEvaluationError,
+        ExportError,
+    ) as error:
+        return _failed(str(error), status=1)
+    except Stopped as stopped:
+        return _failed(str(stopped), status=stopped.status)
+    except KeyboardInterrupt:
+        return _failed("interrupted; the same command resumes from the last checkpoint", status=130)
+
+
+def experiment_from_flags() -> Experiment:
+    """The experiment that --config, --model, --set and the rest describe.
+
+    Without --config or --model it is that of the run in --model_dir, if there is one.
+    """
+    from training.loop import run_experiment_file
+
+    config = FLAGS.config or (config_for_model(FLAGS.model) if FLAGS.model else None)
+    if not config and FLAGS.model_dir:
+        config = run_experiment_file(FLAGS.model_dir)
+        if not config and FLAGS.mode in ("eval_loop", "replay"):
+            raise ConfigError(
+                f"--model_dir={FLAGS.model_dir}: no run here yet; start training first, or give --config"
+            )
+    values = {key: FLAGS[flag].value for flag, key in FLAG_KEYS.items()}
+    experiment = load_experiment(config, overrides=FLAGS.set, values=values)
+    if experiment.model_dir is None:
+        experiment = experiment.model_copy(update={"model_dir": f"runs/{experiment.name}"})
+    return experiment
+
+
+def run(experiment: Experiment, mode: str) -> int:
+    """Carry out `mode` and report on it."""
+    from serving.export import export_run
+    from training import distribution, eval_loop, loop, nonfinite, report
+
+    model_dir = str(experiment.model_dir)
+    if mode == "plan":
+        from training import forecast
+
+        forecast.tell(forecast.make_forecast(experiment, FLAGS.topology), model_dir)
+        return 0
+    if mode == "export":
+        report.exported(export_run(model_dir, experiment))
+        return 0
+    replicas = distribution.connect(
+        FLAGS.strategy, tpu=FLAGS.tpu, tpu_zone=FLAGS.tpu_zone, gcp_project=FLAGS.gcp_project
+    )
+    if mode == "replay":
+        report.diagnosed(*nonfinite.replay(experiment))
+        return 0
+    if mode == "eval_loop":
+        eval_loop.follow(experiment, replicas)
+        return 0
+    if mode == "eval":
+        report.evaluated(loop.evaluate_run(experiment, replicas))
+        return 0
+    outcome = loop.train_and_evaluate(
+        experiment, replicas, with_evaluation=mode == "train_and_eval"
+    )
+    if replicas.is_chief:
+        exports = export_run(model_dir, experiment, only_missing=outcome.measured is None)
+        report.finished(model_dir, outcome, exports)
+    return 0
+
+
+def _failed(message: str, *, status: int) -> int:
+    print(f"main.py: {message}", file=sys.stderr)
+    return status
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Flags, with a mistake in them said in one line."""
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_failed(f"{error}; see python main.py --help", status=2))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,234 @@
+"""The rules of the house, read from the imports and calls of every module."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("configs", "efficientnet", "input_pipeline", "training", "serving", "benchmarks")
+
+# What a package may import of the house besides itself. Imports go down.
+ALLOWED = {
+    "configs": set(),
+    "efficientnet": set(),
+    "input_pipeline": set(),
+    "training": {"configs", "efficientnet", "input_pipeline"},
+    "serving": {"configs", "efficientnet", "input_pipeline", "training"},
+    "benchmarks": {"configs", "efficientnet", "input_pipeline", "training", "serving"},
+    "main": {"configs", "efficientnet", "input_pipeline", "training", "serving"},
+}
+
+# The upper floor of training; everything else there is a leaf, which knows at most FOUNDATION.
+UPPER = {"state", "step", "assembly", "forecast", "loop", "report", "nonfinite", "eval_loop"}
+FOUNDATION = {"flat"}
+
+STRATEGIES = {
+    "CentralStorageStrategy",
+    "MirroredStrategy",
+    "MultiWorkerMirroredStrategy",
+    "OneDeviceStrategy",
+    "ParameterServerStrategy",
+    "TPUClusterResolver",
+    "TPUStrategy",
+    "get_strategy",
+}
+
+
+@cache
+def modules():
+    """Every module of the project outside tests: {dotted name: syntax tree}."""
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    trees = {}
+    for file in [*files, *ROOT.glob("*.py")]:
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        trees[name] = ast.parse(file.read_text())
+    return trees
+
+
+def imports(name):
+    """Dotted names that a module imports, at its top or anywhere else."""
+    found = set()
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            assert node.module is not None
+            # `from training import flat` names a module, `from training.flat import pack` does not.
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & set(modules())) or {node.module}
+    return found
+
+
+def house(name):
+    """Modules of the project that a module imports."""
+    return {target for target in imports(name) if target.split(".")[0] in ALLOWED}
+
+
+def calls(name):
+    """(enclosing top-level function or class or None, dotted name of what is used) in a module."""
+    for statement in modules()[name].body:
+        owner = getattr(statement, "name", None)
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Attribute | ast.Name):
+                yield owner, ast.unparse(node)
+
+
+def named(package):
+    return sorted(name for name in modules() if name.split(".")[0] == package)
+
+
+def test_the_whole_house_is_read():
+    for package in ("configs", "efficientnet", "input_pipeline", "training", "benchmarks"):
+        assert named(package), package
+    assert "training.flat" in imports("training.step")
+    assert "input_pipeline.augment.levels" in imports("input_pipeline.augment.policies")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_down(package):
+    for name in named(package):
+        for target in house(name):
+            other = target.split(".")[0]
+            assert other == package or other in ALLOWED[package], f"{name} imports {target}"
+
+
+def test_no_module_of_the_house_imports_the_command_line():
+    assert not [name for name in modules() if "main" in imports(name)]
+
+
+def test_imports_never_go_in_a_circle():
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name in done:
+            return
+        path.append(name)
+        for target in house(name):
+            # A package's own modules run its __init__ first without needing anything from it.
+            if target in modules() and target != name:
+                visit(target)
+        done.add(path.pop())
+
+    for name in modules():
+        visit(name)
+
+
+def test_networks_need_keras_alone():
+    for name in named("efficientnet"):
+        roots = {target.split(".")[0] for target in imports(name)}
+        if not name.startswith("efficientnet.weights"):
+            assert not roots & {"tensorflow", "yaml", "pydantic", "h5py", "os", "pathlib"}, name
+
+
+def test_images_need_tensorflow_alone():
+    for name in named("input_pipeline"):
+        roots = {target.split(".")[0] for target in imports(name)}
+        assert not roots & {"keras", "pydantic", "yaml"}, name
+
+
+def test_experiments_need_neither_networks_nor_images():
+    for name in named("configs"):
+        roots = {target.split(".")[0] for target in imports(name)}
+        assert not roots & {"keras", "efficientnet", "input_pipeline", "training"}, name
+
+
+def test_leaves_of_training_never_import_one_another():
+    for name in named("training"):
+        leaf = name.removeprefix("training.")
+        if leaf in UPPER:
+            continue
+        inside = {target for target in house(name) if target.startswith("training.")}
+        assert inside <= {f"training.{module}" for module in FOUNDATION}, name
+        # What a leaf needs it gets by value: numbers, never an Experiment.
+        assert not any(target.startswith("configs") for target in imports(name)), name
+
+
+def test_the_step_knows_no_experiment():
+    for name in ("training.state", "training.step"):
+        assert not any(target.startswith("configs") for target in imports(name)), name
+
+
+def test_only_distribution_names_strategies():
+    for name in modules():
+        if name == "training.distribution":
+            continue
+        for _, used in calls(name):
+            assert used.split(".")[-1] not in STRATEGIES, f"{name} uses {used}"
+
+
+def is_command(name):
+    return any(ast.unparse(s).startswith("if __name__ == '__main__'") for s in modules()[name].body)
+
+
+def test_only_commands_read_the_command_line():
+    for name in modules():
+        for _, used in calls(name):
+            reads = used in ("sys.argv", "flags.FLAGS", "FLAGS") or used.endswith(".parse_args")
+            assert not reads or is_command(name), f"{name} uses {used}"
+        parsers = {"argparse", "absl.flags"} & imports(name)
+        assert not parsers or is_command(name), f"{name} imports {parsers}"
+
+
+def derives_from_safe_loader(tree, call):
+    """Whether `yaml.load(text, Loader)` names a class of the same file that extends SafeLoader."""
+    safe = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and "yaml.SafeLoader" in [ast.unparse(base) for base in node.bases]
+    }
+    return len(call.args) == 2 and ast.unparse(call.args[1]) in safe
+
+
+def forbidden(tree):
+    """Uses of what can run or load somebody else's code, in the words of the source."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] in UNPICKLERS)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module.split(".")[0] in UNPICKLERS:
+                yield node.module
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("eval", "exec", "os.system", "os.popen", *YAML_LOADERS):
+                yield called
+            if called.endswith((".extractall", ".unpack_archive")):
+                yield called  # archives are read in place: nothing in them names a path to write to
+            if called == "yaml.load" and not derives_from_safe_loader(tree, node):
+                yield called
+            for keyword in node.keywords:
+                argument = f"{keyword.arg}={ast.unparse(keyword.value)}"
+                if argument in ("shell=True", "allow_pickle=True"):
+                    yield argument
+
+
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+YAML_LOADERS = tuple(f"yaml.{x}" for x in ("load_all", "unsafe_load", "full_load"))
+
+
+def test_nothing_runs_code_from_files_or_shells():
+    for name, tree in modules().items():
+        assert not list(forbidden(tree)), name
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "yaml.load(text)",
+        "yaml.load(text, yaml.Loader)",
+        "yaml.load(text, Loader=Loader)",
+        "subprocess.run('ls', shell=True)",
+        "os.system('ls')",
+        "tarfile.open(name).extractall(folder)",
+        "np.load(file, allow_pickle=True)",
+    ],
+)
+def test_the_search_finds_what_is_forbidden(source):
+    assert list(forbidden(ast.parse(source)))

@@ -1,0 +1,535 @@
+"""How fast training images are made, step by step, and what augmentation costs.
+
+    python -m benchmarks.input_pipeline [--data_dir=DIR] [--output=benchmarks/results/input_pipeline.md]
+
+measures on real JPEGs (any folder tree of them): the pipeline from the bare decoding of the crop up to
+finished batches, every augmentation operation by itself, and the whole training pipeline with and
+without augmentation, and with the published code's structure of it, which is rebuilt here as a
+yardstick and checked to give the same pixels.
+
+Everything is measured in turns, several rounds, and told as the median of the rounds: images per second
+of wall time, and processor time per image, which other work on the machine disturbs least.
+"""
+
+import argparse
+import dataclasses
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.conditions import ROOT, conditions
+from input_pipeline import crop, records
+from input_pipeline.augment import AutoAugment, RandAugment, mixing, policies
+from input_pipeline.pipeline import IN_MEMORY_BYTES, make_train_dataset
+from input_pipeline.sources import Source, get_source
+
+SAMPLE = ROOT.parent / "shared/data/imagenet_sample"
+
+NUM_CLASSES = 1000
+MIXING_ALPHA = 0.2
+BUFFER_MIB = 16.0  # of shuffling: what is read ahead at the start must not fill the measurement
+CHECKED_IMAGES = 256  # on which the yardstick's pixels are compared
+# What augmentation is held to: the pipeline with AutoAugment against the one without, and against
+# the one with the published code's structure.
+LEAST_SHARE, LEAST_SPEEDUP = 0.8, 1.8
+DECISIVE = 3  # times as many rounds for what is held to that
+
+Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """What each round measured; alone it is told by its medians."""
+
+    rounds: tuple[tuple[float, float], ...]  # images/s, and processor ms per image
+
+    @property
+    def images_per_second(self) -> float:
+        """Of wall time."""
+        return statistics.median(wall for wall, _ in self.rounds)
+
+    @property
+    def processor_ms(self) -> float:
+        """Per image, of all threads."""
+        return statistics.median(processor for _, processor in self.rounds)
+
+
+# -- measuring ----------------------------------------------------------------------------------
+
+
+def measure_in_turns(
+    datasets: Mapping[str, tf.data.Dataset], images_per_element: int, elements: int, rounds: int
+) -> dict[str, Speed]:
+    """Iterates every dataset for so many elements, one after the other, round after round."""
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
+    iterators = {name: dataset.take(elements + 1) for name, dataset in datasets.items()}
+    for number in range(rounds):
+        for name, dataset in iterators.items():
+            print(f"\rround {number + 1} of {rounds}: {name:<40}", end="", file=sys.stderr)
+            iterator = iter(dataset)
+            next(iterator)  # graphs are optimised and threads started by now
+            wall, processor = time.perf_counter(), time.process_time()
+            for _ in iterator:
+                pass
+            images = elements * images_per_element
+            wall, processor = time.perf_counter() - wall, time.process_time() - processor
+            runs[name].append((images / wall, 1e3 * processor / images))
+    print(f"\r{'':<60}\r", end="", file=sys.stderr)
+    return {name: Speed(tuple(figures)) for name, figures in runs.items()}
+
+
+def _with_threads(dataset: tf.data.Dataset, threads: int) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.with_options(options)
+
+
+# -- the steps, one after the other -------------------------------------------------------------
+
+
+def stage_datasets(
+    encoded: Sequence[bytes], image_size: int, batch: int, threads: int
+) -> dict[str, tf.data.Dataset]:
+    """Each a step longer than the one before; elements stand for `batch` images.
+
+    Before batching comes into it, only one byte of each image is collected.
+    """
+
+    def seed(index: tf.Tensor) -> tf.Tensor:
+        return tf.stack([tf.constant(1, tf.int64), index])
+
+    def decoded(index: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
+        return crop.decode_window(
+            image_bytes,
+            lambda shape: crop.random_window(shape, seed(index), image_size=image_size),
+        )
+
+    def resized(index: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
+        return crop.resize_square(decoded(index, image_bytes), image_size)
+
+    def cropped(index: tf.Tensor, image_bytes: tf.Tensor, flip: bool = True) -> tf.Tensor:
+        return crop.train_crop(image_bytes, seed(index), image_size=image_size, flip=flip)
+
+    def augmented(augment: Augment) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        return lambda index, image_bytes: augment(cropped(index, image_bytes), seed(index))
+
+    def mixed(images: tf.Tensor) -> tf.Tensor:
+        return mixing.mix(
+            images,
+            tf.range(batch),
+            tf.map_fn(seed, tf.range(batch, dtype=tf.int64)),
+            mixup_alpha=MIXING_ALPHA,
+            cutmix_alpha=MIXING_ALPHA,
+            num_classes=NUM_CLASSES,
+        )
+
+    steps = {
+        "decode the crop": decoded,
+        "+ resize": resized,
+        "+ to uint8": lambda index, image_bytes: cropped(index, image_bytes, flip=False),
+        "+ flip": cropped,
+        "+ AutoAugment": augmented(AutoAugment()),
+        "+ RandAugment, instead": augmented(RandAugment()),
+    }
+    images = tf.data.Dataset.from_tensor_slices(list(encoded)).repeat().enumerate()
+    datasets = {}
+    for name, step in steps.items():
+        step = tf.autograph.experimental.do_not_convert(step)
+        made = images.map(lambda *row, step=step: step(*row)[0, 0, 0], num_parallel_calls=threads)
+        datasets[name] = _with_threads(made.batch(batch), threads)
+    for name in ("+ AutoAugment", "+ RandAugment, instead"):
+        step = tf.autograph.experimental.do_not_convert(steps[name])
+        batches = images.map(step, num_parallel_calls=threads).batch(batch, drop_remainder=True)
+        kind = name.removeprefix("+ ").removesuffix(", instead")
+        datasets[f"{kind} + batch"] = _with_threads(batches, threads)
+        datasets[f"{kind} + batch + mixup, cutmix"] = _with_threads(batches.map(mixed), threads)
+    return datasets
+
+
+# -- operation by operation ---------------------------------------------------------------------
+
+
+def operation_datasets(
+    encoded: Sequence[bytes], image_size: int, batch: int
+) -> dict[str, tf.data.Dataset]:
+    """Every operation on finished crops, one thread; the first is none at all.
+
+    Levels 0 to 9 and signs go in turn.
+    """
+    crops = tf.stack(
+        [crop.eval_crop_uint8(image_bytes, image_size=image_size) for image_bytes in encoded[:32]]
+    )
+    images = tf.data.Dataset.from_tensor_slices(crops).repeat().enumerate()
+    catalogue: dict[str, policies.Drawn] = {
+        "nothing": lambda image, level, uniforms: image,
+        **policies.make_operations(quirks=True, translate_const=100.0, cutout_const=40.0),
+    }
+    datasets = {}
+    for name, operation in catalogue.items():
+
+        def apply(index: tf.Tensor, image: tf.Tensor, operation: Any = operation) -> tf.Tensor:
+            uniforms = tf.cast(tf.stack([index % 2, index % 7, index % 5]), tf.float32) / 7.0
+            return operation(image, tf.cast(index % 10, tf.float64), uniforms)
+
+        apply = tf.autograph.experimental.do_not_convert(apply)
+        made = images.map(lambda *row, apply=apply: apply(*row)[0, 0, 0])
+        datasets[name] = _with_threads(made.batch(batch), 1)
+    return datasets
+
+
+# -- the whole training pipeline ----------------------------------------------------------------
+
+
+def pipeline_datasets(
+    source: Source,
+    augments: Mapping[str, Augment | None],
+    image_size: int,
+    batch: int,
+    threads: int,
+) -> dict[str, tf.data.Dataset]:
+    """From records to batches, as training reads them."""
+    return {
+        name: make_train_dataset(
+            source,
+            image_size=image_size,
+            host_batch_size=batch,
+            seed=1,
+            augment=augment,
+            shuffle_buffer_mib=BUFFER_MIB,
+            num_parallel_calls=threads,
+            num_threads=threads,
+        )
+        for name, augment in augments.items()
+    }
+
+
+def write_records(encoded: Sequence[bytes], directory: str) -> Source:
+    """Record files of these images, repeated until they are not kept in memory but streamed."""
+    copies = IN_MEMORY_BYTES // sum(map(len, encoded)) + 1
+    for shard in range(copies):
+        examples = [
+            records.serialize(records.ImageRecord(content, number % NUM_CLASSES + 1, 0, 0))
+            for number, content in enumerate(encoded)
+        ]
+        records.write_shard(f"{directory}/train-{shard:05d}-of-{copies:05d}", examples)
+    return get_source("tfrecord", directory, num_classes=NUM_CLASSES)
+
+
+# -- the yardstick ------------------------------------------------------------------------------
+# AutoAugment as the published code structures it: a chain of 25 conditions on the drawn sub-policy,
+# in each two on whether its operations fire; every operation as it would be written down at once,
+# geometry on four channels, of which the last tells what to fill.
+
+
+def published_structure(image_size: int) -> Augment:
+    """(uint8 [S, S, 3], seed) to what AutoAugment() makes of them, the way the published code does it."""
+    sub_policies = [
+        [(_yardstick_operation(name, level, image_size), chance) for name, chance, level in pair]
+        for pair in policies.SUB_POLICIES
+    ]
+
+    def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        uniforms = policies.draw_uniforms(seed, 9)
+        row = tf.cast(uniforms[0] * len(sub_policies), tf.int32)
+        own = tf.split(uniforms[1:], 2)
+
+        def sub_policy(pair: Sequence[Any]) -> tf.Tensor:
+            result = image
+            for (operation, chance), (fires, sign, *_) in zip(
+                pair, map(tf.unstack, own), strict=True
+            ):
+                result = tf.cond(
+                    tf.cast(fires, tf.float64) < chance,
+                    lambda x=result, f=operation, sign=sign: f(x, sign < 0.5),
+                    lambda x=result: x,
+                )
+            return result
+
+        for number, pair in enumerate(sub_policies):
+            image = tf.cond(row == number, lambda p=pair: sub_policy(p), lambda x=image: x)
+        return image
+
+    return tf.autograph.experimental.do_not_convert(augment)
+
+
+def _yardstick_operation(name: str, level: int, image_size: int) -> Callable[..., tf.Tensor]:
+    """An operation of (image, whether a signed argument is positive)."""
+    share = level / 10
+    shear, pixels, factor = share * 0.3, share * 250.0, share * 1.8 + 0.1
+    shift = np.uint8(min(8 - int(share * 4), 7))
+    threshold, addition = np.uint8(int(share * 256) % 256), int(share * 110)
+    return {
+        "AutoContrast": lambda x, _: _per_channel(x, _stretch),
+        "Equalize": lambda x, _: _per_channel(x, _flatten_histogram),
+        "Invert": lambda x, _: 255 - x,
+        "Posterize": lambda x, _: tf.bitwise.left_shift(tf.bitwise.right_shift(x, shift), shift),
+        "Solarize": lambda x, _: tf.where(x < threshold, x, 255 - x),
+        "SolarizeAdd": lambda x, _: _add_to_dark(x, addition),
+        "Color": lambda x, _: _blend_with_grey(x, factor),
+        "Rotate": _transform(*(_rotation(s * share * 30.0, image_size) for s in (1, -1))),
+        "ShearX": _transform(*([1, s * shear, 0, 0, 1, 0, 0, 0] for s in (1, -1))),
+        "ShearY": _transform(*([1, 0, 0, s * shear, 1, 0, 0, 0] for s in (1, -1))),
+        "TranslateY": _transform(*([1, 0, 0, 0, 1, s * pixels, 0, 0] for s in (1, -1))),
+    }[name]
+
+
+def _per_channel(image: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    return tf.stack([function(image[..., channel]) for channel in range(3)], axis=-1)
+
+
+def _stretch(channel: tf.Tensor) -> tf.Tensor:
+    values = tf.cast(channel, tf.float32)
+    low, high = tf.reduce_min(values), tf.reduce_max(values)
+
+    def stretched() -> tf.Tensor:
+        scale = 255.0 / (high - low)
+        return tf.cast(tf.clip_by_value(values * scale - low * scale, 0.0, 255.0), tf.uint8)
+
+    return tf.cond(high > low, stretched, lambda: channel)
+
+
+def _flatten_histogram(channel: tf.Tensor) -> tf.Tensor:
+    values = tf.cast(channel, tf.int32)
+    histogram = tf.histogram_fixed_width(values, [0, 255], nbins=256)
+    filled = tf.boolean_mask(histogram, histogram > 0)
+    step = (tf.reduce_sum(filled) - filled[-1]) // 255
+
+    def flattened() -> tf.Tensor:
+        table = (tf.cumsum(histogram) + step // 2) // step
+        table = tf.clip_by_value(tf.concat([[0], table[:-1]], axis=0), 0, 255)
+        return tf.cast(tf.gather(table, values), tf.uint8)
+
+    return tf.cond(step == 0, lambda: channel, flattened)
+
+
+def _add_to_dark(image: tf.Tensor, addition: int) -> tf.Tensor:
+    added = tf.clip_by_value(tf.cast(image, tf.int64) + addition, 0, 255)
+    return tf.where(image < 128, tf.cast(added, tf.uint8), image)
+
+
+def _blend_with_grey(image: tf.Tensor, factor: float) -> tf.Tensor:
+    grey = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
+    start, end = tf.cast(grey, tf.float32), tf.cast(image, tf.float32)
+    return tf.cast(tf.clip_by_value(start + factor * (end - start), 0.0, 255.0), tf.uint8)
+
+
+def _rotation(degrees: float, image_size: int) -> list[float]:
+    """The transform as figures, so that its rounding is not left to TensorFlow's graph rewriting."""
+    radians, last = np.float32(degrees) * np.float32(math.pi / 180.0), np.float32(image_size - 1)
+    cosine, sine = tf.cos(radians).numpy(), tf.sin(radians).numpy()
+    x_offset = (last - (cosine * last - sine * last)) / np.float32(2)
+    y_offset = (last - (sine * last + cosine * last)) / np.float32(2)
+    return [cosine, -sine, x_offset, sine, cosine, y_offset, 0.0, 0.0]
+
+
+def _transform(plus: Sequence[float], minus: Sequence[float]) -> Callable[..., tf.Tensor]:
+    both = [np.asarray([figures], np.float32) for figures in (plus, minus)]
+
+    def transform(image: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
+        wrapped = tf.concat([image, tf.ones_like(image[..., :1])], axis=2)
+        moved = tf.raw_ops.ImageProjectiveTransformV3(
+            images=wrapped[tf.newaxis],
+            transforms=tf.where(positive, *both),
+            output_shape=tf.shape(image)[:2],
+            fill_value=0.0,
+            interpolation="NEAREST",
+            fill_mode="CONSTANT",
+        )[0]
+        outside = tf.equal(moved[..., 3:], 0)
+        return tf.where(outside, tf.constant(128, tf.uint8), moved[..., :3])
+
+    return transform
+
+
+def count_equal(source: Source, one: Augment, other: Augment, image_size: int) -> int:
+    """Of CHECKED_IMAGES training images, how many the two augment to the same pixels."""
+    batches = [
+        next(iter(dataset))
+        for dataset in pipeline_datasets(
+            source, {"one": one, "other": other}, image_size, CHECKED_IMAGES, os.cpu_count() or 1
+        ).values()
+    ]
+    equal = tf.reduce_all(batches[0]["image"] == batches[1]["image"], axis=[1, 2, 3])
+    return int(tf.math.count_nonzero(equal))
+
+
+# -- the report ---------------------------------------------------------------------------------
+
+
+def report(flags: argparse.Namespace, encoded: Sequence[bytes]) -> str:
+    """Measures everything and tells it as a page of Markdown."""
+    batch, elements = flags.batch_size, max(1, flags.images // flags.batch_size)
+    in_turns = {"images_per_element": batch, "elements": elements, "rounds": flags.rounds}
+    size, threads = flags.image_size, flags.threads
+    parts = [
+        "# Training images",
+        f"{len(encoded)} JPEGs of {sum(map(len, encoded)) / len(encoded) / 1e3:.0f} kB on average, "
+        f"crops of {size} px, batches of {batch}, {threads} threads; medians of {flags.rounds} rounds "
+        f"of {elements * batch} images, in turns. Processor time is of all threads.\n\n"
+        f"{conditions()}.",
+    ]
+
+    stages = measure_in_turns(stage_datasets(encoded, size, batch, threads), **in_turns)
+    floor = stages["decode the crop"]
+    parts += [
+        "## Step by step",
+        _table(
+            ["pipeline up to", "images/s", "of the floor", "processor ms / image"],
+            [
+                [
+                    name,
+                    f"{speed.images_per_second:.0f}",
+                    f"{speed.images_per_second / floor.images_per_second:.0%}",
+                    f"{speed.processor_ms:.2f}",
+                ]
+                for name, speed in stages.items()
+            ],
+        ),
+    ]
+
+    with tempfile.TemporaryDirectory() as directory:
+        source = write_records(encoded, directory)
+        yardstick = published_structure(size)
+        equal = count_equal(source, AutoAugment(), yardstick, size)
+        augments = {
+            "no augmentation": None,
+            "AutoAugment": AutoAugment(),
+            "RandAugment": RandAugment(),
+            "AutoAugment, published structure": yardstick,
+        }
+        whole = measure_in_turns(
+            pipeline_datasets(source, augments, size, batch, threads),
+            **{**in_turns, "rounds": DECISIVE * flags.rounds},
+        )
+    plain, augmented = whole["no augmentation"], whole["AutoAugment"]
+    published = whole["AutoAugment, published structure"]
+    parts += [
+        f"## The training pipeline, from records to batches\n\n{DECISIVE * flags.rounds} rounds.",
+        _table(
+            [
+                "pipeline",
+                "images/s",
+                "of the plain one",
+                "processor ms / image",
+                "of the plain one",
+            ],
+            [
+                [
+                    name,
+                    f"{speed.images_per_second:.0f}",
+                    f"{speed.images_per_second / plain.images_per_second:.0%}",
+                    f"{speed.processor_ms:.2f}",
+                    f"{plain.processor_ms / speed.processor_ms:.0%}",
+                ]
+                for name, speed in whole.items()
+            ],
+        ),
+        f"AutoAugment against no augmentation: {_verdict(augmented, plain, LEAST_SHARE)}\n"
+        f"AutoAugment against its published structure: "
+        f"{_verdict(augmented, published, LEAST_SPEEDUP)}\n"
+        f"Equal pixels of the two: {equal} of {CHECKED_IMAGES} images.",
+    ]
+
+    single = measure_in_turns(operation_datasets(encoded, size, batch), **in_turns)
+    nothing = single.pop("nothing").processor_ms
+    parts += [
+        "## Operation by operation",
+        _table(
+            ["operation", "processor ms / image"],
+            [[name, f"{speed.processor_ms - nothing:.3f}"] for name, speed in single.items()],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(one: Speed, other: Speed, least: float) -> str:
+    """By processor time, which other work disturbs least; ratios are of the turns of one round."""
+    turns = list(zip(one.rounds, other.rounds, strict=True))
+    wall = statistics.median(mine[0] / theirs[0] for mine, theirs in turns)
+    processor = statistics.median(theirs[1] / mine[1] for mine, theirs in turns)
+    found = "reached" if processor >= least else "missed"
+    return f"{processor:.2f} in processor time ({wall:.2f} in images/s), at least {least}: {found}."
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ruler, *rows])
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def find_jpegs(data_dir: Path) -> list[bytes]:
+    """Every JPEG of a folder tree, encoded, in the order of their paths.
+
+    Raises:
+      ValueError: there is no such folder, or no JPEG in it.
+    """
+    if not data_dir.is_dir():
+        raise ValueError(
+            f"--data_dir={data_dir}: no such folder; give --data_dir=DIR, any tree of JPEGs"
+        )
+    paths = sorted(p for p in data_dir.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    contents = [path.read_bytes() for path in paths]
+    jpegs = [content for content in contents if content.startswith(b"\xff\xd8\xff")]
+    if not jpegs:
+        raise ValueError(
+            f"--data_dir={data_dir}: no JPEG in it; give --data_dir=DIR with *.jpg or *.jpeg"
+        )
+    return jpegs
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"input_pipeline: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit code: 2 when there is nothing to measure."""
+    parser = _Parser(
+        prog="python -m benchmarks.input_pipeline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="folder tree of JPEGs")
+    parser.add_argument("--image_size", type=_positive, default=224, help="pixels")
+    parser.add_argument("--batch_size", type=_positive, default=64, help="images of a batch")
+    parser.add_argument("--images", type=_positive, default=512, help="images of a measurement")
+    parser.add_argument("--rounds", type=_positive, default=5, help="measurements of everything")
+    parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="of a pipeline")
+    parser.add_argument("--output", type=Path, help="also write the page to this file")
+    flags = parser.parse_args(argv)
+    try:
+        encoded = find_jpegs(flags.data_dir)
+    except ValueError as error:
+        parser.error(str(error))
+    page = report(flags, encoded)
+    print(page)
+    if flags.output:
+        flags.output.parent.mkdir(parents=True, exist_ok=True)
+        flags.output.write_text(page)
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""How long a training job waits for its first step, by network and number of replicas.
+
+    python -m benchmarks.tracing [--models=efficientnet-b0,efficientnet-b4] [--replicas=1,2,4]
+        [--image_size=64] [--output=benchmarks/results/tracing.md]
+
+builds each network, traces its training loop and runs one step on 1, 2 and 4 logical CPU devices with
+batch norm statistics over all of them, each in a process of its own. Wall time tells how long one waits,
+processor time how much there is to do, whatever else the machine does. Tracing one
+graph for all replicas is what is measured: batch norm that synchronises inside the graph of every replica
+took 285 to 325 s for B0 on two.
+"""
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from benchmarks.conditions import ROOT, conditions
+
+EXAMPLES_PER_REPLICA = 2
+NUM_CLASSES = 1000
+
+
+# -- one measurement, in its own process --------------------------------------------------------
+
+
+def measure(model: str, replicas: int, image_size: int) -> dict[str, float]:
+    """Seconds to build, to trace and to run the first step; call it once a process.
+
+    Args:
+      model: published name.
+      replicas: logical CPU devices that train together.
+      image_size: side of the images in pixels.
+
+    Returns:
+      For each of "build", "trace" and "first_step": seconds of wall time, and of processor time
+      under the name with "_cpu".
+    """
+    import keras
+    import tensorflow as tf
+
+    from efficientnet import build_model, get_spec, normalize_images
+    from training import schedules
+    from training.batch_norm import CrossReplicaBatchNormalization
+    from training.distribution import connect
+    from training.noise import MaskNoise
+    from training.optimizers import RMSProp
+    from training.state import create_train_state
+    from training.step import TrainRecipe, make_train_loop
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+    )
+    distribution = connect("mirrored" if replicas > 1 else "cpu")
+    spec, noise = get_spec(model), MaskNoise(0)
+    keras.utils.set_random_seed(0)
+
+    stopwatch = _Stopwatch()
+    with distribution.strategy.scope():
+        network = build_model(
+            spec,
+            num_classes=NUM_CLASSES,
+            image_size=image_size,
+            batch_norm=functools.partial(
+                CrossReplicaBatchNormalization, group_mean=distribution.group_mean(replicas)
+            ),
+            uniform=noise,
+        )
+    recipe = TrainRecipe(
+        optimizer=RMSProp(),
+        learning_rate=schedules.constant(peak=0.001),
+        normalize=lambda x: normalize_images(x, spec.mean_rgb, spec.stddev_rgb),
+        noise=noise,
+    )
+    state = create_train_state(
+        network, distribution, optimizer=recipe.optimizer, with_ema=True, with_loss_scale=False
+    )
+    stopwatch.lap("build")
+
+    def make_batches(host_index: int, num_hosts: int) -> Any:
+        size = replicas * EXAMPLES_PER_REPLICA // num_hosts
+        images = tf.zeros([size, image_size, image_size, 3], tf.uint8)
+        batch = {"image": images, "label": tf.range(size)}
+        return tf.data.Dataset.from_tensors(batch).repeat()
+
+    batch_spec = {
+        "image": tf.TensorSpec([EXAMPLES_PER_REPLICA, image_size, image_size, 3], tf.uint8),
+        "label": tf.TensorSpec([EXAMPLES_PER_REPLICA], tf.int32),
+    }
+    batches = iter(distribution.batches(make_batches, replicas * EXAMPLES_PER_REPLICA))
+    loop = make_train_loop(state, recipe, distribution, batch_spec)
+    one_step = loop.get_concrete_function(batches, tf.constant(1))  # type: ignore[attr-defined]
+    stopwatch.lap("trace")
+    one_step(batches, tf.constant(1)).numpy()
+    stopwatch.lap("first_step")
+    return stopwatch.seconds
+
+
+class _Stopwatch:
+    """Wall and processor time since the lap before."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = (time.perf_counter(), time.process_time())
+
+    def lap(self, name: str) -> None:
+        now = (time.perf_counter(), time.process_time())
+        self.seconds[name], self.seconds[f"{name}_cpu"] = (
+            b - a for a, b in zip(self._last, now, strict=True)
+        )
+        self._last = now
+
+
+# -- the table ----------------------------------------------------------------------------------
+
+HEADER = (
+    "model", "replicas", "trace, s", "of processor", "to one replica", "first step, s",
+    "of processor", "trace + first step, to one replica",
+)  # fmt: skip
+
+
+def measure_all(
+    models: Sequence[str], replicas: Sequence[int], image_size: int, timeout_seconds: float
+) -> Iterator[tuple[str, int, dict[str, float]]]:
+    """Every model on every number of replicas, one process after the other.
+
+    Raises:
+      subprocess.TimeoutExpired: a measurement took too long.
+      RuntimeError: a measurement failed; with what it last said.
+    """
+    for model in models:
+        for count in replicas:
+            task = json.dumps([model, count, image_size])
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.tracing", "--measure", task],
+                cwd=ROOT,
+                env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"},
+                capture_output=True,
+                text=True,
+                timeout=timeout_seconds,
+                check=False,
+            )
+            if done.returncode:
+                raise RuntimeError(f"{model} on {count} replicas: {done.stderr.strip()[-300:]}")
+            yield model, count, json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def table_lines(results: Sequence[tuple[str, int, dict[str, float]]]) -> list[str]:
+    """The table in Markdown; ratios are of processor time, to the model's first row."""
+    lines = [_line(HEADER), _line(["---"] * len(HEADER))]
+    first: dict[str, dict[str, float]] = {}
+    for model, count, seconds in results:
+        base = first.setdefault(model, seconds)
+        whole, base_whole = (s["trace_cpu"] + s["first_step_cpu"] for s in (seconds, base))
+        lines.append(
+            _line(
+                [
+                    model,
+                    f"{count}",
+                    f"{seconds['trace']:.1f}",
+                    f"{seconds['trace_cpu']:.1f}",
+                    f"{seconds['trace_cpu'] / base['trace_cpu']:.2f}",
+                    f"{seconds['first_step']:.1f}",
+                    f"{seconds['first_step_cpu']:.1f}",
+                    f"{whole / base_whole:.2f}",
+                ]
+            )
+        )
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+PAGE = """# Time to the first step
+
+`python -m benchmarks.tracing --output=benchmarks/results/tracing.md` writes this page.
+{conditions}; {image_size} px, {images} images a replica.
+
+Ratios are of processor time, which other work on the machine does not change.
+
+{table}
+"""
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def _write_page(file: Path, results: Sequence[Any], image_size: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = "\n".join(table_lines(results))
+    page = PAGE.format(
+        conditions=conditions("keras"),
+        image_size=image_size,
+        images=EXAMPLES_PER_REPLICA,
+        table=table,
+    )
+    file.write_text(page)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"tracing: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit code: 1 when a measurement fails."""
+    parser = _Parser(
+        prog="python -m benchmarks.tracing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--models", default="efficientnet-b0,efficientnet-b4")
+    parser.add_argument("--replicas", default="1,2,4", help="the first is what others are held to")
+    parser.add_argument("--image_size", type=int, default=64, help="pixels")
+    parser.add_argument("--timeout_seconds", type=float, default=900.0, help="of a measurement")
+    parser.add_argument("--output", type=Path, help="file to write the table to")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    flags = parser.parse_args(argv)
+    if flags.measure:
+        print(json.dumps(measure(*json.loads(flags.measure))))
+        return 0
+    try:
+        counts = [int(count) for count in flags.replicas.split(",")]
+    except ValueError:
+        parser.error(f"--replicas={flags.replicas}: expected numbers such as 1,2,4")
+    results = []
+    try:
+        for result in measure_all(
+            flags.models.split(","), counts, flags.image_size, flags.timeout_seconds
+        ):
+            results.append(result)
+            print(table_lines(results)[-1], flush=True)
+            if flags.output:
+                _write_page(flags.output, results, flags.image_size)
+    except (subprocess.TimeoutExpired, RuntimeError) as error:
+        print(f"tracing: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(["", *table_lines(results), "", conditions("keras")]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

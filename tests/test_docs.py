@@ -1,0 +1,35 @@
+"""The pages under docs/ say what the code does."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.schema import Experiment, Section
+from docs import pictures
+
+DOCS = Path(pictures.__file__).parent
+
+
+@pytest.mark.parametrize("page", ["data.md", "experiments.md"])
+def test_every_field_that_a_page_names_is_in_the_schema(page: str) -> None:
+    sections = Experiment.model_fields
+    known = {
+        f"{name}.{field}"
+        for name, info in sections.items()
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section)
+        for field in info.annotation.model_fields
+    }
+    names = "|".join({name.partition(".")[0] for name in known})
+    named = set(re.findall(rf"`((?:{names})\.[a-z_0-9]+)(?=[`=])", (DOCS / page).read_text()))
+    assert named
+    assert named <= known
+
+
+@pytest.mark.parametrize("name", ["operations", "mixing", "augmented"])
+def test_the_pictures_show_what_the_pipeline_does(name: str) -> None:
+    drawn = getattr(pictures, f"{name}_sheet")()
+    kept = tf.io.decode_png((DOCS / "images" / f"{name}.png").read_bytes(), channels=3)
+    np.testing.assert_array_equal(kept, drawn)

@@ -63,13 +63,14 @@ def open_predictor(folder: str, variant: str = "float32") -> Predictor:
       variant: of TFLite: "float32", "float16", "dynamic_range" or "int8".
 
     Raises:
-      ExportError: it is no export, or the package that runs it isn't installed.
+      ExportError: it is no export, holds no such variant, or the package that runs it isn't
+        installed.
     """
     card = read_model_card(folder)
     if card.format == "saved_model":
         return _open_saved_model(folder, card)
     if card.format == "tflite":
-        logits = _open_tflite(folder, variant)
+        logits = _open_tflite(folder, card, variant)
     elif card.format == "onnx":
         logits = _open_onnx(folder, card)
     else:
@@ -132,9 +133,11 @@ def _with_preprocessing(
     return Predictor(card, folder, predict, from_pixels)
 
 
-def _open_tflite(folder: str, variant: str) -> Callable[[np.ndarray], np.ndarray]:
+def _open_tflite(folder: str, card: ModelCard, variant: str) -> Callable[[np.ndarray], np.ndarray]:
     if variant not in VARIANTS:
         raise ExportError(f"no TFLite variant {variant!r}; known: {', '.join(VARIANTS)}")
+    if f"{variant}.tflite" not in card.files:
+        raise ExportError(f"{folder}: no {variant}.tflite here, only {', '.join(card.files)}")
     litert = require("ai_edge_litert.interpreter", "TFLite")
     with tf.io.gfile.GFile(os.path.join(folder, f"{variant}.tflite"), "rb") as file:
         interpreter = litert.Interpreter(model_content=file.read(), num_threads=os.cpu_count())

@@ -101,7 +101,7 @@ def _claiming(image: bytes, at: int, form: str) -> bytes:
     return image[:at] + claim + image[at + len(claim) :]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # tests export into it: one's exports are no other module's
 def run_folder(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, list[np.ndarray]]
 ) -> str:

@@ -14,6 +14,7 @@ from input_pipeline.crop import eval_crop_uint8
 from serving import features, predict
 from serving.export import export_run
 from serving.model_card import read_model_card
+from serving.network import ExportError
 from serving.predictor import find_export, open_predictor
 
 pytestmark = pytest.mark.filterwarnings("default")  # converters use what other packages deprecated
@@ -110,6 +111,8 @@ def test_tflite_and_onnx_exports_answer_as_the_live_model(
         assert found.valid.tolist() == [True, True, False] + [True] * (len(images) - 2)
         np.testing.assert_allclose(found.values[found.valid], expected, atol=1e-4)
     assert set(read_model_card(paths["tflite"]).files) == {"float32.tflite", "int8.tflite"}
+    with pytest.raises(ExportError, match=r"no float16\.tflite here, only float32"):
+        open_predictor(paths["tflite"], "float16")
 
 
 def test_predict_answers_each_image_and_reports_the_broken_one(

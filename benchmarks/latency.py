@@ -1,23 +1,27 @@
 """How long each export of a run takes, how large it is, and how right.
 
-    python -m benchmarks.latency --model_dir=runs/digits [--batch_sizes=1,8,32]
+    python -m benchmarks.latency --model_dir=runs/digits [--batch_sizes=1,8,32] [--untrained]
         [--output=benchmarks/results/latency.md]
 
-measures every format that the run was exported to, and keras.applications' network of the same name, in
-turns, round after round: p50, p90 and p99 in milliseconds and images per second, from uint8 pixels to
-probabilities. Accuracy is that on the run's evaluation split; agreement is the share of these images
-whose best class is the SavedModel's. With --output also a plot of accuracy, latency and size
-(matplotlib) is drawn beside the page.
+measures every format that the run was exported to, and keras.applications' network of the same name (of
+EfficientNet-lite, which is not there: the B of that number), in turns, round after round: p50, p90 and p99
+in milliseconds and images per second, from uint8 pixels to probabilities. Accuracy is that on the run's
+evaluation split; agreement is the share of these images whose best class is the SavedModel's. --untrained
+leaves both out, for a run that was made for its size alone.
+
+--output puts the tables into that page, in the place of those of the same network and data, if it has
+them, and draws accuracy, latency and size (matplotlib) beside it.
 """
 
-import argparse
 import dataclasses
 import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -29,6 +33,8 @@ from benchmarks.conditions import conditions
 from configs.load import load_experiment
 from input_pipeline.errors import DatasetError
 from input_pipeline.pipeline import make_eval_dataset
+from serving.command_line import Parser, positive_number
+from serving.model_card import ModelCard
 from serving.network import ExportError
 from serving.packages import require
 from serving.predictor import FORMATS, Predictor, find_export, open_predictor
@@ -48,7 +54,7 @@ class Candidate:
     """Something that answers: a name, its size on disk, and the function to time."""
 
     name: str
-    size_bytes: int | None
+    size_bytes: int
     from_pixels: FromPixels
     is_trained: bool = True
 
@@ -65,6 +71,7 @@ class Quality:
 class Timing:
     """Milliseconds of a call by quantile, and images per second over all calls."""
 
+    calls: int
     p50_ms: float
     p90_ms: float
     p99_ms: float
@@ -89,81 +96,133 @@ def main(arguments: Sequence[str] | None = None) -> int:
             require("matplotlib", "the plot of --output", "requirements-test.txt")
         first = open_predictor(find_export(args.model_dir))
         images, labels = evaluation_images(args.model_dir, first)
-        rows = measure_all(args.model_dir, first, images, labels, args.batch_sizes, args.seconds)
+        known = None if args.untrained else labels
+        rows = measure_all(args.model_dir, first, images, known, args.batch_sizes, args.seconds)
     except (ExportError, DatasetError) as error:
         print(f"benchmarks.latency: {error}", file=sys.stderr)
         return 1
-    title = f"{first.card.name}, {first.card.preprocessing.image_size} px, step {first.card.step}"
-    page = PAGE.format(
-        title=title,
-        command=" ".join(["python -m benchmarks.latency", *arguments]),
-        conditions=conditions("keras"),
-        images=len(images),
-        table="\n".join(table_lines(rows)),
-    )
-    print(page)
+    card = first.card
+    title = f"{card.name}, {card.preprocessing.image_size} px, {card.data['name']}"
+    command = shlex.join(["python", "-m", "benchmarks.latency", *arguments])
+    head = [f"## {title}\n", f"    {command}\n", f"{conditions('keras')}.\n"]
+    section = "\n".join([*head, *_summary(rows, len(images), card), *_details(rows)])
+    print(section)
     if args.output:
-        plot = args.output.with_suffix(".png")
+        name = title.replace(", ", "_").replace(" ", "")
+        plot = args.output.with_name(f"{args.output.stem}_{name}.png")
         draw(rows, title, plot)
-        args.output.write_text(f"{page}\n![accuracy and latency]({plot.name})\n")
+        put_section(args.output, title, f"{section}\n![{title}]({plot.name})\n")
     return 0
 
 
-PAGE = """# Latency of {title}
+INTRODUCTION = """# Size, accuracy and latency of what a run is exported to
 
-    {command}
+One network, in each format that `python main.py --mode=export` writes; `python -m benchmarks.latency`
+measured them all in one process, in turns, round after round. Above each table are its command, the date,
+the commit and the machine. What is compared:
 
-{conditions}.
+- `saved_model`: for TensorFlow Serving, or TensorFlow itself.
+- `tflite`: for phones; weights of 32 bits, of 16 (`float16`), of 8 with sums in floats (`dynamic_range`), or
+  everything in 8-bit integers (`int8`). It takes one image at a time: a batch is a loop here.
+- `onnx`: for ONNX runtimes.
+- `keras.applications`: the network of that name there, with random weights; only its speed is of interest.
 
-Accuracy and agreement on {images:,} images of the evaluation split; times from uint8 pixels to
-probabilities, every candidate in turn, round after round. keras.applications has random weights.
-
-{table}
+| column | what it says |
+|---|---|
+| MB | size on disk, in millions of bytes; of keras.applications, that of its weights |
+| top-1 | share of the evaluation images whose best class is the right one |
+| agreement | share of the same images whose best class is the SavedModel's, right or wrong |
+| ms | from uint8 pixels to probabilities, a whole batch; p50 is the median |
+| images/s | images of all calls / their time |
 """
 
 
-def table_lines(rows: Sequence[Row]) -> list[str]:
-    """The Markdown table, a line for each candidate and batch size."""
-    lines = [
-        "| what | MB | top-1 | agreement | batch | p50 ms | p90 ms | p99 ms | images/s |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+def put_section(page: Path, title: str, section: str) -> None:
+    """Writes the page anew, with `section` in the place of the one of that title, or at its end."""
+    begin, end = f"<!-- {title}: begin -->\n", f"<!-- {title}: end -->\n"
+    text = page.read_text() if page.exists() else ""
+    start = text.find("<!-- ")
+    before, found, rest = (text[start:] if start >= 0 else "").partition(begin)
+    after = rest.partition(end)[2]
+    gap = "\n" if before and not found else ""
+    page.write_text(f"{INTRODUCTION}\n{before}{gap}{begin}{section}{end}{after}")
+
+
+def _summary(rows: Sequence[Row], images: int, card: ModelCard) -> list[str]:
+    """Lines of the table that tells the formats apart, one row each."""
+    batches = list(rows[0].timings)
+    measured = any(row.quality for row in rows)
+    shares = ["top-1", "agreement"] if measured else []
+    speeds = [f"images/s, batch {batch}" for batch in batches]
+    seen = card.step * card.recipe["train"]["global_batch_size"]
+    if measured:
+        told = f"Trained on {seen:,} images, repeated ones counted; {images:,} to evaluate.\n"
+    else:
+        told = (
+            f"A network of {seen:,} training images, made for its size alone: it has no accuracy "
+            f"to speak of. It is timed on {images:,} real images.\n"
+        )
+    lines = [told, *_head(["what", "MB", *shares, f"ms, batch {batches[0]}", *speeds])]
     for row in rows:
-        size, quality = row.candidate.size_bytes, row.quality
-        size_cell = f"{size / 1e6:.2f}" if size else ""
-        shares = [f"{quality.top_1:.2%}", f"{quality.agreement:.2%}"] if quality else ["", ""]
+        cells = [row.candidate.name, f"{row.candidate.size_bytes / 1e6:.2f}"]
+        if row.quality:
+            cells += [f"{row.quality.top_1:.2%}", f"{row.quality.agreement:.2%}"]
+        else:
+            cells += [""] * len(shares)
+        cells.append(f"{row.timings[batches[0]].p50_ms:.2f}")
+        cells += [f"{row.timings[batch].images_per_second:.1f}" for batch in batches]
+        lines.append(_line(cells))
+    return [*lines, ""]
+
+
+def _details(rows: Sequence[Row]) -> list[str]:
+    """Lines of the table of all times, one row for each candidate and batch size."""
+    lines = _head(["what", "batch", "calls", "p50 ms", "p90 ms", "p99 ms", "images/s"])
+    for row in rows:
         for batch, timing in row.timings.items():
             times = [f"{ms:.2f}" for ms in (timing.p50_ms, timing.p90_ms, timing.p99_ms)]
             speed = f"{timing.images_per_second:.1f}"
-            cells = [row.candidate.name, size_cell, *shares, str(batch), *times, speed]
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            lines.append(_line([row.candidate.name, str(batch), str(timing.calls), *times, speed]))
+    return [*lines, ""]
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_line(names), "|---|" + "---:|" * (len(names) - 1)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Accuracy over p50 at the smallest batch, a bubble's area by size on disk, as a PNG."""
+    """Accuracy over the median at the smallest batch, as a PNG; where there is none, size on disk.
+
+    With accuracy, a point's area is the size on disk.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), dpi=120)
+    measured = any(row.quality for row in rows)
+    figure, axes = pyplot.subplots(figsize=(9, 4.5), dpi=110)
     for number, row in enumerate(rows):
         batch, timing = min(row.timings.items())
-        if not row.quality or not row.candidate.size_bytes:
-            axes.axvline(timing.p50_ms, color="grey", linestyle=":", label=row.candidate.name)
-            continue
         megabytes = row.candidate.size_bytes / 1e6
-        axes.scatter(
-            timing.p50_ms,
-            100 * row.quality.top_1,
-            s=20 * megabytes,
-            color=f"C{number}",
-            alpha=0.6,
-            label=f"{row.candidate.name}, {megabytes:.1f} MB",
-        )
-    axes.set(title=title, xlabel=f"p50, ms (batch {batch})", ylabel="top-1, %", xscale="log")
-    axes.legend(fontsize=8, markerscale=0.5)
+        label = f"{row.candidate.name}: {timing.p50_ms:.2f} ms, {megabytes:.1f} MB"
+        if measured and not row.quality:
+            axes.axvline(timing.p50_ms, color="grey", linestyle=":", label=label)
+            continue
+        height = 100 * row.quality.top_1 if row.quality else megabytes
+        area = 20 * megabytes if measured else 80
+        axes.scatter(timing.p50_ms, height, s=area, color=f"C{number}", alpha=0.6, label=label)
+    what = "top-1, % (area of a point: size on disk)" if measured else "size on disk, MB"
+    axes.set(
+        title=title, xlabel=f"median time of a batch of {batch}, ms", ylabel=what, xscale="log"
+    )
+    if not measured:
+        axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), markerscale=0.4)
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)
@@ -173,17 +232,26 @@ def measure_all(
     model_dir: str,
     first: Predictor,
     images: np.ndarray,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     batch_sizes: Sequence[int],
     seconds: float,
 ) -> list[Row]:
-    """Quality of every candidate, then timings in turns; `first` is what agreement is held to."""
+    """Quality of every candidate, then timings in turns.
+
+    Args:
+      model_dir: of the run.
+      first: what agreement is held to.
+      images: uint8 [n, S, S, 3].
+      labels: int [n]; None leaves quality out.
+      batch_sizes: each is timed.
+      seconds: that each candidate is called for, at least, at each batch size.
+    """
     contestants = list(candidates(model_dir, first))
-    reference = best_classes(first.from_pixels, images)
+    reference = None if labels is None else best_classes(first.from_pixels, images)
     rows = []
     for candidate in contestants:
         quality = None
-        if candidate.is_trained:
+        if candidate.is_trained and labels is not None:
             found = best_classes(candidate.from_pixels, images)
             quality = Quality(float(np.mean(found == labels)), float(np.mean(found == reference)))
         rows.append(Row(candidate, quality, {}))
@@ -238,7 +306,7 @@ def _timed_calls(from_pixels: FromPixels, pixels: np.ndarray, seconds: float) ->
 
 def _timing(calls: Sequence[float], images: int) -> Timing:
     p50, p90, p99 = 1e3 * np.percentile(calls, [50, 90, 99])
-    return Timing(p50, p90, p99, images * len(calls) / sum(calls))
+    return Timing(len(calls), p50, p90, p99, images * len(calls) / sum(calls))
 
 
 def best_classes(from_pixels: FromPixels, images: np.ndarray) -> np.ndarray:
@@ -272,10 +340,14 @@ def evaluation_images(model_dir: str, predictor: Predictor) -> tuple[np.ndarray,
 
 
 def _keras_applications(first: Predictor) -> Iterator[Candidate]:
-    """The network of the same name there, with random weights: only its time is of interest."""
-    family, _, size = first.card.name.rpartition("-")
-    build: Any = getattr(keras.applications, f"EfficientNet{size.upper()}", None)
-    if family != "efficientnet" or build is None:
+    """The network of that name there, with random weights: only its time is of interest.
+
+    EfficientNet-lite is not there; what comes nearest is the B of that number.
+    """
+    number = re.fullmatch(r"efficientnet-(?:b|lite)(\d)", first.card.name)
+    name = f"EfficientNetB{number[1]}" if number else ""
+    build: Any = getattr(keras.applications, name, None)
+    if build is None:
         return
     side = first.card.preprocessing.image_size
     model = build(weights=None, classes=len(first.card.class_names), input_shape=(side, side, 3))
@@ -284,35 +356,24 @@ def _keras_applications(first: Predictor) -> Iterator[Candidate]:
     def from_pixels(pixels: np.ndarray) -> np.ndarray:
         return call(tf.constant(pixels, tf.float32)).numpy()
 
-    yield Candidate("keras.applications", None, from_pixels, is_trained=False)
+    size = 4 * model.count_params()
+    yield Candidate(f"keras.applications {name}", size, from_pixels, is_trained=False)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"benchmarks.latency: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m benchmarks.latency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("benchmarks.latency", __doc__)
     parser.add_argument("--model_dir", required=True, help="folder of the run, with exports")
     parser.add_argument(
         "--batch_sizes", type=_sizes, default=(1, 8, 32), help="whole numbers, as 1,8,32"
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="at least, a measurement")
-    parser.add_argument("--output", type=Path, help="also write the page to this file")
+    parser.add_argument("--untrained", action="store_true", help="leave accuracy out")
+    parser.add_argument("--output", type=Path, help="also put the tables into this page")
     return parser
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    sizes = tuple(int(part) for part in text.split(","))
-    if min(sizes) < 1:
-        raise ValueError
-    return sizes
+    return tuple(sorted({positive_number(part) for part in text.split(",")}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import tensorflow as tf
 from configs.load import load_experiment
 from configs.schema import Experiment
 from efficientnet import ModelSpec, build_model
-from input_pipeline.dataset_info import DatasetInfo, read_dataset_info
+from input_pipeline.dataset_info import FILE_NAME, DatasetInfo, read_dataset_info
 from input_pipeline.pipeline import make_eval_dataset
 from serving.model_card import ModelCard, Preprocessing, write_model_card
 from serving.network import ExportError, build_inference_network
@@ -59,7 +59,8 @@ def export_run(
       Path by format.
 
     Raises:
-      ExportError: there is no run, or it keeps no average to export.
+      ExportError: there is no run, it keeps no average to export, or its class names are not as
+        many as the network's classes.
       CheckpointError: it has no checkpoint.
     """
     experiment = wanted or _experiment(model_dir)
@@ -85,11 +86,18 @@ def load_trained_network(model_dir: str, which: str) -> TrainedNetwork:
             f"{model_dir}: export.weights={which}, but the run keeps no average (ema.decay is 0); "
             "use --set export.weights=raw"
         )
-    shape = build_model(spec, num_classes=experiment.model.num_classes, image_size=spec.resolution)
+    info = read_dataset_info(model_dir)
+    classes = experiment.model.num_classes
+    if info.class_names is not None and len(info.class_names) != classes:
+        raise ExportError(
+            f"{posixpath.join(model_dir, FILE_NAME)}: {len(info.class_names)} class names for the "
+            f"{classes} classes of the network; give it one name a class, in the labels' order"
+        )
+    shape = build_model(spec, num_classes=classes, image_size=spec.resolution)
     return TrainedNetwork(
         experiment,
         spec,
-        read_dataset_info(model_dir),
+        info,
         checkpoint,
         [arrays[f"{prefix}/{v.path}"] for v in shape.trainable_variables],
         [

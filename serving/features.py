@@ -20,7 +20,8 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
-from serving.images import ImagesError, find_images, positive_number, read_batches
+from serving.command_line import Parser, positive_number
+from serving.images import ImagesError, find_images, read_batches
 from serving.network import ExportError
 from serving.predictor import find_export, load_signatures
 
@@ -31,8 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says: 0, or 1 when something went wrong."""
     args = _parser().parse_args(arguments)
     try:
-        if not args.output.endswith(ENDINGS):
-            raise ExportError(f"--output={args.output}: must end in {' or '.join(ENDINGS)}")
         files = find_images(args.images)
         folder = find_export(args.model_dir)
         features, valid = compute_features(folder, files, args.images_per_batch)
@@ -100,15 +99,21 @@ def write_features(path: str, features: np.ndarray, files: Sequence[str]) -> Non
             writer.write(example.SerializeToString())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.features", description=(__doc__ or "").partition("\n")[0]
-    )
+def _parser() -> Parser:
+    parser = Parser("serving.features", __doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model_dir", required=True, help="folder of the run")
-    parser.add_argument("--output", required=True, help="FILE.npz or FILE.tfrecord")
-    parser.add_argument("--images_per_batch", type=positive_number, default=32)
+    parser.add_argument("--output", required=True, type=_output, help="FILE.npz or FILE.tfrecord")
+    parser.add_argument(
+        "--images_per_batch", type=positive_number, default=32, help="(default %(default)s)"
+    )
     return parser
+
+
+def _output(text: str) -> str:
+    if not text.endswith(ENDINGS):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in {' or '.join(ENDINGS)}")
+    return text
 
 
 if __name__ == "__main__":

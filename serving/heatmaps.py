@@ -9,6 +9,10 @@ OPACITY = 0.5
 _COLOURS = np.array([[0, 0, 130], [0, 100, 255], [80, 220, 120], [255, 200, 0], [200, 0, 0]])
 
 
+class HeatmapError(OSError):
+    """A picture that cannot be written; one line."""
+
+
 def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """Lays a heatmap over a picture, blue where it is cold and red where it is hot.
 
@@ -26,6 +30,13 @@ def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 
 
 def write_png(path: str, image: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] as a PNG file, local or gs://."""
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(tf.io.encode_png(image).numpy())
+    """Writes uint8 [H, W, 3] as a PNG file, local or gs://.
+
+    Raises:
+      HeatmapError: it cannot be written.
+    """
+    try:
+        with tf.io.gfile.GFile(path, "wb") as file:
+            file.write(tf.io.encode_png(image).numpy())
+    except tf.errors.OpError as error:
+        raise HeatmapError(f"{path}: cannot be written ({error.message})") from error

@@ -3,11 +3,10 @@
     python -m serving.predict --model_dir=runs/digits IMAGE_OR_FOLDER...
 
 prints a table; --json prints one line of JSON an image. An image that cannot be decoded is reported,
-the others are answered; the exit code is 1 then. --explain writes, beside each image, NAME.cam.png: a
-class-activation map (Grad-CAM) over what the network saw.
+the others are answered; the exit code is 1 then. --explain writes, beside each image, IMAGE.cam.png: a
+class-activation map (Grad-CAM) of the SavedModel's best class, over what the network saw.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -22,14 +21,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from serving.heatmaps import overlay, write_png
-from serving.images import (
-    HEATMAP_ENDING,
-    ImagesError,
-    find_images,
-    positive_number,
-    read_batches,
-)
+from serving.command_line import Parser, positive_number
+from serving.heatmaps import HeatmapError, overlay, write_png
+from serving.images import HEATMAP_ENDING, ImagesError, find_images, read_batches
 from serving.network import ExportError
 from serving.predictor import FORMATS, Predictor, find_export, load_signatures, open_predictor
 from serving.tflite import VARIANTS
@@ -50,18 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         files = find_images(args.images)
         predictor = open_predictor(find_export(args.model_dir, args.format), args.variant)
-        explain = _explainer(predictor) if args.explain else None
+        explain = _explainer(predictor, args.model_dir) if args.explain else None
     except (ExportError, ImagesError) as error:
         print(f"serving.predict: {error}", file=sys.stderr)
         return 1
 
     answers = []
-    for answer in predict_files(predictor, files, args.images_per_batch, args.top, explain):
-        if not answer.best:
-            print(f"serving.predict: {answer.file}: {BROKEN}", file=sys.stderr)
-        if args.json:
-            print(json.dumps(_as_json(answer), ensure_ascii=False))
-        answers.append(answer)
+    try:
+        for answer in predict_files(predictor, files, args.images_per_batch, args.top, explain):
+            if not answer.best:
+                print(f"serving.predict: {answer.file}: {BROKEN}", file=sys.stderr)
+            if args.json:
+                print(json.dumps(_as_json(answer), ensure_ascii=False))
+            answers.append(answer)
+    except HeatmapError as error:
+        print(f"serving.predict: {error}", file=sys.stderr)
+        return 1
     if not args.json:
         _print_table(answers, predictor)
     return 0 if all(answer.best for answer in answers) else 1
@@ -113,17 +111,27 @@ def _best(row: np.ndarray, predictor: Predictor, top: int) -> list[dict[str, Any
     ]
 
 
-def _explainer(predictor: Predictor) -> Callable[[list[str], list[bytes]], None]:
-    if predictor.card.format != "saved_model":
-        raise ExportError("--explain needs gradients, which only --format=saved_model has")
-    signatures = load_signatures(predictor.folder)
+def _explainer(predictor: Predictor, model_dir: str) -> Callable[[list[str], list[bytes]], None]:
+    """Writes the maps of a batch; they are the SavedModel's, whichever format answers.
+
+    Raises:
+      ExportError: there is no SavedModel of the checkpoint that answers.
+    """
+    folder = os.path.join(model_dir, "export", "saved_model", str(predictor.card.step))
+    if not tf.io.gfile.isdir(folder):
+        raise ExportError(
+            f"{folder}: no SavedModel here, and --explain needs its gradients; write it with "
+            f"python main.py --mode=export --model_dir={model_dir} "
+            "--set 'export.formats=[saved_model]'"
+        )
+    signatures = load_signatures(folder)
 
     def explain(names: list[str], contents: list[bytes]) -> None:
         answer = signatures["explain"](image_bytes=tf.constant(contents, tf.string))
         rows = (answer[key].numpy() for key in ("images", "heatmaps", "valid"))
         for name, image, heatmap, valid in zip(names, *rows, strict=True):
             if valid:
-                write_png(os.path.splitext(name)[0] + HEATMAP_ENDING, overlay(image, heatmap))
+                write_png(name + HEATMAP_ENDING, overlay(image, heatmap))
 
     return explain
 
@@ -149,18 +157,18 @@ def _print_table(answers: Sequence[Answer], predictor: Predictor) -> None:
     Console().print(table, markup=False)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.predict", description=(__doc__ or "").partition("\n")[0]
-    )
+def _parser() -> Parser:
+    parser = Parser("serving.predict", __doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model_dir", required=True, help="folder of the run")
     parser.add_argument("--format", choices=FORMATS, default="saved_model")
     parser.add_argument("--variant", choices=VARIANTS, default="float32", help="of TFLite")
     parser.add_argument("--top", type=positive_number, default=5, help="classes to name")
-    parser.add_argument("--images_per_batch", type=positive_number, default=32)
+    parser.add_argument(
+        "--images_per_batch", type=positive_number, default=32, help="(default %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON an image")
-    parser.add_argument("--explain", action="store_true", help="write NAME.cam.png beside each")
+    parser.add_argument("--explain", action="store_true", help="write IMAGE.cam.png beside each")
     return parser
 
 

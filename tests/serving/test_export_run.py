@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 from configs.load import load_experiment
 from efficientnet import normalize_images
 from input_pipeline.crop import eval_crop_uint8
+from input_pipeline.dataset_info import DatasetInfo, SplitInfo, write_dataset_info
 from serving import features, predict
 from serving.export import export_run
 from serving.model_card import read_model_card
@@ -141,12 +143,73 @@ def test_predict_prints_a_table_and_explains(exported, run_folder, folder_of_ima
     printed = capsys.readouterr().out
     assert "a.jpg" in printed.replace("\n", "")
     assert "%" in printed
-    pictures = [folder_of_images / name for name in ("a.cam.png", "deeper/d.cam.png")]
+    pictures = [folder_of_images / name for name in ("a.jpg.cam.png", "deeper/d.png.cam.png")]
     for picture in pictures:
         assert tf.io.decode_png(picture.read_bytes()).shape == (SIZE, SIZE, 3)
     # Another run over the folder doesn't take the maps for images.
     predict.main(["--model_dir", run_folder, "--json", str(folder_of_images)])
     assert ".cam." not in capsys.readouterr().out
+
+
+def test_images_of_one_name_and_two_endings_have_a_map_each(
+    exported, run_folder, encoded, tmp_path, capsys
+):
+    (tmp_path / "a.jpg").write_bytes(encoded["jpeg"])
+    (tmp_path / "a.png").write_bytes(encoded["grey png"])
+    assert predict.main(["--model_dir", run_folder, "--explain", str(tmp_path)]) == 0
+    maps = [(tmp_path / name).read_bytes() for name in ("a.jpg.cam.png", "a.png.cam.png")]
+    assert maps[0] != maps[1]
+    capsys.readouterr()
+
+
+def test_answers_of_any_format_are_explained_by_the_saved_model_of_their_step(
+    exported, run_folder, folder_of_images, tmp_path, capsys
+):
+    pytest.importorskip("tf2onnx")
+    pytest.importorskip("onnxruntime")
+    export_run(run_folder, wanting(run_folder, "onnx"), only_missing=True)
+    image = folder_of_images / "a.jpg"
+    written = image.with_name("a.jpg.cam.png")
+    maps = {}
+    for name in ("saved_model", "onnx"):
+        arguments = ["--model_dir", run_folder, "--format", name, "--explain", str(image)]
+        assert predict.main(arguments) == 0
+        maps[name] = written.read_bytes()
+        written.unlink()
+    assert maps["onnx"] == maps["saved_model"]
+    capsys.readouterr()
+    alone = tmp_path / "alone"
+    shutil.copytree(f"{run_folder}/export/onnx", alone / "export" / "onnx")
+    arguments = ["--model_dir", str(alone), "--format=onnx", "--explain", str(image)]
+    assert predict.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert "export/saved_model/40: no SavedModel here, and --explain needs its gradients" in line
+    assert "--set 'export.formats=[saved_model]'" in line
+
+
+def test_a_map_that_cannot_be_written_is_one_line(exported, run_folder, folder_of_images, capsys):
+    (folder_of_images / "a.jpg.cam.png").mkdir()
+    image = str(folder_of_images / "a.jpg")
+    assert predict.main(["--model_dir", run_folder, "--explain", image]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a.jpg.cam.png: cannot be written" in line
+
+
+@pytest.mark.parametrize("formats", ["saved_model", "tflite", "onnx"])
+def test_class_names_of_another_number_are_one_line(formats, run_folder, tmp_path):
+    model_dir = str(tmp_path / "run")
+    shutil.copytree(run_folder, model_dir, ignore=shutil.ignore_patterns("export"))
+    splits = {"train": SplitInfo(16), "validation": SplitInfo(4)}
+    write_dataset_info(DatasetInfo("shapes", 2, ("one", "two"), splits), model_dir)
+    with pytest.raises(ExportError) as caught:
+        export_run(model_dir, wanting(model_dir, formats))
+    assert str(caught.value) == (
+        f"{model_dir}/dataset_info.json: 2 class names for the 7 classes of the network; "
+        "give it one name a class, in the labels' order"
+    )
+    assert not (tmp_path / "run" / "export").exists()
 
 
 @pytest.mark.parametrize("ending", ["npz", "tfrecord"])
@@ -208,7 +271,19 @@ def test_what_is_wrong_with_a_prediction_is_one_line(
     assert len(printed.err.splitlines()) == 1
 
 
-def test_features_with_an_unknown_ending_are_refused(run_folder, folder_of_images, capsys):
-    arguments = ["--model_dir", run_folder, "--output", "x.csv", str(folder_of_images)]
-    assert features.main(arguments) == 1
-    assert "--output=x.csv: must end in .npz or .tfrecord" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (features, ["--output=x.csv"], "argument --output: 'x.csv' must end in .npz or .tfrecord"),
+        (features, [], "the following arguments are required: --output"),
+        (predict, ["--top=0"], "argument --top: '0' is not a whole number above 0"),
+        (predict, ["--format=caffe"], "argument --format: invalid choice: 'caffe'"),
+        (predict, ["--batch=3"], "unrecognized arguments: --batch=3"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line(command, arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--model_dir=nowhere", *arguments, "image.jpg"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{command.__name__}: {message}")

@@ -1,11 +1,15 @@
 """The latency benchmark times what it says, and finds the accuracy of what it times."""
 
+import re
+import types
+
 import numpy as np
 import pytest
 
 from benchmarks import latency
 from configs.load import load_experiment
 from serving.export import export_run
+from serving.model_card import Preprocessing
 
 pytestmark = pytest.mark.filterwarnings("default")  # converters use what other packages deprecated
 
@@ -37,22 +41,44 @@ def test_the_table_has_a_row_for_each_export_and_batch(run_folder, tmp_path, cap
     )
     export_run(run_folder, wanted, only_missing=True)
     output = tmp_path / "table.md"
-    arguments = ["--model_dir", run_folder, "--batch_sizes=1,3", "--seconds=0"]
+    arguments = ["--model_dir", run_folder, "--batch_sizes=3,1", "--seconds=0"]
     assert latency.main([*arguments, "--output", str(output)]) == 0
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in output.read_text().splitlines()
-        if line.startswith(("| saved_model", "| onnx"))
-    ]
-    assert [(row[0], row[4]) for row in rows] == [
-        ("saved_model", "1"),
-        ("saved_model", "3"),
-        ("onnx", "1"),
-        ("onnx", "3"),
-    ]
-    assert {row[3] for row in rows} == {"100.00%"}  # they agree with one another
-    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    page = output.read_text()
+    for batch in (1, 3):
+        assert len(re.findall(rf"^\| saved_model \| {batch} \| 20 \|", page, re.MULTILINE)) == 1
+        assert len(re.findall(rf"^\| onnx \| {batch} \| 20 \|", page, re.MULTILINE)) == 1
+    summary = re.findall(r"^\| (saved_model|onnx) \| \S+ \| \S+% \| (\S+) \|", page, re.MULTILINE)
+    assert summary == [("saved_model", "100.00%"), ("onnx", "100.00%")]  # they agree
+    (plot,) = re.findall(r"\((table_\S+\.png)\)", page)
+    assert (tmp_path / plot).read_bytes().startswith(b"\x89PNG")
+    # Again, without accuracy: the tables take the place of the first ones.
+    latency.main([*arguments, "--untrained", "--output", str(output)])
+    again = output.read_text()
+    assert again.count("## efficientnet-b0, 32 px, shapes") == 1
+    assert "%" not in again.partition("<!--")[2].partition("32 px, shapes")[2]
     capsys.readouterr()
+
+
+def test_a_page_keeps_what_it_says_of_other_networks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# What was there before\n")
+    for title, text in (("b", "one\n"), ("a", "two\n"), ("b", "three\n")):
+        latency.put_section(page, title, text)
+    assert page.read_text() == (
+        f"{latency.INTRODUCTION}\n<!-- b: begin -->\nthree\n<!-- b: end -->\n\n"
+        "<!-- a: begin -->\ntwo\n<!-- a: end -->\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnet-lite0"])
+def test_the_network_of_keras_applications_is_the_b_of_that_number(name):
+    how = Preprocessing(
+        image_size=32, crop_padding=None, resize="bicubic", mean_rgb=(0,) * 3, stddev_rgb=(1,) * 3
+    )
+    card = types.SimpleNamespace(name=name, preprocessing=how, class_names=("a", "b"))
+    (candidate,) = latency._keras_applications(types.SimpleNamespace(card=card))
+    assert candidate.name == "keras.applications EfficientNetB0"
+    assert candidate.from_pixels(np.zeros([2, 32, 32, 3], np.uint8)).shape == (2, 2)
 
 
 def test_a_run_without_exports_is_one_line(tmp_path, capsys):

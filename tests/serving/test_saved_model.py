@@ -9,13 +9,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from tensorflow.core.protobuf import saved_model_pb2
 
 from efficientnet import endpoints, normalize_images
 from input_pipeline.crop import eval_crop_uint8
 from serving import warmup
 from serving.network import ExportError
 from serving.saved_model import crop_all, export_saved_model, heatmap_endpoint
+from tests.serving.messages import message_class
 
 CLASSES, SIZE = 7, 32
 NAMES = ("zero", "one", "two", "three", "four", "fünf", "six six")
@@ -101,6 +102,15 @@ def test_a_process_with_tensorflow_alone_serves_it(folder, encoded, network, spe
     np.testing.assert_array_equal(answer["classes"], best)
     assert answer["labels"] == [[NAMES[index] for index in row] for row in best]
     assert answer["valid"] == [True] * len(encoded)
+
+
+def test_it_holds_no_operation_that_calls_python(folder):
+    saved = saved_model_pb2.SavedModel.FromString(Path(folder, "saved_model.pb").read_bytes())
+    (graph,) = (meta.graph_def for meta in saved.meta_graphs)
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    used = {node.op for node in nodes}
+    assert {"Conv2D", "DecodeAndCropJpeg", "ResizeBicubic"} <= used  # all is looked at
+    assert not {op for op in used if "Py" in op or "Numpy" in op}
 
 
 def test_pixels_inside_are_those_of_the_evaluation(encoded):
@@ -250,58 +260,14 @@ def read_records(file):
 
 
 def parse_log(record):
-    """A PredictionLog of a PredictRequest, read with TensorFlow's own decoder of descriptors."""
-    message = prediction_log_class().FromString(record)
-    request = message.predict_log.request
+    """A PredictionLog of a PredictRequest."""
+    request = message_class("PredictionLog").FromString(record).predict_log.request
     inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
     assert request.model_spec.name == "efficientnet-b0"
     return {
         "signature": request.model_spec.signature_name,
         "inputs": {key: tf.constant(value) for key, value in inputs.items()},
     }
-
-
-def prediction_log_class():
-    """The message as TensorFlow Serving's .proto files declare it, as far as it is used."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="serving_test.proto",
-        package="serving_test",
-        syntax="proto3",
-        dependency=["tensorflow/core/framework/tensor.proto"],
-    )
-
-    def message(parent, name, *fields):
-        made = parent.add(name=name)
-        for number, field, type_name, repeated in fields:
-            kind: dict = {"type": 9}
-            if type_name != "string":
-                kind = {"type": 11, "type_name": "." + type_name}
-            made.field.add(name=field, number=number, label=3 if repeated else 1, **kind)
-        return made
-
-    here = "serving_test."
-    message(
-        file.message_type, "ModelSpec", (1, "name", "string", 0), (3, "signature_name", "string", 0)
-    )
-    request = message(
-        file.message_type,
-        "PredictRequest",
-        (1, "model_spec", here + "ModelSpec", 0),
-        (2, "inputs", here + "PredictRequest.InputsEntry", 1),
-    )
-    entry = message(
-        request.nested_type,
-        "InputsEntry",
-        (1, "key", "string", 0),
-        (2, "value", "tensorflow.TensorProto", 0),
-    )
-    entry.options.map_entry = True
-    message(file.message_type, "PredictLog", (1, "request", here + "PredictRequest", 0))
-    message(file.message_type, "PredictionLog", (6, "predict_log", here + "PredictLog", 0))
-    pool = descriptor_pool.Default()
-    pool.Add(file)
-    found = pool.FindMessageTypeByName(here + "PredictionLog")
-    return message_factory.GetMessageClass(found)
 
 
 @pytest.fixture(scope="module")

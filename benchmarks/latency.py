@@ -13,6 +13,7 @@ leaves both out, for a run that was made for its size alone.
 them, and draws accuracy, latency and size (matplotlib) beside it.
 """
 
+import argparse
 import dataclasses
 import os
 import re
@@ -21,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -33,7 +34,7 @@ from benchmarks.conditions import conditions
 from configs.load import load_experiment
 from input_pipeline.errors import DatasetError
 from input_pipeline.pipeline import make_eval_dataset
-from serving.command_line import Parser, positive_number
+from serving.images import positive_number
 from serving.model_card import ModelCard
 from serving.network import ExportError
 from serving.packages import require
@@ -360,8 +361,18 @@ def _keras_applications(first: Predictor) -> Iterator[Candidate]:
     yield Candidate(f"keras.applications {name}", size, from_pixels, is_trained=False)
 
 
-def _parser() -> Parser:
-    parser = Parser("benchmarks.latency", __doc__)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"benchmarks.latency: {message} (--help tells more)\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m benchmarks.latency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--model_dir", required=True, help="folder of the run, with exports")
     parser.add_argument(
         "--batch_sizes", type=_sizes, default=(1, 8, 32), help="whole numbers, as 1,8,32"

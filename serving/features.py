@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a broken image is told by its name
 
@@ -20,8 +21,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
-from serving.command_line import Parser, positive_number
-from serving.images import ImagesError, find_images, read_batches
+from serving.images import ImagesError, find_images, positive_number, read_batches
 from serving.network import ExportError
 from serving.predictor import find_export, load_signatures
 
@@ -99,8 +99,18 @@ def write_features(path: str, features: np.ndarray, files: Sequence[str]) -> Non
             writer.write(example.SerializeToString())
 
 
-def _parser() -> Parser:
-    parser = Parser("serving.features", __doc__)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"serving.features: {message} (--help tells more)\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m serving.features",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model_dir", required=True, help="folder of the run")
     parser.add_argument("--output", required=True, type=_output, help="FILE.npz or FILE.tfrecord")

@@ -7,11 +7,12 @@ the others are answered; the exit code is 1 then. --explain writes, beside each 
 class-activation map (Grad-CAM) of the SavedModel's best class, over what the network saw.
 """
 
+import argparse
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a broken image is told by its name
 
@@ -21,9 +22,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from serving.command_line import Parser, positive_number
 from serving.heatmaps import HeatmapError, overlay, write_png
-from serving.images import HEATMAP_ENDING, ImagesError, find_images, read_batches
+from serving.images import (
+    HEATMAP_ENDING,
+    ImagesError,
+    find_images,
+    positive_number,
+    read_batches,
+)
 from serving.network import ExportError
 from serving.predictor import FORMATS, Predictor, find_export, load_signatures, open_predictor
 from serving.tflite import VARIANTS
@@ -157,8 +163,18 @@ def _print_table(answers: Sequence[Answer], predictor: Predictor) -> None:
     Console().print(table, markup=False)
 
 
-def _parser() -> Parser:
-    parser = Parser("serving.predict", __doc__)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"serving.predict: {message} (--help tells more)\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m serving.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model_dir", required=True, help="folder of the run")
     parser.add_argument("--format", choices=FORMATS, default="saved_model")

@@ -70,6 +70,7 @@ def main(argv: list[str]) -> int:
     from training.nonfinite import ReplayError
     from training.preemption import Stopped
     from training.run_lock import RunLockError
+    from training.summaries import LogError
 
     try:
         return run(experiment_from_flags(), FLAGS.mode)
@@ -79,6 +80,7 @@ def main(argv: list[str]) -> int:
         DatasetError,
         WeightsError,
         CheckpointError,
+        LogError,
         TrainingError,
         RunLockError,
         ReplayError,

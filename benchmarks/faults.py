@@ -9,24 +9,30 @@ Then it compares, bit for bit, weights, optimizer, averages, metrics, metrics.js
 and the exported model. With --workers=2 two processes train together and one of them is killed.
 
 To aim its kills it runs main.py with its parts made to say when they begin; nothing else is changed.
+Every process is forked from one that has imported TensorFlow and done nothing with it: a third of what a
+start costs. A kill that came after the part it was meant for had ended counts as one "between".
 """
 
 import argparse
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
+import multiprocessing.connection
+import multiprocessing.context
+import multiprocessing.forkserver
 import os
 import queue
 import random
 import runpy
+import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +41,19 @@ import numpy as np
 from benchmarks.conditions import ROOT, conditions
 
 PLACES = ("step", "checkpoint", "evaluation", "export")
-STEPS_PER_KILL = 6
+BETWEEN = "between"
+STEPS_PER_KILL = 4  # a life that is killed gets 2 steps further, sometimes 8
+NETWORK = "three-blocks"
 SECONDS_TO_WAIT = 600.0  # for anything; more means that something hangs
 EXPERIMENT = """\
 name: faults
-model: {{name: efficientnet-b0, width: 0.1, depth: 0.1, image_size: 32}}
+model: {{name: {network}, image_size: 32}}
 data: {{source: synthetic, num_train_examples: 80}}
 augment: {{policy: none}}
 train: {{global_batch_size: 8, duration: {steps} steps, steps_per_call: 2}}
 schedule: {{learning_rate: 0.1, warmup: 4 steps, decay_every: 4 steps}}
 ema: {{decay: 0.9}}
-eval: {{every: 4 steps}}
+eval: {{every: 8 steps}}
 checkpoint: {{every: 2 steps, keep: 2}}
 """
 
@@ -80,35 +88,81 @@ def announce_and_run(arguments: Sequence[str]) -> None:
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
+def _offer_small_network() -> None:
+    """Put the first blocks of a narrow B0 into the catalogue: most of a life is tracing."""
+    from efficientnet import catalog
+    from efficientnet.families.v1 import V1
+    from efficientnet.spec import Coefficients
+
+    small = {NETWORK: Coefficients(width=0.1, depth=1.0, resolution=32, dropout=0.2)}
+    family = dataclasses.replace(V1, base=NETWORK, models=small, stages=V1.stages[:2])
+    catalog.FAMILIES = (*catalog.FAMILIES, family)
+
+
+def _live(
+    output: multiprocessing.connection.Connection,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+) -> None:
+    """In a new process: main.py, as if it had been started by the shell."""
+    for descriptor in (1, 2):
+        os.dup2(output.fileno(), descriptor)
+    output.close()
+    os.environ.update(environment)
+    _offer_small_network()
+    announce_and_run(arguments)
+
+
+@functools.cache
+def _forked() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have imported what main.py imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["serving.export", "training.eval_loop", "training.nonfinite"])
+    # One thread in all, or a fork would not be a faithful copy.
+    needed = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    before = {name: os.environ.get(name) for name in needed}
+    os.environ.update(needed)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return context
+
+
 class Life:
     """The processes of a run, from one start to their end."""
 
     def __init__(self, arguments: Sequence[str], workers: int) -> None:
         addresses = _free_addresses(workers)
+        pipes = [multiprocessing.Pipe(duplex=False) for _ in range(workers)]
         self.processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.faults", "--announce", "--", *arguments],
-                cwd=ROOT,
-                env={**os.environ, **_worker_environment(addresses, index)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+            _forked().Process(
+                target=_live, args=(end, arguments, _worker_environment(addresses, index))
             )
-            for index in range(workers)
+            for index, (_, end) in enumerate(pipes)
         ]
+        for process, (_, end) in zip(self.processes, pipes, strict=True):
+            process.start()
+            end.close()
         self.printed: list[list[str]] = [[] for _ in range(workers)]
         self._places: queue.Queue[str] = queue.Queue()  # what the chief announces
-        self._readers = [threading.Thread(target=self._read, args=(i,)) for i in range(workers)]
+        self._readers = [
+            threading.Thread(target=self._read, args=(index, beginning))
+            for index, (beginning, _) in enumerate(pipes)
+        ]
         for reader in self._readers:
             reader.start()
 
-    def _read(self, index: int) -> None:
-        stream = self.processes[index].stdout
-        assert stream is not None
-        for line in stream:
-            self.printed[index].append(line)
-            if index == 0 and line.startswith("@"):
-                self._places.put(line.strip("@\n"))
+    def _read(self, index: int, connection: multiprocessing.connection.Connection) -> None:
+        with connection, open(connection.fileno(), errors="replace", closefd=False) as stream:
+            for line in stream:
+                self.printed[index].append(line)
+                if index == 0 and line.startswith("@"):
+                    self._places.put(line.strip("@\n"))
         if index == 0:
             self._places.put("")
 
@@ -122,19 +176,22 @@ class Life:
         self.processes[index].kill()
         self.end()
 
-    def end(self) -> list[int]:
+    def end(self) -> list[int | None]:
         """Wait for all processes: their exit statuses."""
         for process in self.processes:
-            try:
-                process.wait(SECONDS_TO_WAIT if len(self.processes) == 1 else 120.0)
-            except subprocess.TimeoutExpired:
+            process.join(SECONDS_TO_WAIT if len(self.processes) == 1 else 120.0)
+            if process.exitcode is None:
                 process.kill()
-                process.wait()
-        for reader, process in zip(self._readers, self.processes, strict=True):
+                process.join()
+        for reader in self._readers:
             reader.join()
-            assert process.stdout is not None
-            process.stdout.close()
-        return [process.returncode for process in self.processes]
+        return [process.exitcode for process in self.processes]
+
+    def is_in(self, place: str) -> bool:
+        """Whether the last that the chief announced of `place` is its beginning."""
+        said = [line.strip("@\n") for line in self.printed[0]]
+        found = [line for line in said if line in (place, f"end of {place}")]
+        return found[-1:] == [place]
 
     def output(self) -> str:
         """All that was printed."""
@@ -187,7 +244,7 @@ def survive(
 
     Args:
       folder: an empty one.
-      kills: how many, at least len(PLACES) to have them everywhere.
+      kills: how many at least, len(PLACES) or more to have them everywhere.
       workers: processes that train together; one of them is killed at a time.
       seed: of the moments.
       say: gets a line for each kill.
@@ -197,7 +254,7 @@ def survive(
     """
     moments, toll = random.Random(seed), Toll()
     config = folder / "faults.yaml"
-    config.write_text(EXPERIMENT.format(steps=STEPS_PER_KILL * kills))
+    config.write_text(EXPERIMENT.format(network=NETWORK, steps=STEPS_PER_KILL * kills))
     undisturbed, killed = folder / "undisturbed", folder / "killed"
     arguments = [f"--config={config}"]
     if workers > 1:
@@ -206,21 +263,24 @@ def survive(
     arguments.append(f"--model_dir={killed}")
 
     # The export comes last, so its kills do; the others in turn.
-    in_export = max(kills // 10, 1)
-    order = [PLACES[i % 3] for i in range(kills - in_export)] + ["export"] * in_export
+    in_export = max(kills // 5, 1)
+    aims = [PLACES[i % 3] for i in range(kills - in_export)] + ["export"] * in_export
     newest, ended = 0, False
-    while order:
-        place = "export" if ended else order[0]
+    while aims:
+        aim = "export" if ended else aims[0]
         # A run that has ended is exported again, by one process.
         again = [f"--config={config}", f"--model_dir={killed}", "--mode=export"]
         life = Life(again, 1) if ended else Life(arguments, workers)
-        if not _kill(life, place, seconds, moments):
+        place = _kill(life, aim, seconds, moments)
+        if place != aim:
+            seconds[aim] /= 2  # it was through sooner than the undisturbed one
+        if place is None:
             if any(life.end()):
                 raise RuntimeError(life.output())
             ended = True
-            seconds[place] /= 2  # it was through sooner than the undisturbed one
             continue
-        order.pop(0)
+        if place == aim:
+            aims.pop(0)
         toll.kills[place] += 1
         toll.differences += [] if ended else _not_resumed(life, newest)
         newest, lost = _inspect(killed, newest)
@@ -252,19 +312,28 @@ def _undisturbed(arguments: Sequence[str], workers: int) -> dict[str, float]:
     return {place: float(np.median(seconds)) for place, seconds in took.items()}
 
 
-def _kill(life: Life, place: str, seconds: dict[str, float], moments: random.Random) -> bool:
-    """Kill a process at a random moment of the first or second `place`; False if that is too late."""
-    wanted = 1 if place == "export" else moments.randint(1, 2)
+def _kill(life: Life, aim: str, seconds: Mapping[str, float], moments: random.Random) -> str | None:
+    """Kill a process at a random moment of the first or second `aim`.
+
+    Returns:
+      Where it was: `aim`, or BETWEEN when that had ended, or None when the whole life had.
+    """
+    wanted = moments.randint(1, 2) if aim in ("step", "checkpoint") else 1
     for found in life.places():
-        wanted -= found == place
-        if not wanted:
-            time.sleep(moments.uniform(0.0, seconds[place]))
-            if life.processes[0].poll() is not None:
-                return False
-            # Only the chief exports.
-            life.kill(0 if place == "export" else moments.randrange(len(life.processes)))
-            return True
-    return False
+        wanted -= found == aim
+        if wanted:
+            continue
+        time.sleep(moments.uniform(0.0, seconds[aim]))
+        # Only the chief exports.
+        victim = 0 if aim == "export" else moments.randrange(len(life.processes))
+        inside = life.is_in(aim)
+        life.kill(victim)
+        if victim == 0:
+            inside = life.is_in(aim)  # now that all is read that it said
+        if life.processes[victim].exitcode != -signal.SIGKILL:
+            return None
+        return aim if inside else BETWEEN
+    return None
 
 
 def _not_resumed(life: Life, newest: int) -> list[str]:
@@ -366,7 +435,7 @@ def _exported(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def page(toll: Toll, workers: int, seconds: float) -> str:
     """The results as Markdown."""
-    places = "\n".join(f"| {place} | {toll.kills[place]} |" for place in PLACES)
+    places = "\n".join(f"| {place} | {toll.kills[place]} |" for place in (*PLACES, BETWEEN))
     found = "\n".join(f"- {line}" for line in toll.differences) or "None."
     return (
         f"## {workers} process{'es' if workers > 1 else ''}\n\n"
@@ -383,12 +452,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="an empty one; default: a temporary one")
     parser.add_argument("--output", type=Path, help="Markdown file to append to")
-    parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("flags", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.announce:
-        announce_and_run(options.flags)
-        return 0
     if options.kills < len(PLACES) or options.workers < 1:
         parser.error(f"--kills must be at least {len(PLACES)} and --workers at least 1")
     began = time.monotonic()

@@ -59,8 +59,8 @@ def export_run(
       Path by format.
 
     Raises:
-      ExportError: there is no run, it keeps no average to export, or its class names are not as
-        many as the network's classes.
+      ExportError: there is no run, it keeps no average to export, its class names are not as many
+        as the network's classes, or a file can't be written.
       CheckpointError: it has no checkpoint.
     """
     experiment = wanted or _experiment(model_dir)
@@ -70,7 +70,14 @@ def export_run(
         directory = posixpath.join(model_dir, "export", name)
         exports[name] = posixpath.join(directory, str(network.checkpoint.step))
         if not only_missing or not tf.io.gfile.exists(exports[name]):
-            FORMATS[name](directory, network)
+            try:
+                FORMATS[name](directory, network)
+            except OSError as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ExportError(
+                    f"{reason}; what was exported before is untouched. Free space, and run "
+                    f"main.py --mode=export --model_dir={model_dir}"
+                ) from error
     return exports
 
 

@@ -3,12 +3,17 @@
 Both are cut back to the step that a run resumes from, so that no step is there twice or missing.
 """
 
+import contextlib
 import json
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+
+
+class LogError(OSError):
+    """What a run leaves to look at can't be written: one line with what to do."""
 
 
 class RunLog:
@@ -17,6 +22,10 @@ class RunLog:
     Args:
       model_dir: of the run, local or gs://.
       resume_step: what was logged after this step is dropped: the run does it again.
+
+    Raises:
+      LogError: here and in every method, when a file can't be written. What is in a checkpoint has been
+        logged before, and stays.
     """
 
     def __init__(self, model_dir: str, *, resume_step: int) -> None:
@@ -25,49 +34,83 @@ class RunLog:
         self._rows = _rows_until(self._path, resume_step)
         self._save_rows()
         for kind in ("train", "eval"):
-            _cut_events(posixpath.join(self._curves, kind), resume_step)
+            with _explained(self._curves):
+                _cut_events(posixpath.join(self._curves, kind), resume_step)
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log figures of `kind` ("train" or "eval") at a step."""
         row = {"kind": kind, "step": step, **{k: float(v) for k, v in values.items()}}
         self._rows.append(json.dumps(row))
-        with self._writer(kind).as_default(step):
+        with self._writing(kind, step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
 
     def images(self, name: str, step: int, images: np.ndarray) -> None:
         """Show uint8 [n, H, W, 3] images in TensorBoard."""
-        with self._writer("train").as_default(step):
+        with self._writing("train", step):
             tf.summary.image(name, images, max_outputs=len(images))
 
     def text(self, name: str, step: int, markdown: str) -> None:
         """Show a text in TensorBoard."""
-        with self._writer("train").as_default(step):
+        with self._writing("train", step):
             tf.summary.text(name, markdown)
 
     def flush(self) -> None:
         """Bring everything to disk; called before each checkpoint, so that none is ahead of the log."""
         self._save_rows()
-        for writer in self._writers.values():
-            writer.flush()
+        with _explained(self._curves):
+            for writer in self._writers.values():
+                writer.flush()
 
     def close(self) -> None:
         """Flush and close the files."""
         self.flush()
-        for writer in self._writers.values():
-            writer.close()
+        with _explained(self._curves):
+            for writer in self._writers.values():
+                writer.close()
 
-    def _writer(self, kind: str) -> tf.summary.SummaryWriter:
-        if kind not in self._writers:
-            self._writers[kind] = tf.summary.create_file_writer(posixpath.join(self._curves, kind))
-        return self._writers[kind]
+    @contextlib.contextmanager
+    def _writing(self, kind: str, step: int) -> Iterator[None]:
+        """Within the block tf.summary writes the curves of `kind`; they are on disk after it."""
+        with _explained(self._curves):
+            if kind not in self._writers:
+                folder = posixpath.join(self._curves, kind)
+                self._writers[kind] = tf.summary.create_file_writer(folder)
+            with self._writers[kind].as_default(step):
+                yield
 
     def _save_rows(self) -> None:
-        tf.io.gfile.makedirs(posixpath.dirname(self._path))
-        with tf.io.gfile.GFile(self._path + ".tmp", "w") as file:
-            file.write("".join(row + "\n" for row in self._rows))
-        tf.io.gfile.rename(self._path + ".tmp", self._path, overwrite=True)
+        with _explained(self._path), _replacing(self._path, self._path + ".tmp") as temporary:
+            tf.io.gfile.makedirs(posixpath.dirname(self._path))
+            with tf.io.gfile.GFile(temporary, "w") as file:
+                file.write("".join(row + "\n" for row in self._rows))
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turn what TensorFlow says of a file that can't be written into one line."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        # "{{the operation}} THE FILE; the reason", then more lines.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rpartition("}} ")[2]
+        raise LogError(
+            f"{path}: can't be written ({reason}); free space, and run the same command again: "
+            "it resumes from the last checkpoint"
+        ) from error
+
+
+@contextlib.contextmanager
+def _replacing(path: str, temporary: str) -> Iterator[str]:
+    """What is written to `temporary` within the block takes the place of `path`, whole or not at all."""
+    try:
+        yield temporary
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+    except BaseException:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(temporary)
+        raise
 
 
 def logged_steps(model_dir: str, kind: str) -> list[int]:
@@ -104,7 +147,10 @@ def _cut_events(directory: str, step: int) -> None:
         except tf.errors.DataLossError:
             dropped = True  # the tail that was being written when the run was killed
         if dropped:
-            with tf.io.TFRecordWriter(path + ".tmp") as writer:
+            # Of a name that neither TensorBoard nor the next start takes for curves.
+            with (
+                _replacing(path, posixpath.join(directory, "cut.tmp")) as temporary,
+                tf.io.TFRecordWriter(temporary) as writer,
+            ):
                 for record in kept:
                     writer.write(record)
-            tf.io.gfile.rename(path + ".tmp", path, overwrite=True)

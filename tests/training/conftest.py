@@ -1,8 +1,11 @@
 """Set-ups that are traced once for all tests of this folder."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from tests import runs
 from tests.training import tiny
 
 
@@ -44,3 +47,23 @@ def plain(one_device):
 def fresh(plain):
     """`plain` with its first weights."""
     return plain.reset()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the runs of a file of tests."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture) -> runs.Command:
+    return runs.in_this_process(capsys)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder: Path) -> Path:
+    """A run that was left alone, by the command line."""
+    process = runs.start(*runs.flags(folder, "uninterrupted"))
+    printed, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, printed
+    return folder / "uninterrupted"

@@ -1,7 +1,6 @@
 """Checkpoints: whole or not counted, the best never lost, nothing good overwritten by something broken."""
 
 import json
-import resource
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.full_disk import full_disk
 from training.checkpoints import CheckpointError, CheckpointStore
 
 ARRAYS = {"step": np.int32(7), "network/stem_conv/kernel": np.arange(6.0, dtype=np.float32)}
@@ -142,18 +142,14 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_nothing_half_written(
     store.save(1, ARRAYS)
     store.wait()
     large = {"network/kernel": np.ones(2**20, np.float32)}
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Writing beyond this fails like writing to a full disk, for this process alone.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
-    try:
+
+    def save_and_wait() -> None:
         store.save(2, large)
         store.wait()
-        failure = None
-    except CheckpointError as error:
-        failure = str(error)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert failure is not None
+
+    with full_disk(2**20), pytest.raises(CheckpointError) as caught:
+        save_and_wait()
+    failure = str(caught.value)
     assert "step_00000002: can't be written" in failure
     assert "4 MiB are needed" in failure
     assert "earlier checkpoints are untouched" in failure

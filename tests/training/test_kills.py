@@ -1,7 +1,7 @@
 """kill -9 anywhere: nothing is lost, and the end is that of a run that was left alone.
 
-A life of a run costs seconds, so there is one kill in each place here; the twenty and more are those of
-`python -m benchmarks.faults --kills=50`, whose results are in benchmarks/results/faults.md.
+A kill costs 5 to 10 seconds of one core, most of it the tracing of the next start, and twice as much with
+two workers: those of them that were killed more often are in benchmarks/results/faults.md.
 """
 
 from pathlib import Path
@@ -11,12 +11,13 @@ import pytest
 from benchmarks.faults import PLACES, survive
 
 
-@pytest.mark.parametrize(("workers", "kills"), [(1, 4), (2, 2)], ids=["1-process", "2-workers"])
+@pytest.mark.parametrize(("workers", "kills"), [(1, 20), (2, 2)], ids=["1-process", "2-workers"])
 def test_a_run_killed_anywhere_ends_with_the_same_bits(
     tmp_path: Path, workers: int, kills: int
 ) -> None:
     toll = survive(tmp_path, kills=kills, workers=workers, seed=1)
-    assert set(toll.kills) == (set(PLACES) if kills == len(PLACES) else {"step", "export"})
-    assert toll.kills.total() == kills
-    assert toll.resumes == kills
+    places = set(PLACES) if kills >= len(PLACES) else {"step", "export"}
+    assert all(toll.kills[place] for place in places), toll.kills
+    assert toll.kills.total() >= kills
+    assert toll.resumes == toll.kills.total()
     assert (toll.differences, toll.bytes_lost) == ([], 0)

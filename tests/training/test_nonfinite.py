@@ -16,11 +16,6 @@ from training.step import METRICS, make_train_loop
 EXPLODE = "--set=schedule.learning_rate=1e30"
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture) -> runs.Command:
-    return runs.in_this_process(capsys)
-
-
 @pytest.mark.parametrize(("allowed", "made"), [(0, 1), (1, 2)])
 def test_a_loop_halts_at_the_step_that_may_not_be_skipped(plain, allowed: int, made: int) -> None:
     # Weights that are fine, and a batch in three whose labels are not finite.

@@ -13,24 +13,6 @@ from training.preemption import stop_signals
 from training.summaries import RunLog
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture) -> runs.Command:
-    return runs.in_this_process(capsys)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(folder: Path) -> Path:
-    process = runs.start(*runs.flags(folder, "uninterrupted"))
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, printed
-    return folder / "uninterrupted"
-
-
 def signal_at(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int) -> None:
     """Send this process a signal when it has logged the training step."""
     log = RunLog.scalars

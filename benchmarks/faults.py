@@ -141,7 +141,9 @@ class Life:
         pipes = [multiprocessing.Pipe(duplex=False) for _ in range(workers)]
         self.processes = [
             _forked().Process(
-                target=_live, args=(end, arguments, _worker_environment(addresses, index))
+                target=_live,
+                args=(end, arguments, _worker_environment(addresses, index)),
+                daemon=True,  # none outlives whoever watches it
             )
             for index, (_, end) in enumerate(pipes)
         ]
@@ -149,7 +151,7 @@ class Life:
             process.start()
             end.close()
         self.printed: list[list[str]] = [[] for _ in range(workers)]
-        self._places: queue.Queue[str] = queue.Queue()  # what the chief announces
+        self._places: list[queue.Queue[str]] = [queue.Queue() for _ in range(workers)]
         self._readers = [
             threading.Thread(target=self._read, args=(index, beginning))
             for index, (beginning, _) in enumerate(pipes)
@@ -161,14 +163,13 @@ class Life:
         with connection, open(connection.fileno(), errors="replace", closefd=False) as stream:
             for line in stream:
                 self.printed[index].append(line)
-                if index == 0 and line.startswith("@"):
-                    self._places.put(line.strip("@\n"))
-        if index == 0:
-            self._places.put("")
+                if line.startswith("@"):
+                    self._places[index].put(line.strip("@\n"))
+        self._places[index].put("")
 
-    def places(self) -> Iterator[str]:
-        """What the chief announces until it ends."""
-        while place := self._places.get(timeout=SECONDS_TO_WAIT):
+    def places(self, index: int = 0) -> Iterator[str]:
+        """What a process, by default the chief, announces until it ends."""
+        while place := self._places[index].get(timeout=SECONDS_TO_WAIT):
             yield place
 
     def kill(self, index: int) -> None:

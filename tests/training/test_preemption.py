@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import rows
+from benchmarks.faults import EXPERIMENT, NETWORK, Life, rows
 from tests import runs
 from training import loop
 from training.preemption import stop_signals
@@ -85,6 +85,36 @@ def test_a_signal_within_an_evaluation_leaves_it_for_the_restart(
     steps = [(row["kind"], row["step"]) for row in rows(folder / "evaluating")]
     assert steps == [(row["kind"], row["step"]) for row in rows(uninterrupted)]
     assert runs.latest(folder / "evaluating").metrics.keys() == {"top_1", "top_5", "cross_entropy"}
+
+
+def two_workers(folder: Path, name: str) -> Life:
+    """Two processes that train the run in FOLDER/NAME together, for 8 steps."""
+    config = folder / "two_workers.yaml"
+    config.write_text(EXPERIMENT.format(network=NETWORK, steps=8))
+    flags = [f"--config={config}", "--strategy=multi_worker", f"--model_dir={folder / name}"]
+    return Life(flags, workers=2)
+
+
+def test_two_workers_stop_at_the_same_step_and_resume_to_the_same_end(folder: Path) -> None:
+    model_dir, before = folder / "stopped", 0
+    for told in ([1], [0, 1]):  # first one that is not the chief, then both
+        life = two_workers(folder, "stopped")
+        for index in told:
+            assert "step" in life.places(index)  # from here on a signal is noted
+            life.processes[index].terminate()
+        assert life.end() == [75, 75], life.output()
+        step = runs.latest(model_dir).step
+        assert before < step < 8
+        for printed in map("".join, life.printed):
+            assert f"SIGTERM: stopped at step {step} of 8, which is saved" in printed
+            assert not before or f"resuming from step {before} of 8" in printed
+        assert not (model_dir / "run.lock").exists()
+        before = step
+
+    for name in ("stopped", "left alone"):
+        life = two_workers(folder, name)
+        assert life.end() == [0, 0], life.output()
+    runs.assert_same_end(model_dir, folder / "left alone")
 
 
 def test_a_second_interrupt_ends_at_once_and_handlers_are_put_back() -> None:

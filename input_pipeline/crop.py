@@ -60,7 +60,7 @@ def train_crop(
         ),
     )
     pixels = _to_uint8(resize_square(image, image_size, resize))
-    return _maybe_flip(pixels, seed) if flip else pixels
+    return maybe_flip(pixels, seed) if flip else pixels
 
 
 def eval_crop(
@@ -112,7 +112,8 @@ def _to_uint8(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0), tf.uint8)
 
 
-def _maybe_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def maybe_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Mirror [H, W, C] left to right, or not; the same seed decides the same."""
     seed = tf.convert_to_tensor(seed)
     seed = tf.bitwise.bitwise_xor(seed, tf.constant([FLIP_STREAM, 0], seed.dtype))
     mirrored = tf.random.stateless_uniform([], seed, alg="philox") < 0.5

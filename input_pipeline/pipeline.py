@@ -64,7 +64,7 @@ MOST_BYTES_SENT = 256 << 20  # images in memory that go with the pipeline to ser
 DEFAULT_SHUFFLE_BUFFER_MIB = 1024.0
 
 # Which random stream of an example a choice draws from; above the bits of any index or position.
-_CROP, _AUGMENT, _MIX = 1 << 48, 2 << 48, 3 << 48
+CROP, AUGMENT, _MIX = 1 << 48, 2 << 48, 3 << 48
 
 
 def make_train_dataset(
@@ -245,22 +245,26 @@ def train_image(
     Everything random follows from `seed`, row["epoch"] and row["index"]; the rest is explained at
     make_train_dataset.
     """
-    key, index = seed + row["epoch"] * EPOCH_STRIDE, row["index"]
     image = crop.train_crop(
         encoded,
-        tf.stack([key, index + _CROP]),
+        seed_of_choice(seed, row, CROP),
         image_size=image_size,
         area_range=area_range,
         aspect_ratio_range=aspect_ratio_range,
         resize=resize,
         flip=flip,
     )
-    seed_of_image = tf.stack([key, index + _AUGMENT])
+    augment_seed = seed_of_choice(seed, row, AUGMENT)
     if augment is not None:
-        image = augment(image, seed_of_image)
+        image = augment(image, augment_seed)
     if random_erasing:
-        image = mixing.random_erasing(image, seed_of_image, probability=random_erasing)
+        image = mixing.random_erasing(image, augment_seed, probability=random_erasing)
     return image
+
+
+def seed_of_choice(seed: int, row: Row, choice: int) -> tf.Tensor:
+    """What a random choice about one example is drawn from: int64 [2]; `choice`: CROP or AUGMENT."""
+    return tf.stack([seed + row["epoch"] * EPOCH_STRIDE, row["index"] + choice])
 
 
 def mix_batch(
@@ -405,9 +409,14 @@ def _check_host_index(host_index: int, num_hosts: int) -> None:
 
 
 def _options(num_threads: int | None) -> tf.data.Options:
-    """Deterministic order; no automatic sharding, since every host reads its own part already."""
+    """Deterministic order; no automatic sharding, since every host reads its own part already.
+
+    One thread for each operation: images are made in parallel, so to cut up the operations on one of
+    them too only costs the cutting.
+    """
     options = tf.data.Options()
     options.deterministic = True
+    options.threading.max_intra_op_parallelism = 1
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     if num_threads is not None:
         options.threading.private_threadpool_size = num_threads

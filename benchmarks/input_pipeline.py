@@ -162,7 +162,9 @@ def stage_datasets(
         batches = images.map(step, num_parallel_calls=threads).batch(batch, drop_remainder=True)
         kind = name.removeprefix("+ ").removesuffix(", instead")
         datasets[f"{kind} + batch"] = _with_threads(batches, threads)
-        datasets[f"{kind} + batch + mixup, cutmix"] = _with_threads(batches.map(mixed), threads)
+        datasets[f"{kind} + batch + mixup, cutmix"] = _with_threads(
+            batches.map(mixed, num_parallel_calls=threads), threads
+        )
     return datasets
 
 

@@ -29,6 +29,7 @@ MOST_WAITING = 256  # and never more batches than this, however small
 STALL_SECONDS = 60.0  # without a batch from any worker; then one is made here
 WORKER_TIMEOUT_SECONDS = 10.0  # without a sign of life; then the dispatcher gives a worker up
 CONNECT_SECONDS = 10.0
+RELEASE_SECONDS = 10.0  # how long the end of a training waits for the service to let go of it
 
 
 def from_service(
@@ -122,6 +123,8 @@ class _Arrivals:
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
+        # So that the service's iterator is let go while the service is there to hear of it.
+        self._thread.join(RELEASE_SECONDS)
 
     def _next(self, timeout_seconds: float) -> tuple[int, Batch] | None:
         try:

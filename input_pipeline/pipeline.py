@@ -191,7 +191,9 @@ def make_train_dataset(
             cutmix_alpha=cutmix_alpha,
             num_classes=source.info.num_classes,
         )
-        dataset = tf.data.Dataset.zip(starts, dataset).map(mix)
+        dataset = tf.data.Dataset.zip(starts, dataset).map(
+            mix, num_parallel_calls=num_parallel_calls, deterministic=True
+        )
     return dataset.prefetch(2).with_options(_options(num_threads))
 
 

@@ -24,6 +24,7 @@ from absl import app, flags, logging
 
 from configs.load import FLAG_KEYS, ConfigError, config_for_model, load_experiment
 from configs.schema import Experiment
+from input_pipeline.arenas import limit_malloc_arenas
 
 MODES = ("train_and_eval", "train", "eval", "eval_loop", "export", "plan", "replay")
 
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         return _failed(f"{argv[1]!r} is not a flag; see python main.py --help", status=2)
+    limit_malloc_arenas()
     # TensorFlow takes seconds to import: not for a mistyped flag.
     from efficientnet import UnknownModelError
     from efficientnet.weights.strict import WeightsError

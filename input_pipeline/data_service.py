@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 
 import tensorflow as tf
 
+from input_pipeline.arenas import limit_malloc_arenas
 from input_pipeline.errors import DatasetError
 
 Batch = Mapping[str, tf.Tensor]
@@ -173,6 +174,7 @@ def check_reachable(address: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until it is stopped; prints one line when ready. Usage errors exit with 2."""
     flags = _parser().parse_args(argv)
+    limit_malloc_arenas()
     service = tf.data.experimental.service
     try:
         if flags.role == "dispatcher":

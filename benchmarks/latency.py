@@ -120,7 +120,8 @@ INTRODUCTION = """# Size, accuracy and latency of what a run is exported to
 
 One network, in each format that `python main.py --mode=export` writes; `python -m benchmarks.latency`
 measured them all in one process, in turns, round after round. Above each table are its command, the date,
-the commit and the machine. What is compared:
+the commit and the machine with its load: where that is above the number of cores, other work ran beside,
+times are longer than they need be, and only rows of one table can be compared. What is compared:
 
 - `saved_model`: for TensorFlow Serving, or TensorFlow itself.
 - `tflite`: for phones; weights of 32 bits, of 16 (`float16`), of 8 with sums in floats (`dynamic_range`), or

@@ -13,11 +13,13 @@ from configs.load import load_experiment
 from efficientnet import normalize_images
 from input_pipeline.crop import eval_crop_uint8
 from input_pipeline.dataset_info import DatasetInfo, SplitInfo, write_dataset_info
+from input_pipeline.pipeline import make_eval_dataset
 from serving import features, predict
-from serving.export import export_run
+from serving.export import _training_images, export_run, load_trained_network
 from serving.model_card import read_model_card
 from serving.network import ExportError
 from serving.predictor import find_export, open_predictor
+from training.assembly import open_source
 
 pytestmark = pytest.mark.filterwarnings("default")  # converters use what other packages deprecated
 
@@ -115,6 +117,21 @@ def test_tflite_and_onnx_exports_answer_as_the_live_model(
     assert set(read_model_card(paths["tflite"]).files) == {"float32.tflite", "int8.tflite"}
     with pytest.raises(ExportError, match=r"no float16\.tflite here, only float32"):
         open_predictor(paths["tflite"], "float16")
+
+
+def test_int8_is_calibrated_with_training_images_cropped_as_for_evaluation(run_folder):
+    network = load_trained_network(run_folder, "ema")
+    images = _training_images(network, 100)
+    assert len(images) == 16  # as many as the training split has; validation has fewer
+    split = make_eval_dataset(
+        open_source(network.experiment, network.spec),
+        "train",
+        image_size=SIZE,
+        host_batch_size=16,
+        crop_padding=6,
+    )
+    np.testing.assert_array_equal(images, next(iter(split))["image"])
+    np.testing.assert_array_equal(_training_images(network, 3), images[:3])
 
 
 def test_predict_answers_each_image_and_reports_the_broken_one(

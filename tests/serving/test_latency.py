@@ -2,6 +2,7 @@
 
 import re
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from benchmarks import latency
 from configs.load import load_experiment
 from serving.export import export_run
 from serving.model_card import Preprocessing
+from serving.tflite import VARIANTS
+
+PAGE = Path(latency.__file__).parent / "results" / "latency.md"
 
 pytestmark = pytest.mark.filterwarnings("default")  # converters use what other packages deprecated
 
@@ -79,6 +83,31 @@ def test_the_network_of_keras_applications_is_the_b_of_that_number(name):
     (candidate,) = latency._keras_applications(types.SimpleNamespace(card=card))
     assert candidate.name == "keras.applications EfficientNetB0"
     assert candidate.from_pixels(np.zeros([2, 32, 32, 3], np.uint8)).shape == (2, 2)
+
+
+def test_the_recorded_page_holds_what_int8_of_lite_promises():
+    text = PAGE.read_text()
+    title = "efficientnet-lite0, 32 px, digits"
+    section = text.partition(f"<!-- {title}: begin -->")[2].partition(f"<!-- {title}: end -->")[0]
+    top_1 = {
+        what: float(share)
+        for what, share in re.findall(
+            r"^\| (\S.*?) \| [\d.]+ \| ([\d.]+)% \|", section, re.MULTILINE
+        )
+    }
+    exports = {"saved_model", "onnx", *(f"tflite {variant}" for variant in VARIANTS)}
+    assert set(top_1) == exports
+    assert top_1["tflite int8"] >= top_1["saved_model"] - 1.0  # points
+
+
+def test_the_recorded_page_has_a_command_and_a_plot_for_each_network():
+    sections = PAGE.read_text().split("\n## ")[1:]
+    names = [section.partition(",")[0] for section in sections]
+    assert sorted(names) == ["efficientnet-b0"] * 2 + ["efficientnet-lite0"] * 2
+    for section in sections:
+        assert "    python -m benchmarks.latency --model_dir=runs/" in section
+        (plot,) = re.findall(r"\((latency_\S+\.png)\)", section)
+        assert (PAGE.parent / plot).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_without_exports_is_one_line(tmp_path, capsys):

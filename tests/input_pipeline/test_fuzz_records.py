@@ -1,5 +1,6 @@
 """Record files from anybody: the images that are sound, or one line that names the file."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,17 @@ WRONG = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("records")
+def records(folder: Path) -> Path:
+    """A folder with records that nothing is wrong with."""
     write_split(folder, "train", [COUNT], CLASSES)
     write_split(folder, "validation", [COUNT], CLASSES)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for tests to write broken records into."""
+    return records(tmp_path_factory.mktemp("records"))
 
 
 def read(folder: Path, on_error: str) -> list[np.ndarray] | str:
@@ -80,7 +86,8 @@ def write(folder: Path, content: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def sound(folder: Path) -> tuple[bytes, list[np.ndarray]]:
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[np.ndarray]]:
+    folder = records(tmp_path_factory.mktemp("sound"))
     images = read(folder, "fail")
     assert isinstance(images, list)
     assert len(images) == COUNT
@@ -121,6 +128,16 @@ def test_a_record_with_wrong_features_is_named(folder: Path, kind: str) -> None:
     assert isinstance(said, str), said
     assert len(said.splitlines()) == 1
     assert path.name in said
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_a_record_that_claims_more_than_its_file_is_refused_before_memory_is_asked_for(
+    folder: Path, sound: tuple[bytes, list[np.ndarray]], on_error: str
+) -> None:
+    write(folder, sound[0] + struct.pack("<Q", 2**40) + bytes(100))
+    said = read(folder, on_error)
+    assert isinstance(said, str), said
+    assert f"truncated or damaged at record {COUNT}" in said
 
 
 def test_records_with_wrong_features_are_skipped(

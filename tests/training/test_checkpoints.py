@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.full_disk import full_disk
+from training import checkpoints
 from training.checkpoints import CheckpointError, CheckpointStore
 
 ARRAYS = {"step": np.int32(7), "network/stem_conv/kernel": np.arange(6.0, dtype=np.float32)}
@@ -162,6 +164,36 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_nothing_half_written(
     assert latest is not None
     assert latest.step == 2
     assert lines == []
+
+
+def test_training_goes_on_during_one_write_and_waits_with_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = _store(tmp_path, asynchronous=True)
+    write, wait, told = checkpoints._write_checkpoint, store.wait, []
+    begun, waited_for = threading.Event(), threading.Event()
+
+    def slow_write(path: str, step: int, *args: object) -> None:
+        told.append(f"{step} begins")
+        begun.set()
+        assert waited_for.wait(60)
+        write(path, step, *args)  # type: ignore[arg-type]
+        told.append(f"{step} is written")
+
+    def wait_and_tell() -> None:
+        if told:
+            waited_for.set()  # only now does the first write go on
+        wait()
+
+    monkeypatch.setattr(checkpoints, "_write_checkpoint", slow_write)
+    monkeypatch.setattr(store, "wait", wait_and_tell)
+    store.save(1, ARRAYS)
+    assert begun.wait(60)
+    assert told == ["1 begins"]
+    store.save(2, ARRAYS)
+    store.wait()
+    assert told == ["1 begins", "1 is written", "2 begins", "2 is written"]
+    assert store.steps() == [1, 2]
 
 
 def test_metrics_can_be_added_to_a_checkpoint_that_is_there(tmp_path: Path) -> None:

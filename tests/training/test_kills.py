@@ -1,7 +1,7 @@
 """kill -9 anywhere: nothing is lost, and the end is that of a run that was left alone.
 
-A kill costs 5 to 10 seconds of one core, most of it the tracing of the next start, and twice as much with
-two workers: those of them that were killed more often are in benchmarks/results/faults.md.
+20 kills cost 160 seconds of one core, most of it the tracing of the next start, and a kill twice as much with
+two workers: more of those are in benchmarks/results/faults.md.
 """
 
 from pathlib import Path

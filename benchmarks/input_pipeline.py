@@ -46,6 +46,7 @@ SAMPLE = ROOT.parent / "shared/data/imagenet_sample"
 SEED = 1
 NUM_CLASSES = 1000
 MIXING_ALPHA = 0.2
+CALLS_PER_THREAD = 4  # in flight, so that no thread idles until an earlier image is finished
 BUFFER_MIB = 16.0  # of shuffling: what is read ahead at the start must not fill the measurement
 CHECKED_IMAGES = 256  # on which the yardstick's pixels are compared
 # What augmentation is held to: the pipeline with AutoAugment against the one without, and against
@@ -218,7 +219,7 @@ def pipeline_datasets(
             seed=SEED,
             augment=augment,
             shuffle_buffer_mib=BUFFER_MIB,
-            num_parallel_calls=threads,
+            num_parallel_calls=CALLS_PER_THREAD * threads,
             num_threads=threads,
         )
         for name, augment in augments.items()
@@ -262,8 +263,8 @@ def published_datasets(
         parse = tf.autograph.experimental.do_not_convert(
             lambda row: _published_example(row, augment, image_size)
         )
-        batches = rows.map(parse, num_parallel_calls=threads).batch(batch, drop_remainder=True)
-        return batches.prefetch(2).with_options(options)
+        images = rows.map(parse, num_parallel_calls=CALLS_PER_THREAD * threads)
+        return images.batch(batch, drop_remainder=True).prefetch(2).with_options(options)
 
     return {name: dataset(augment) for name, augment in augments.items()}
 

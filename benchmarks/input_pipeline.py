@@ -226,9 +226,14 @@ def pipeline_datasets(
     }
 
 
-def write_records(encoded: Sequence[bytes], directory: str) -> Source:
-    """Record files of these images, repeated until they are not kept in memory but streamed."""
-    copies = IN_MEMORY_BYTES // sum(map(len, encoded)) + 1
+def write_records(
+    encoded: Sequence[bytes], directory: str, more_than: int = IN_MEMORY_BYTES
+) -> Source:
+    """Record files of these images, repeated until they are more bytes than that.
+
+    Beyond IN_MEMORY_BYTES they are not kept in memory but streamed.
+    """
+    copies = more_than // sum(map(len, encoded)) + 1
     for shard in range(copies):
         examples = [
             records.serialize(records.ImageRecord(content, number % NUM_CLASSES + 1, 0, 0))

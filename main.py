@@ -60,6 +60,8 @@ def main(argv: list[str]) -> int:
         return _failed(f"{argv[1]!r} is not a flag; see python main.py --help", status=2)
     limit_malloc_arenas()
     # TensorFlow takes seconds to import: not for a mistyped flag.
+    import tensorflow as tf
+
     from efficientnet import UnknownModelError
     from efficientnet.weights.strict import WeightsError
     from input_pipeline.errors import DatasetError
@@ -90,6 +92,19 @@ def main(argv: list[str]) -> int:
         ExportError,
     ) as error:
         return _failed(str(error), status=1)
+    except (
+        tf.errors.NotFoundError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.UnauthenticatedError,
+        tf.errors.UnavailableError,
+    ) as error:  # of files and buckets
+        folder = FLAGS.model_dir or "the run's folder"
+        return _failed(
+            f"{str(error).splitlines()[0]}; check --model_dir={folder}, --data_dir and, for gs://, "
+            "`gcloud auth application-default login`",
+            status=1,
+        )
     except Stopped as stopped:
         return _failed(str(stopped), status=stopped.status)
     except KeyboardInterrupt:
@@ -106,7 +121,7 @@ def experiment_from_flags() -> Experiment:
     config = FLAGS.config or (config_for_model(FLAGS.model) if FLAGS.model else None)
     if not config and FLAGS.model_dir:
         config = run_experiment_file(FLAGS.model_dir)
-        if not config and FLAGS.mode in ("eval_loop", "replay"):
+        if not config and FLAGS.mode in ("eval", "eval_loop", "replay"):
             raise ConfigError(
                 f"--model_dir={FLAGS.model_dir}: no run here yet; start training first, or give --config"
             )

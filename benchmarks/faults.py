@@ -456,6 +456,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.kills < len(PLACES) or options.workers < 1:
         parser.error(f"--kills must be at least {len(PLACES)} and --workers at least 1")
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -94,12 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         if args.output:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
             require("matplotlib", "the plot of --output", "requirements-test.txt")
         first = open_predictor(find_export(args.model_dir))
         images, labels = evaluation_images(args.model_dir, first)
         known = None if args.untrained else labels
         rows = measure_all(args.model_dir, first, images, known, args.batch_sizes, args.seconds)
-    except (ExportError, DatasetError) as error:
+    except (ExportError, DatasetError, OSError) as error:
         print(f"benchmarks.latency: {error}", file=sys.stderr)
         return 1
     card = first.card
@@ -120,8 +121,9 @@ INTRODUCTION = """# Size, accuracy and latency of what a run is exported to
 
 One network, in each format that `python main.py --mode=export` writes; `python -m benchmarks.latency`
 measured them all in one process, in turns, round after round. Above each table are its command, the date,
-the commit and the machine with its load: where that is above the number of cores, other work ran beside,
-times are longer than they need be, and only rows of one table can be compared. What is compared:
+the commit and the machine with its load of the last minute, the measurement's own threads among it. Where
+that is above the number of cores, other work ran shortly before or beside: only rows of one table can be
+compared. What is compared:
 
 - `saved_model`: for TensorFlow Serving, or TensorFlow itself.
 - `tflite`: for phones; weights of 32 bits, of 16 (`float16`), of 8 with sums in floats (`dynamic_range`), or

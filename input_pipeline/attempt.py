@@ -21,7 +21,7 @@ from input_pipeline.sources.source import Examples, IndexedExamples
 OnError = Literal["fail", "skip"]
 MakeImage = Callable[[tf.Tensor, Row], tf.Tensor]
 
-LARGEST_CHUNK = 16
+LARGEST_CHUNK = 64
 ERRORS_LOGGED = 20  # broken examples told one by one
 LOG_EVERY = 100  # after that, the total whenever it passes a multiple of this
 LOST = "the record is lost: its file is truncated or damaged"

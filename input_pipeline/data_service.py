@@ -227,12 +227,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     roles = parser.add_subparsers(dest="role", required=True)
     dispatcher = roles.add_parser("dispatcher", help="one per training run")
-    dispatcher.add_argument("--port", type=int, default=5050, help="(default %(default)s)")
+    dispatcher.add_argument("--port", type=_port, default=5050, help="(default %(default)s)")
     worker = roles.add_parser("worker", help="one per helping machine")
     worker.add_argument("--dispatcher", required=True, help="HOST:PORT")
-    worker.add_argument("--port", type=int, default=0, help="to serve on (default: any free one)")
+    worker.add_argument("--port", type=_port, default=0, help="to serve on (default: any free one)")
     worker.add_argument("--host", help="name under which this machine is reached")
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 (any free one) to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

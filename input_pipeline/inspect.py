@@ -262,17 +262,29 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data_dir", help="folder or gs:// path of the data")
     add("--source", default="tfrecord", help="kind of data (default %(default)s)")
-    add("--num_classes", type=int, help="for records without dataset_info.json")
-    add("--examples", type=int, default=1000, help="decoded per split; 0: all (%(default)s)")
+    add("--num_classes", type=_positive, help="for records without dataset_info.json")
+    add("--examples", type=_natural, default=1000, help="decoded per split; 0: all (%(default)s)")
     add("--checksums", action="store_true", help="also read every shard and compare its SHA-256")
     add("--sheet", default="contact_sheet.png", help="PNG to draw; empty: none (%(default)s)")
-    add("--images", type=int, default=12, help="rows of the sheet (%(default)s)")
-    add("--image_size", type=int, default=224, help="what the network takes (%(default)s)")
+    add("--images", type=_positive, default=12, help="rows of the sheet (%(default)s)")
+    add("--image_size", type=_positive, default=224, help="what the network takes (%(default)s)")
     add("--policy", default="autoaugment", choices=sorted(POLICIES), help="(%(default)s)")
     add("--no_flip", action="store_true", help="as augment.flip=false")
-    add("--seed", type=int, default=0, help="of the run whose images are drawn (%(default)s)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="threads (%(default)s)")
+    add("--seed", type=_natural, default=0, help="of the run whose images are drawn (%(default)s)")
+    add("--workers", type=_positive, default=os.cpu_count() or 1, help="threads (%(default)s)")
     return parser
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
 
 
 def _print_findings(source: Source, flags: argparse.Namespace) -> int:

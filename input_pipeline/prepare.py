@@ -456,7 +456,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--train_shards", type=_count, help="default: 1250 images each, at most 1024")
     add("--validation_shards", type=_count, help="default: 390 images each, at most 128")
     add("--shard_range", type=_range, help="FIRST:LAST, this machine's part; training's come first")
-    add("--seed", type=int, default=0, help="which image lies where (default %(default)s)")
+    add("--seed", type=_seed, default=0, help="which image lies where (default %(default)s)")
     add("--workers", type=_count, default=os.cpu_count() or 1, help="threads (default %(default)s)")
     add("--keep_png", action="store_true", help="no JPEGs of PNGs; unreadable to the original code")
     return parser
@@ -465,6 +465,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
     return int(text)
 
 

@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = find_images(args.images)
         folder = find_export(args.model_dir)
         features, valid = compute_features(folder, files, args.images_per_batch)
-        good = [name for name, is_valid in zip(files, valid, strict=True) if is_valid]
-        write_features(args.output, features[valid], good)
     except (ExportError, ImagesError) as error:
         print(f"serving.features: {error}", file=sys.stderr)
         return 1
+    good = [name for name, is_valid in zip(files, valid, strict=True) if is_valid]
+    try:
+        write_features(args.output, features[valid], good)
     except (OSError, tf.errors.OpError) as error:
         print(f"serving.features: {args.output}: cannot be written ({error})", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ set -m # children in the background may be interrupted
 dry_run=false max_crashes=5 backoff_seconds=5
 while (($#)); do
   case $1 in
+    --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit 0 ;;
     --dry_run) dry_run=true ;;
     --max_crashes=*) max_crashes=${1#*=} ;;
     --backoff_seconds=*) backoff_seconds=${1#*=} ;;

@@ -23,6 +23,7 @@ IMAGENET_CLASSES = 1000
 # time each in benchmarks/results/input_pipeline.md.
 IMAGES_PER_SECOND_PER_CORE = 400
 USABLE = 0.9  # of a chip's memory: the runtime and fragments take some
+STATE_TOLERANCE = 0.001  # counters beside the weights
 CURVE_POINTS = 500
 
 
@@ -116,7 +117,8 @@ def make_forecast(
     costs = complexity(spec, num_classes=experiment.model.num_classes or IMAGENET_CLASSES)
     slots = {"rmsprop": 2, "sgd": 1}[experiment.optimizer.name]
     kept = costs.all_parameters * (2 if experiment.ema.decay else 1)
-    record = _record(report, experiment, spec, chips) if chips else None
+    state_bytes = 4 * (kept + slots * costs.trainable_parameters)
+    record = _record(report, experiment, spec, chips, state_bytes) if chips else None
     return Forecast(
         experiment=experiment,
         spec=spec,
@@ -127,7 +129,7 @@ def make_forecast(
         parameters=costs.trainable_parameters,
         multiply_adds=costs.multiply_adds,
         activation_bytes=costs.activation_bytes(2),
-        state_bytes=4 * (kept + slots * costs.trainable_parameters),
+        state_bytes=state_bytes,
         topology=chips,
         at_best=roofline(record, chips) if record and chips else None,
         record=record,
@@ -157,18 +159,21 @@ def lines(forecast: Forecast) -> list[str]:
     if not topology:
         return [*told, "hours, and the batch that fits: give --topology, such as v5e:2x4"]
     basis = "by the compiler" if forecast.record else "if all activations were kept"
-    fits = forecast.per_replica_batch <= (forecast.largest_batch or 0)
+    largest = forecast.largest_batch or 0
+    advice = "raise train.accumulation_steps" if largest else "take a chip with more memory"
+    advice = "" if forecast.per_replica_batch <= largest else f": too many, {advice}"
     memory = topology.chip.hbm_bytes / topology.chip.replicas
     told.append(
         f"{topology}: {topology.replicas} replicas of {memory / 1e9:.0f} GB, "
         f"{forecast.per_replica_batch:,} images each; {forecast.largest_batch:,} would fit "
-        f"({basis})" + ("" if fits else ": too many, raise train.accumulation_steps")
+        f"({basis}){advice}"
     )
     if not forecast.at_best:
         return [
             *told,
-            f"hours: no report for {topology.chip.name}; python -m benchmarks.tpu_compile "
-            f"--topology={topology} --output=benchmarks/results/tpu_compile.md makes one",
+            f"hours: no report of this network on {topology.chip.name}; python -m "
+            f"benchmarks.tpu_compile --topology={topology} with the --config and --set of this plan "
+            "makes one (docs/tpu.md)",
         ]
     speed = forecast.at_best.images_per_second * topology.chips
     hosts = -(-topology.chips // topology.chip.chips_per_host)
@@ -222,9 +227,12 @@ def _num_examples(experiment: Experiment) -> int:
 
 
 def _record(
-    report: Path, experiment: Experiment, spec: ModelSpec, topology: Topology
+    report: Path, experiment: Experiment, spec: ModelSpec, topology: Topology, state_bytes: int
 ) -> dict[str, Any] | None:
-    """What the compiler said of this network on such chips, if it was asked."""
+    """What the compiler said of this network on such chips, if it was asked.
+
+    A recipe with another width, optimizer or average is another network: its state has another size.
+    """
     records = json.loads(report.read_text()) if report.exists() else []
     base = experiment.name.removesuffix("_600epochs").removesuffix("_randaugment")
     for record in records:
@@ -233,6 +241,7 @@ def _record(
             and record["network"] == "project"
             and record["recipe"] == base
             and record["image_size"] == spec.resolution
+            and abs(record["state_bytes"] - state_bytes) < STATE_TOLERANCE * state_bytes
             and parse_topology(record["topology"]).chip == topology.chip
         ):
             return record

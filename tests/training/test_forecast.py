@@ -23,6 +23,7 @@ RECORD = {
     "compiles": True,
     "argument_bytes": 0.1e9,
     "temporary_bytes": 1.28e9,
+    "state_bytes": 84_952_900,
     "flops": 1e9,
     "bytes_accessed": 819e9 * 0.01,
 }
@@ -65,8 +66,13 @@ def test_a_compile_report_tells_hours_batch_and_input(report):
 
 
 def test_a_report_of_another_chip_or_size_is_not_taken(report):
-    for topology, size in (("v4:2x2x1", 224), ("v5e:2x4", 128)):
-        experiment = load_experiment(B0, overrides=[f"model.image_size={size}"])
+    for topology, change in (
+        ("v4:2x2x1", "model.image_size=224"),
+        ("v5e:2x4", "model.image_size=128"),
+        ("v5e:2x4", "model.width=2"),
+        ("v5e:2x4", "ema.decay=0"),
+    ):
+        experiment = load_experiment(B0, overrides=[change])
         found = forecast.make_forecast(experiment, topology, report)
         assert found.at_best is None
         assert "python -m benchmarks.tpu_compile" in forecast.lines(found)[-1]

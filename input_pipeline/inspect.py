@@ -2,8 +2,7 @@
 
   python -m input_pipeline.inspect --data_dir=DIR [--source=tfrecord] [--examples=1000]
 
-prints counts, class balance, image sizes and label range, tries to decode images, and draws a
-contact
+prints counts, class balance, image sizes and label range, tries to decode images, and draws a contact
 sheet: originals beside what the network is given of them in the first epochs, with class names.
 Exits with 1 when an image or a record is broken.
 """

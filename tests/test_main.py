@@ -277,6 +277,23 @@ def test_a_bad_flag_is_one_line(flag: str, command: Command) -> None:
     assert flag.split("=")[0].lstrip("-") in _one_line(err)
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "file").touch()
+    below = f"{tmp_path}/file/run"
+    status, _, err = command("--mode=plan", "--model=efficientnet-b0", f"--model_dir={below}")
+    assert status == 1
+    assert f"check --model_dir={below}" in _one_line(err)
+
+
+@pytest.mark.parametrize("mode", ["eval", "eval_loop", "replay"])
+def test_what_needs_a_run_says_that_there_is_none(
+    mode: str, tmp_path: Path, command: Command
+) -> None:
+    status, _, err = command(f"--mode={mode}", f"--model_dir={tmp_path}")
+    assert status == 2
+    assert "no run here yet" in _one_line(err)
+
+
 def test_an_image_that_is_none_stops_training_with_its_file(tiny: Path, command: Command) -> None:
     broken = tiny / "broken"
     broken.mkdir()

@@ -121,3 +121,13 @@ def test_wrong_use_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
     assert data_service.main(["worker", "--dispatcher=localhost:1"]) == 1
     assert "nothing answers at grpc://localhost:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["-1", "99999", "http"])
+def test_a_port_that_is_none_is_one_line(port: str, capsys):
+    with pytest.raises(SystemExit) as stop:
+        data_service.main(["dispatcher", f"--port={port}"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{port!r} is no port" in error

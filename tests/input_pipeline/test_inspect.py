@@ -59,6 +59,25 @@ def test_a_limited_survey_looks_at_some_of_every_file(make_records, limit: int):
     assert min(limit, 21) <= found.num_examples <= min(limit + 2, 21)
 
 
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--image_size=0", "not a number from 1 on"),
+        ("--workers=0", "not a number from 1 on"),
+        ("--images=0", "not a number from 1 on"),
+        ("--examples=-3", "not a number from 0 on"),
+    ],
+)
+def test_an_impossible_number_is_one_line(flag: str, said: str, capsys):
+    with pytest.raises(SystemExit) as stop:
+        inspect.main([flag])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert flag.partition("=")[0] in error
+    assert said in error
+
+
 def test_the_sheet_shows_what_training_sees(make_records):
     source = get_source("tfrecord", make_records(TRAIN), num_classes=5)
     size = inspect.TILE

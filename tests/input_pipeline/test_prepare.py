@@ -243,6 +243,7 @@ def test_another_plan_does_not_mix_into_an_output(folder, prepared: Path, tmp_pa
         (["--source=/nowhere", "--output={out}"], 1, "/nowhere: no such folder or tar"),
         (["--source={folder}"], 2, "the following arguments are required: --output"),
         (["--source={folder}", "--output={out}", "--workers=0"], 2, "not a number from 1 on"),
+        (["--source={folder}", "--output={out}", "--seed=-1"], 2, "not a number from 0 on"),
         (["--source={folder}", "--output={out}", "--shard_range=3"], 2, "form FIRST:LAST"),
         (["--source={folder}", "--output={out}", "--shard_range=0:9"], 1, "there are shards 0:2"),
         (["--source={folder}", "--output={out}", "--train_shards=99"], 1, "99 train shards for 27"),

@@ -201,7 +201,7 @@ def _share(record: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
 
 def hours_lines(records: Sequence[dict[str, Any]], slices: Sequence[int]) -> list[str]:
     """Hours of training by number of chips, at the roofline."""
-    header = ["recipe", "chips", *(f"{epochs} epochs" for epochs in EPOCHS)]
+    header = ["recipe", "px", "batch", "chips", *(f"{epochs} epochs" for epochs in EPOCHS)]
     lines = [_line(header), _line(["---"] * len(header))]
     for record in records:
         if record["network"] != "project" or not record["compiles"]:
@@ -210,8 +210,9 @@ def hours_lines(records: Sequence[dict[str, Any]], slices: Sequence[int]) -> lis
         outlook = roofline(record, topology)
         for chips in slices:
             hours = [f"{outlook.hours(epochs, chips):.2f} h" for epochs in EPOCHS]
+            step = [record[key] for key in ("recipe", "image_size", "per_replica_batch")]
             name = f"{chips} ({topology.chip.slice_name(chips)})"
-            lines.append(_line([f"{record['recipe']}, {record['image_size']} px", name, *hours]))
+            lines.append(_line([*map(str, step), name, *hours]))
     return lines
 
 

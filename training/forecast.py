@@ -232,20 +232,23 @@ def _record(
     """What the compiler said of this network on such chips, if it was asked.
 
     A recipe with another width, optimizer or average is another network: its state has another size.
+    Of several, the one with the batch nearest to the plan's: bytes an image depend on it.
     """
     records = json.loads(report.read_text()) if report.exists() else []
     base = experiment.name.removesuffix("_600epochs").removesuffix("_randaugment")
-    for record in records:
-        if (
-            record["compiles"]
-            and record["network"] == "project"
-            and record["recipe"] == base
-            and record["image_size"] == spec.resolution
-            and abs(record["state_bytes"] - state_bytes) < STATE_TOLERANCE * state_bytes
-            and parse_topology(record["topology"]).chip == topology.chip
-        ):
-            return record
-    return None
+    same = [
+        record
+        for record in records
+        if record["compiles"]
+        and record["network"] == "project"
+        and record["recipe"] == base
+        and record["image_size"] == spec.resolution
+        and abs(record["state_bytes"] - state_bytes) < STATE_TOLERANCE * state_bytes
+        and parse_topology(record["topology"]).chip == topology.chip
+    ]
+    train = experiment.train
+    batch = train.global_batch_size / (topology.replicas * train.accumulation_steps)
+    return min(same, key=lambda record: abs(record["per_replica_batch"] - batch), default=None)
 
 
 def _sparkline(values: np.ndarray, width: int = 40) -> str:

@@ -78,6 +78,14 @@ def test_a_report_of_another_chip_or_size_is_not_taken(report):
         assert "python -m benchmarks.tpu_compile" in forecast.lines(found)[-1]
 
 
+def test_of_several_reports_the_one_with_the_nearest_batch_is_taken(report):
+    larger = {**RECORD, "per_replica_batch": 256, "bytes_accessed": 819e9 * 0.02}
+    report.write_text(json.dumps([RECORD, larger]))
+    for topology, images_per_second in (("v5e:2x4", 256 / 0.02), ("v5e:8x8", 64 / 0.01)):
+        found = forecast.make_forecast(load_experiment(B0), topology, report)
+        assert found.at_best.images_per_second == pytest.approx(images_per_second)
+
+
 def test_a_batch_that_does_not_fit_is_said(no_report):
     found = forecast.make_forecast(load_experiment(B0), "v5e:2x2", no_report)
     assert any("too many, raise train.accumulation_steps" in x for x in forecast.lines(found))

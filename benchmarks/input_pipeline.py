@@ -30,7 +30,9 @@ import tensorflow as tf
 
 from benchmarks.conditions import ROOT, conditions
 from input_pipeline import crop, records
+from input_pipeline.arenas import limit_malloc_arenas
 from input_pipeline.augment import AutoAugment, RandAugment, mixing, policies
+from input_pipeline.draws import draw_uniforms
 from input_pipeline.pipeline import (
     AUGMENT,
     CROP,
@@ -333,7 +335,7 @@ def published_structure(image_size: int) -> Augment:
     ]
 
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        uniforms = policies.draw_uniforms(seed, 9)
+        uniforms = draw_uniforms(seed, 9, stream=policies.STREAM)
         row = tf.cast(uniforms[0] * len(sub_policies), tf.int32)
         own = tf.split(uniforms[1:], 2)
 
@@ -613,6 +615,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         encoded = find_jpegs(flags.data_dir)
     except ValueError as error:
         parser.error(str(error))
+    limit_malloc_arenas()  # as main.py does
     page = report(flags, encoded)
     print(page)
     if flags.output:

@@ -217,7 +217,12 @@ def _read(examples: Examples, row: Row) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _is_lost(row: Row) -> tf.Tensor:
-    return row["record"] == "" if "record" in row else tf.constant(False)
+    return _is_empty(row["record"]) if "record" in row else tf.constant(False)
+
+
+def _is_empty(text: tf.Tensor) -> tf.Tensor:
+    """Whether a string is "", which comparing it would copy it to find out."""
+    return tf.strings.length(text) == 0
 
 
 def _check_label(
@@ -228,7 +233,7 @@ def _check_label(
     allowed = f" is outside {offset}..{num_classes - 1 + offset}"
     problem = tf.case(
         [
-            (encoded == "", lambda: tf.constant("feature image/encoded is missing")),
+            (_is_empty(encoded), lambda: tf.constant("feature image/encoded is missing")),
             (label == MISSING_LABEL, lambda: tf.constant("feature image/class/label is missing")),
             (
                 (label < offset) | (label >= num_classes + offset),

@@ -12,7 +12,8 @@ from typing import Literal
 
 import tensorflow as tf
 
-from input_pipeline.claims import checked
+from input_pipeline.claims import apart, checked
+from input_pipeline.draws import draw_uniforms
 
 Resize = Literal["bicubic", "bilinear"]
 
@@ -114,9 +115,7 @@ def _to_uint8(pixels: tf.Tensor) -> tf.Tensor:
 
 def maybe_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Mirror [H, W, C] left to right, or not; the same seed decides the same."""
-    seed = tf.convert_to_tensor(seed)
-    seed = tf.bitwise.bitwise_xor(seed, tf.constant([FLIP_STREAM, 0], seed.dtype))
-    mirrored = tf.random.stateless_uniform([], seed, alg="philox") < 0.5
+    mirrored = draw_uniforms(seed, 1, stream=FLIP_STREAM)[0] < 0.5
     return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
 
 
@@ -182,7 +181,7 @@ def decode_window(
         window = choose_window(tf.shape(image))
         return tf.slice(image, [window[0], window[1], 0], [window[2], window[3], 3])
 
-    return tf.cond(tf.io.is_jpeg(image_bytes), jpeg, anything_else)
+    return tf.cond(tf.io.is_jpeg(image_bytes), jpeg, apart(anything_else))
 
 
 def _decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ wherever the batch is shared by another number of hosts.
 import tensorflow as tf
 
 from input_pipeline.augment.geometry import replace_rectangle
+from input_pipeline.draws import draw_uniforms, seed_of_stream
 
 # Mixed into the seed, so that one seed may serve all of these and the other augmentations.
 MIXUP_STREAM, CUTMIX_STREAM, ERASING_STREAM = 0x317C0, 0xC0731, 0xE7A5E
@@ -120,7 +121,7 @@ def random_erasing(
     Returns:
       uint8 [H, W, 3].
     """
-    fires, area, ratio, y, x = tf.unstack(_uniform(seed, ERASING_STREAM, [5]))
+    fires, area, ratio, y, x = tf.unstack(draw_uniforms(seed, 5, stream=ERASING_STREAM))
 
     def erase() -> tf.Tensor:
         size = tf.shape(image)[:2]
@@ -132,7 +133,7 @@ def random_erasing(
         sides = tf.minimum(tf.cast(tf.round(sides), tf.int32), size)
         room = tf.cast(size - sides + 1, tf.float32)
         first = tf.cast(tf.stack([y, x]) * room, tf.int32)
-        noise = _stream(seed, ERASING_STREAM + 1)
+        noise = seed_of_stream(seed, ERASING_STREAM + 1)
         words = tf.random.stateless_uniform(
             [(tf.size(image) + 3) // 4], noise, None, None, tf.uint32, alg="philox"
         )
@@ -167,23 +168,14 @@ def _draw(seeds: tf.Tensor, stream: int, alpha: float) -> tuple[tf.Tensor, tf.Te
     """For each seed: float32 [B] from Beta(alpha, alpha), and float32 [B, 2] in [0, 1)."""
 
     def draw(seed: tf.Tensor) -> tf.Tensor:
-        gammas = tf.random.stateless_gamma([2], _stream(seed, stream + 1), alpha)
-        return tf.concat([gammas, _uniform(seed, stream, [2])], axis=0)
+        gammas = tf.random.stateless_gamma([2], seed_of_stream(seed, stream + 1), alpha)
+        return tf.concat([gammas, draw_uniforms(seed, 2, stream=stream)], axis=0)
 
     one, other, y, x = tf.unstack(
         tf.map_fn(draw, seeds, fn_output_signature=tf.TensorSpec([4], tf.float32)), axis=1
     )
     # Both underflow to 0 for the smallest alphas; then one image is as good as the other.
     return tf.math.divide_no_nan(one, one + other), tf.stack([y, x], axis=1)
-
-
-def _uniform(seed: tf.Tensor, stream: int, shape: list[int | tf.Tensor]) -> tf.Tensor:
-    return tf.random.stateless_uniform(shape, _stream(seed, stream), alg="philox")
-
-
-def _stream(seed: tf.Tensor, stream: int) -> tf.Tensor:
-    seed = tf.convert_to_tensor(seed)
-    return tf.bitwise.bitwise_xor(seed, tf.constant([stream, 0], seed.dtype))
 
 
 def _check_alpha(name: str, alpha: float) -> None:

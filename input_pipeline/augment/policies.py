@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from input_pipeline.augment import levels, operations
 from input_pipeline.augment.geometry import Scalar
+from input_pipeline.draws import draw_uniforms
 
 # An operation as policies see it: image, level, uniforms [3] -> image.
 Drawn = Callable[[tf.Tensor, Scalar, tf.Tensor], tf.Tensor]
@@ -146,13 +147,6 @@ def _unchanged(image: tf.Tensor, level: tf.Tensor, uniforms: tf.Tensor) -> tf.Te
     return tf.identity(image)
 
 
-def draw_uniforms(seed: tf.Tensor, count: int) -> tf.Tensor:
-    """All the randomness of one image: float32 [count] in [0, 1)."""
-    seed = tf.convert_to_tensor(seed)
-    seed = tf.bitwise.bitwise_xor(seed, tf.constant([STREAM, 0], seed.dtype))
-    return tf.random.stateless_uniform([count], seed, alg="philox")
-
-
 @dataclasses.dataclass(frozen=True)
 class NoAugment:
     """The image as it is."""
@@ -196,7 +190,7 @@ class AutoAugment:
         ]
         draw = make_drawer([catalogue[name] for name in names], image.shape)
 
-        uniforms = draw_uniforms(seed, 1 + 2 * (1 + UNIFORMS_PER_OPERATION))
+        uniforms = draw_uniforms(seed, 1 + 2 * (1 + UNIFORMS_PER_OPERATION), stream=STREAM)
         row = tf.cast(uniforms[0] * len(SUB_POLICIES), tf.int32)
         pair = tf.unstack(tf.constant(table, tf.float64)[row])
         for step, own in zip(pair, tf.split(uniforms[1:], 2), strict=True):
@@ -238,7 +232,7 @@ class RandAugment:
         """Augment one image: as AutoAugment's."""
         drawn = list(_catalogue(self, translate_const=100.0, cutout_const=40.0).values())
         draw = make_drawer(drawn, image.shape)
-        uniforms = draw_uniforms(seed, self.layers * (2 + UNIFORMS_PER_OPERATION))
+        uniforms = draw_uniforms(seed, self.layers * (2 + UNIFORMS_PER_OPERATION), stream=STREAM)
         uniforms = tf.reshape(uniforms, [self.layers, 2 + UNIFORMS_PER_OPERATION])
         for layer in tf.unstack(uniforms):
             index = tf.cast(layer[0] * len(drawn), tf.int32)

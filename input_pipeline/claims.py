@@ -4,7 +4,7 @@ A file of a few hundred bytes can claim any number of pixels, and a decoder beli
 decoded with all its frames, each of any size, though only the first is used: so it is cut after that one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -25,25 +25,7 @@ def checked(image_bytes: tf.Tensor) -> tf.Tensor:
     Raises:
       tf.errors.InvalidArgumentError: more than MOST_PIXELS are claimed, or the header is cut off.
     """
-    return tf.cond(
-        tf.io.is_jpeg(image_bytes),
-        lambda: _jpeg(image_bytes),
-        apart(lambda: _not_jpeg(image_bytes)),
-    )
 
-
-def apart(branch: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
-    """A rarely taken branch of a condition, as one operation of the graph.
-
-    A graph's branches are spread into it, and of those not taken the executor still visits every
-    operation: several hundred for the formats that an image is not.
-    """
-    if tf.executing_eagerly():
-        return branch
-    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})
-
-
-def _not_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     # Never substr from a place that may not exist: its error quotes the bytes, which Python then can't read.
     def starts(with_what: bytes) -> tf.Tensor:
         return tf.strings.substr(image_bytes, 0, len(with_what)) == with_what
@@ -55,6 +37,7 @@ def _not_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     )
     return tf.case(
         [
+            (tf.io.is_jpeg(image_bytes), lambda: _jpeg(image_bytes)),
             (starts(b"\x89PNG"), lambda: _png(image_bytes)),
             (starts(b"GIF8"), lambda: _gif(image_bytes)),
             (starts(b"BM"), lambda: _bmp(image_bytes)),
@@ -66,15 +49,12 @@ def _not_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
 
 def _limited(image_bytes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     size = [tf.cast(n, tf.int64) for n in (width, height)]
-
-    def refuse() -> tf.Tensor:
-        said = [tf.strings.as_string(size[0]), " x ", tf.strings.as_string(size[1])]
-        message = tf.strings.join([*said, f" pixels, more than {MOST_PIXELS}"])
-        with tf.control_dependencies([tf.debugging.Assert(tf.constant(False), [message])]):
-            return tf.identity(image_bytes)
-
-    fits = tf.abs(size[0] * size[1]) <= MOST_PIXELS
-    return tf.cond(fits, lambda: tf.identity(image_bytes), apart(refuse))
+    said = [tf.strings.as_string(size[0]), " x ", tf.strings.as_string(size[1])]
+    message = tf.strings.join([*said, f" pixels, more than {MOST_PIXELS}"])
+    with tf.control_dependencies(
+        [tf.debugging.Assert(tf.abs(size[0] * size[1]) <= MOST_PIXELS, [message])]
+    ):
+        return tf.identity(image_bytes)
 
 
 def _jpeg(image_bytes: tf.Tensor) -> tf.Tensor:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from input_pipeline.claims import apart, checked
+from input_pipeline.claims import checked
 from input_pipeline.draws import draw_uniforms
 
 Resize = Literal["bicubic", "bilinear"]
@@ -181,7 +181,7 @@ def decode_window(
         window = choose_window(tf.shape(image))
         return tf.slice(image, [window[0], window[1], 0], [window[2], window[3], 3])
 
-    return tf.cond(tf.io.is_jpeg(image_bytes), jpeg, apart(anything_else))
+    return tf.cond(tf.io.is_jpeg(image_bytes), jpeg, anything_else)
 
 
 def _decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:

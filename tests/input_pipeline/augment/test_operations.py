@@ -316,3 +316,27 @@ def test_solarize_add_ends_at_white():
         expected = np.where(image < 128, np.minimum(image + addition, 255), image)
         result = operations.solarize_add(tf.constant(image, tf.uint8), addition)
         np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 7, 3), (224, 224, 3)])
+def test_equalize_is_the_same_compiled_and_by_kernels(shape):
+    values = np.random.default_rng(3).normal(100, 40, shape)
+    image = tf.constant(np.clip(values * [1.0, 0.2, 2.0], 0, 255), tf.uint8)
+    np.testing.assert_array_equal(
+        operations._equalize_compiled(image), operations._equalize_by_kernels(image)
+    )
+
+
+def test_equalize_does_without_a_compiler(monkeypatch):
+    def no_compiler(image):
+        raise tf.errors.NotFoundError(None, None, "no registered transfer manager")
+
+    image = tf.constant(np.random.default_rng(4).integers(0, 200, [9, 9, 3]), tf.uint8)
+    expected = operations.equalize(image)
+    monkeypatch.setattr(operations, "_equalize_compiled", no_compiler)
+    operations._can_compile.cache_clear()
+    try:
+        (found,) = tf.data.Dataset.from_tensors(image).map(operations.equalize)
+    finally:
+        operations._can_compile.cache_clear()
+    np.testing.assert_array_equal(found, expected)

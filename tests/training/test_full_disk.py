@@ -5,6 +5,7 @@ Checkpoints have tests of their own in test_checkpoints.py.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from benchmarks.faults import curve, rows
 from tests import runs
 from tests.full_disk import full_disk
 from training import loop
+from training.checkpoints import CheckpointStore
 from training.summaries import LogError, RunLog
 
 SMALL = 64  # bytes that still fit: less than a row of figures or a curve's point
@@ -52,6 +54,11 @@ def test_a_disk_that_fills_under_the_log_ends_in_one_line_and_the_restart_in_the
 ) -> None:
     flags, model_dir = runs.flags(folder, what), folder / what
     before: list[dict[Path, bytes]] = []
+    save = CheckpointStore.save
+
+    def save_at_once(store: CheckpointStore, *args: Any, **kwargs: Any) -> None:
+        save(store, *args, **kwargs)
+        store.wait()  # the background would write on while the disk fills
 
     def at_step_8(step: int) -> int | None:
         if step != 8:
@@ -60,6 +67,7 @@ def test_a_disk_that_fills_under_the_log_ends_in_one_line_and_the_restart_in_the
         return SMALL
 
     with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "save", save_at_once)
         if what == "metrics.jsonl":
             full_during(patch, loop, "_save", lambda run, step, metrics: at_step_8(step))
         else:

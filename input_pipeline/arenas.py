@@ -11,7 +11,7 @@ def limit_malloc_arenas() -> bool:
 
     Encoded images are allocated by one thread and freed by another. Every arena keeps what was freed
     in it for its own threads, which looks like a slow leak: docs/data.md has the figures. Call it before
-    threads are started, that is before TensorFlow is imported.
+    TensorFlow is put to work: arenas that threads already have stay.
 
     Returns:
       Whether it did anything: not where MALLOC_ARENA_MAX is set, nor without glibc.

@@ -221,7 +221,7 @@ def _is_lost(row: Row) -> tf.Tensor:
 
 
 def _is_empty(text: tf.Tensor) -> tf.Tensor:
-    """Whether a string is "", which comparing it would copy it to find out."""
+    """Whether a string is "". Comparing it would copy it, all of an encoded image."""
     return tf.strings.length(text) == 0
 
 

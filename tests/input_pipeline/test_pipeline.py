@@ -300,6 +300,7 @@ def test_skipping_replaces_broken_images_within_their_batch_and_changes_no_other
     assert log.count("skipped: ") >= len(BROKEN)
     assert "train-00001-of-00011, example 9: the image cannot be read or decoded" in log
     assert "train-00003-of-00011, example 20: label 6 is outside 1..5" in log
+    assert f"train-00004-of-00011, example 26: {attempt.LOST}" in log
     sound = get_source("tfrecord", make_records(TRAIN), num_classes=5)
     replaced = 0
     for batch, wanted in zip(batches, train(sound, 20), strict=True):

@@ -13,6 +13,7 @@ of wall time, and processor time per image, which other work on the machine dist
 
 import argparse
 import dataclasses
+import itertools
 import math
 import os
 import statistics
@@ -184,22 +185,30 @@ def operation_datasets(
 ) -> dict[str, tf.data.Dataset]:
     """Every operation on finished crops, one thread; the first is none at all.
 
-    Levels 0 to 9 and signs go in turn.
+    Levels 0 to 9 and signs go in turn, known beforehand as in a policy.
     """
     crops = tf.stack(
         [crop.eval_crop_uint8(image_bytes, image_size=image_size) for image_bytes in encoded[:32]]
     )
     images = tf.data.Dataset.from_tensor_slices(crops).repeat().enumerate()
-    catalogue: dict[str, policies.Drawn] = {
-        "nothing": lambda image, level, uniforms: image,
+    catalogue: dict[str, policies.Operation] = {
+        "nothing": lambda image, level, sign, centre: image,
         **policies.make_operations(quirks=True, translate_const=100.0, cutout_const=40.0),
     }
     datasets = {}
     for name, operation in catalogue.items():
 
         def apply(index: tf.Tensor, image: tf.Tensor, operation: Any = operation) -> tf.Tensor:
-            uniforms = tf.cast(tf.stack([index % 2, index % 7, index % 5]), tf.float32) / 7.0
-            return operation(image, tf.cast(index % 10, tf.float64), uniforms)
+            centre = tf.cast(tf.stack([index % 7, index % 5]), tf.float32) / 7.0
+            draw = policies.make_drawer(
+                [
+                    lambda x, centre, level=level, sign=sign: operation(x, level, sign, centre)
+                    for level, sign in itertools.product(range(10), policies.SIGNS)
+                ],
+                tf.TensorSpec(image.shape, tf.uint8),
+                tf.TensorSpec([2], tf.float32),
+            )
+            return draw(tf.cast(index % 20, tf.int32), image, centre)
 
         apply = tf.autograph.experimental.do_not_convert(apply)
         made = images.map(lambda *row, apply=apply: apply(*row)[0, 0, 0])

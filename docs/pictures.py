@@ -20,7 +20,7 @@ SIZE = 112  # pixels per side of a picture
 LEVELS = (0.0, 2.5, 5.0, 7.5, 10.0)
 # Constants at level 10, scaled from 224 pixels to SIZE.
 TRANSLATE, CUTOUT = 100.0 * SIZE / 224, 40.0 * SIZE / 224
-POSITIVE_AND_CENTRED = (0.0, 0.5, 0.5)  # uniforms of an operation: its sign, and where it cuts out
+CENTRE = (0.5, 0.5)  # of a cutout
 EPOCHS = 5
 SHAPES = ("circle", "cross", "stripes", "triangle")
 
@@ -62,10 +62,7 @@ def operations_sheet() -> np.ndarray:
         quirks=True, translate_const=TRANSLATE, cutout_const=CUTOUT
     )
     rows = {
-        name: [
-            operation(card, tf.constant(level, tf.float64), tf.constant(POSITIVE_AND_CENTRED))
-            for level in LEVELS
-        ]
+        name: [operation(card, level, 1.0, tf.constant(CENTRE)) for level in LEVELS]
         for name, operation in operations.items()
     }
     return _sheet(rows, ["", *(f"level {level:g}" for level in LEVELS)])

@@ -7,10 +7,12 @@ of the time.
 """
 
 import math
-from typing import TypeAlias
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+
+from input_pipeline.augment.layout import Scalar, Size, like, rows_of, size_of, when_known
 
 FILL = 128  # grey level of whatever comes from outside the image
 
@@ -18,54 +20,72 @@ FILL = 128  # grey level of whatever comes from outside the image
 # it matters: ties go up, and -1/2 is outside the image while everything above it is inside.
 ALMOST_HALF = float(np.nextafter(np.float32(0.5), np.float32(0.0)))
 
-Scalar: TypeAlias = tf.Tensor | float
-
 
 def rotate(image: tf.Tensor, degrees: Scalar) -> tf.Tensor:
     """uint8 [H, W, 3] turned about its centre; positive degrees turn counter-clockwise."""
-    radians = tf.cast(degrees, tf.float32) * (math.pi / 180.0)
-    cosine, sine = tf.cos(radians), tf.sin(radians)
-    bottom, right = tf.unstack(tf.cast(tf.shape(image)[:2] - 1, tf.float32))
-    x_offset = (right - _as_written(cosine * right - sine * bottom)) / 2.0
-    y_offset = (bottom - _as_written(sine * right + cosine * bottom)) / 2.0
-    x, y = _positions(image)
-    source_x = _as_written(cosine * x - sine * y) + x_offset
-    source_y = _as_written(sine * x + cosine * y) + y_offset
-    return _sample(image, source_x, source_y)
+
+    def sources(height: Size, width: Size, degrees: Scalar) -> tuple[tf.Tensor, tf.Tensor]:
+        radians = tf.cast(degrees, tf.float32) * (math.pi / 180.0)
+        cosine, sine = tf.cos(radians), tf.sin(radians)
+        bottom, right = tf.cast(height - 1, tf.float32), tf.cast(width - 1, tf.float32)
+        x_offset = (right - _as_written(cosine * right - sine * bottom)) / 2.0
+        y_offset = (bottom - _as_written(sine * right + cosine * bottom)) / 2.0
+        x, y = _positions(height, width)
+        source_x = _as_written(cosine * x - sine * y) + x_offset
+        source_y = _as_written(sine * x + cosine * y) + y_offset
+        return source_x, source_y
+
+    return _moved(image, sources, degrees)
 
 
 def shear_x(image: tf.Tensor, level: Scalar) -> tf.Tensor:
     """uint8 [H, W, 3], row y moved left by level * y pixels."""
-    x, y = _positions(image)
-    return _sample(image, x + tf.cast(level, tf.float32) * y, y)
+
+    def sources(height: Size, width: Size, level: Scalar) -> tuple[tf.Tensor, tf.Tensor]:
+        x, y = _positions(height, width)
+        return x + tf.cast(level, tf.float32) * y, y
+
+    return _moved(image, sources, level)
 
 
 def shear_y(image: tf.Tensor, level: Scalar) -> tf.Tensor:
     """uint8 [H, W, 3], column x moved up by level * x pixels."""
-    x, y = _positions(image)
-    return _sample(image, x, tf.cast(level, tf.float32) * x + y)
+
+    def sources(height: Size, width: Size, level: Scalar) -> tuple[tf.Tensor, tf.Tensor]:
+        x, y = _positions(height, width)
+        return x, tf.cast(level, tf.float32) * x + y
+
+    return _moved(image, sources, level)
 
 
 def translate_x(image: tf.Tensor, pixels: Scalar) -> tf.Tensor:
     """uint8 [H, W, 3] moved left by that many pixels."""
-    x, y = _positions(image)
-    return _sample(image, x + tf.cast(pixels, tf.float32), y)
+
+    def sources(height: Size, width: Size, pixels: Scalar) -> tuple[tf.Tensor, tf.Tensor]:
+        x, y = _positions(height, width)
+        return x + tf.cast(pixels, tf.float32), y
+
+    return _moved(image, sources, pixels)
 
 
 def translate_y(image: tf.Tensor, pixels: Scalar) -> tf.Tensor:
     """uint8 [H, W, 3] moved up by that many pixels."""
-    _, y = _positions(image)
-    height = tf.cast(tf.shape(image)[0], tf.float32)
-    row = _nearest(y[:, 0] + tf.cast(pixels, tf.float32), height)
+
+    def framed_rows(height: Size, pixels: Scalar) -> tf.Tensor:
+        y = tf.range(tf.cast(height, tf.float32))
+        row = _nearest(y + tf.cast(pixels, tf.float32), height)
+        return tf.cast(row + 1.0, tf.int32)
+
     # Whole rows move together, which is faster than pixel by pixel.
-    framed = tf.pad(_rows(image), [[1, 1], [0, 0]], constant_values=tf.constant(FILL, tf.uint8))
-    return tf.reshape(tf.gather(framed, tf.cast(row + 1.0, tf.int32)), tf.shape(image))
+    height, _ = size_of(image)
+    framed = _framed(image, columns=0)
+    return like(image, tf.gather(framed, when_known(framed_rows, height, pixels)))
 
 
-def _positions(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _positions(height: Size, width: Size) -> tuple[tf.Tensor, tf.Tensor]:
     """Columns, float32 [1, W], and rows, float32 [H, 1], of the pixels of the result."""
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    return tf.range(width)[tf.newaxis, :], tf.range(height)[:, tf.newaxis]
+    x, y = (tf.range(tf.cast(size, tf.float32)) for size in (width, height))
+    return x[tf.newaxis, :], y[:, tf.newaxis]
 
 
 def _as_written(value: tf.Tensor) -> tf.Tensor:
@@ -77,35 +97,47 @@ def _as_written(value: tf.Tensor) -> tf.Tensor:
     return tf.minimum(value, tf.float32.max)
 
 
-def _sample(image: tf.Tensor, source_x: tf.Tensor, source_y: tf.Tensor) -> tf.Tensor:
-    """Each pixel of the result is a copy of the nearest one in the image, or FILL outside it.
+def _moved(
+    image: tf.Tensor, sources: Callable[..., tuple[tf.Tensor, tf.Tensor]], argument: Scalar
+) -> tf.Tensor:
+    """Each pixel of the result is a copy of the one nearest to its source, or FILL outside the image.
 
     Args:
       image: uint8 [H, W, 3].
-      source_x: float32 [H, W], or [1, W] where it is the same in every row.
-      source_y: float32 [H, W], or [H, 1] where it is the same in every column.
+      sources: of (height, width, argument), the column and the row that each pixel comes from: float32
+        that broadcast to [H, W].
+      argument: decides the sources.
 
     Returns:
       uint8 [H, W, 3].
     """
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    column, row = _nearest(source_x, width), _nearest(source_y, height)
-    # One frame of filling around the image makes every source valid. Exact in float32 below 2^24.
-    index = tf.cast(row * (width + 2.0) + column + (width + 3.0), tf.int32)
-    framed = tf.pad(_rows(image), [[1, 1], [3, 3]], constant_values=tf.constant(FILL, tf.uint8))
-    moved = tf.gather_nd(tf.reshape(framed, [-1, 3]), index[..., tf.newaxis])
-    return tf.reshape(moved, tf.shape(image))
+
+    def framed_pixels(height: Size, width: Size, argument: Scalar) -> tf.Tensor:
+        source_x, source_y = sources(height, width, argument)
+        column, row = _nearest(source_x, width), _nearest(source_y, height)
+        # Exact in float32 below 2^24.
+        across = tf.cast(width, tf.float32)
+        return tf.cast(row * (across + 2.0) + column + (across + 3.0), tf.int32)[..., tf.newaxis]
+
+    if not tf.is_tensor(argument) and argument == 0:
+        return image
+    height, width = size_of(image)
+    framed = tf.reshape(_framed(image), [-1, 3])
+    return like(image, tf.gather_nd(framed, when_known(framed_pixels, height, width, argument)))
 
 
-def _nearest(position: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def _nearest(position: tf.Tensor, size: Size) -> tf.Tensor:
     """The pixel nearest to each position, as whole float32; -1 or `size` for outside."""
-    return tf.floor(tf.clip_by_value(position, -1.0, size) + ALMOST_HALF)
+    return tf.floor(tf.clip_by_value(position, -1.0, tf.cast(size, tf.float32)) + ALMOST_HALF)
 
 
-def _rows(image: tf.Tensor) -> tf.Tensor:
-    """[H, W, 3] as [H, W*3]: padding along a channel axis of 3 is slow."""
-    shape = tf.shape(image)
-    return tf.reshape(image, [shape[0], shape[1] * 3])
+def _framed(image: tf.Tensor, columns: int = 1) -> tf.Tensor:
+    """[H, W, 3] with FILL around it, which makes every source valid: [H + 2, (W + 2 * columns) * 3].
+
+    In rows of bytes, as padding along a channel axis of 3 is slow.
+    """
+    frame = [[1, 1], [columns * 3, columns * 3]]
+    return tf.pad(rows_of(image), frame, constant_values=tf.constant(FILL, tf.uint8))
 
 
 def replace_rectangle(
@@ -122,7 +154,7 @@ def replace_rectangle(
     Returns:
       uint8 [..., H, W, 3].
     """
-    shape = tf.shape(images)
+    shape = images.shape if images.shape.is_fully_defined() else tf.shape(images)
     height, width = shape[-3], shape[-2]
     rows = _between(tf.range(height), first[..., 0], last[..., 0])[..., :, tf.newaxis]
     columns = _between(tf.range(width * 3) // 3, first[..., 1], last[..., 1])[..., tf.newaxis, :]

@@ -22,13 +22,22 @@ import tensorflow as tf
 
 from input_pipeline.augment.geometry import (
     FILL,
-    Scalar,
     replace_rectangle,
     rotate,
     shear_x,
     shear_y,
     translate_x,
     translate_y,
+)
+from input_pipeline.augment.layout import (
+    Scalar,
+    Size,
+    flat_of,
+    like,
+    rows_of,
+    size_of,
+    when_known,
+    without_padding,
 )
 
 __all__ = [
@@ -74,13 +83,16 @@ def posterize(image: tf.Tensor, bits: Scalar, *, quirks: bool = True) -> tf.Tens
     than 8 bits (levels above 22) wrap round to a shift of 7 as well. Mended: 0 bits leave black, more
     than 8 leave the image.
     """
-    bits = tf.cast(bits, tf.int32)
-    if quirks:
-        shift = tf.minimum(tf.math.floormod(8 - bits, 256), 7)
-    else:
-        shift = tf.clip_by_value(8 - bits, 0, 8)
-    kept = tf.bitwise.bitwise_and(tf.bitwise.left_shift(255, shift), 255)
-    return _bytes(tf.bitwise.bitwise_and(_words(image), _in_every_byte(kept)), image)
+
+    def kept(bits: Scalar) -> tf.Tensor:
+        bits = tf.cast(bits, tf.int32)
+        if quirks:
+            shift = tf.minimum(tf.math.floormod(8 - bits, 256), 7)
+        else:
+            shift = tf.clip_by_value(8 - bits, 0, 8)
+        return _in_every_byte(tf.bitwise.left_shift(255, shift) % 256)
+
+    return _bytes(tf.bitwise.bitwise_and(_words(image), when_known(kept, bits)), image)
 
 
 def solarize(image: tf.Tensor, threshold: Scalar, *, quirks: bool = True) -> tf.Tensor:
@@ -89,18 +101,24 @@ def solarize(image: tf.Tensor, threshold: Scalar, *, quirks: bool = True) -> tf.
     Quirk: the reference's threshold is a uint8, so 256 (level 10) is 0 and inverts everything.
     Mended: 256 and above leave the image.
     """
-    threshold = tf.cast(threshold, tf.int32)
-    limit = tf.math.floormod(threshold, 256) if quirks else tf.minimum(threshold, 255)
-    inverted = _mask(image >= tf.cast(limit, tf.uint8))
+
+    def limit(threshold: Scalar) -> tf.Tensor:
+        threshold = tf.cast(threshold, tf.int32)
+        return tf.cast(threshold % 256 if quirks else tf.minimum(threshold, 255), tf.uint8)
+
+    inverted = _mask(image >= when_known(limit, threshold))
     if not quirks:
-        inverted *= tf.cast(threshold < 256, tf.int64)
+        inverted *= when_known(lambda t: tf.cast(t < 256, tf.int64), threshold)
     return _bytes(tf.bitwise.bitwise_xor(_words(image), inverted), image)
 
 
 def solarize_add(image: tf.Tensor, addition: Scalar) -> tf.Tensor:
     """Add `addition` (at least 0) to the values below 128, ending at 255."""
-    addition = tf.minimum(tf.cast(addition, tf.int32), 255)
-    room = _words(tf.minimum(255 - image, tf.cast(addition, tf.uint8)))
+
+    def added(addition: Scalar) -> tf.Tensor:
+        return tf.cast(tf.minimum(tf.cast(addition, tf.int32), 255), tf.uint8)
+
+    room = _words(tf.minimum(255 - image, when_known(added, addition)))
     # No byte overflows into the next: the sum ends at 255.
     dark = tf.bitwise.bitwise_and(room, _mask(image < 128))
     return _bytes(_words(image) + dark, image)
@@ -119,10 +137,14 @@ def contrast(image: tf.Tensor, factor: Scalar, *, quirks: bool = True) -> tf.Ten
     Mended: the image's mean grey level, rounded.
     """
     if quirks:
-        mean = tf.minimum(tf.cast(tf.reduce_prod(tf.shape(image)[:2]), tf.float32) / 256.0, 255.0)
+
+        def mean_of_bins(height: Size, width: Size) -> tf.Tensor:
+            return tf.floor(tf.minimum(tf.cast(height * width, tf.float32) / 256.0, 255.0))
+
+        mean = when_known(mean_of_bins, *size_of(image))
     else:
-        mean = tf.reduce_mean(_grey(tf.cast(image, tf.float32))) + 0.5
-    return _blend(tf.floor(mean), tf.cast(image, tf.float32), factor)
+        mean = tf.floor(tf.reduce_mean(_grey(tf.cast(image, tf.float32))) + 0.5)
+    return _blend(mean, tf.cast(image, tf.float32), factor)
 
 
 # -- values seen together with their neighbours or the rest of the image ------------------------
@@ -131,7 +153,7 @@ def contrast(image: tf.Tensor, factor: Scalar, *, quirks: bool = True) -> tf.Ten
 def color(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
     """Blend with the grey image: 0 is grey, 1 the image, more is more vivid."""
     values = tf.cast(image, tf.float32)
-    return _blend(_in_every_channel(_grey(values)), values, factor)
+    return _blend(_in_every_channel(_grey(values), image), values, factor)
 
 
 def sharpness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
@@ -139,9 +161,8 @@ def sharpness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
 
     The outermost pixels have no whole neighbourhood and stay as they are.
     """
-    shape = tf.shape(image)
-    height, width = tf.maximum(shape[0] - 2, 0), tf.maximum(shape[1] - 2, 0) * 3
-    rows = tf.reshape(image, [shape[0], shape[1] * 3])
+    rows = rows_of(image)
+    height, width = (_inside(*pair) for pair in zip(size_of(rows), (2, 6), strict=True))
     values = tf.cast(rows, tf.float32)
     outer, centre = values * (-1.0 / 13.0), values * (-5.0 / 13.0)
     # Every tap is rounded, then added, row by row: truncation shows any other order. Written as
@@ -154,20 +175,19 @@ def sharpness(image: tf.Tensor, factor: Scalar) -> tf.Tensor:
     inner = _blend(blurred, values[1 : 1 + height, 3 : 3 + width], factor)
     middle = rows[1 : 1 + height]
     middle = tf.concat([middle[:, :3], inner, middle[:, 3:][:, width:]], axis=1)
-    return tf.reshape(tf.concat([rows[:1], middle, rows[1:][height:]], axis=0), shape)
+    return like(image, tf.concat([rows[:1], middle, rows[1:][height:]], axis=0))
 
 
 def autocontrast(image: tf.Tensor) -> tf.Tensor:
     """Stretch every channel from its lowest and highest value to 0 .. 255; a flat one stays."""
-    shape = tf.shape(image)
-    rows = tf.cast(tf.reshape(image, [shape[0], shape[1] * 3]), tf.float32)
+    rows = tf.cast(rows_of(image), tf.float32)
     lowest = tf.reduce_min(tf.reshape(tf.reduce_min(rows, axis=0), [-1, 3]), axis=0)
     highest = tf.reduce_max(tf.reshape(tf.reduce_max(rows, axis=0), [-1, 3]), axis=0)
     flat = tf.equal(lowest, highest)
     scale = tf.where(flat, 1.0, 255.0 / (highest - lowest))
     offset = tf.where(flat, 0.0, -lowest * scale)
-    stretched = rows * tf.tile(scale, shape[1:2]) + tf.tile(offset, shape[1:2])
-    return tf.reshape(_saturate(stretched), shape)
+    _, width = size_of(image)
+    return like(image, _saturate(rows * tf.tile(scale, [width]) + tf.tile(offset, [width])))
 
 
 def equalize(image: tf.Tensor) -> tf.Tensor:
@@ -237,11 +257,11 @@ def _look_up_pairs(image: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
     second = tf.roll(tables, -1, axis=0) * 256  # the byte after a red one is green, and so on
     first = tf.gather(tables, [0, 2, 1])
     pairs = tf.gather(second, [0, 2, 1])[:, :, tf.newaxis] + first[:, tf.newaxis, :]
-    flat, size = _flat(image, multiple=PAIRS_PER_ROW * 2)
+    flat = flat_of(image, multiple=PAIRS_PER_ROW * 2)
     words = tf.cast(tf.bitcast(tf.reshape(flat, [-1, PAIRS_PER_ROW, 2]), tf.uint16), tf.int32)
     which = tf.tile([0, 1 << 16, 2 << 16], [PAIRS_PER_ROW // 3])
     found = tf.gather_nd(tf.reshape(pairs, [-1]), (words + which)[..., tf.newaxis])
-    return tf.reshape(tf.reshape(tf.bitcast(found, tf.uint8), [-1])[:size], tf.shape(image))
+    return without_padding(image, tf.reshape(tf.bitcast(found, tf.uint8), [-1]))
 
 
 def cutout(image: tf.Tensor, half_size: Scalar, centre: tf.Tensor) -> tf.Tensor:
@@ -252,35 +272,25 @@ def cutout(image: tf.Tensor, half_size: Scalar, centre: tf.Tensor) -> tf.Tensor:
       half_size: pixels.
       centre: float32 [2], where the square lies: (y, x) as shares of height and width, 0 <= . < 1.
     """
-    shape = tf.shape(image)[:2]
+    size = size_of(image)
     half_size = tf.cast(half_size, tf.int32)
-    middle = tf.cast(centre * tf.cast(shape, tf.float32), tf.int32)
+    middle = tf.cast(centre * tf.cast(size, tf.float32), tf.int32)
     first = tf.maximum(middle - half_size, 0)
-    last = tf.minimum(middle + half_size, shape)
+    last = tf.minimum(middle + half_size, size)
     return replace_rectangle(image, tf.constant(FILL, tf.uint8), first, last)
 
 
 # -- what they are made of ----------------------------------------------------------------------
 
 
-def _flat(image: tf.Tensor, multiple: int) -> tuple[tf.Tensor, int | tf.Tensor]:
-    """All bytes in a row, padded to a multiple of so many; and how many there are without padding."""
-    flat = tf.reshape(image, [-1])
-    size = flat.shape[0] if flat.shape[0] is not None else tf.size(flat)
-    if isinstance(size, int) and size % multiple == 0:
-        return flat, size
-    return tf.pad(flat, [[0, -size % multiple]]), size
-
-
 def _words(image: tf.Tensor) -> tf.Tensor:
     """The bytes of an image (or its flags) eight at a time, int64 [N]: bitwise arithmetic is by word."""
-    return tf.bitcast(tf.reshape(_flat(image, multiple=8)[0], [-1, 8]), tf.int64)
+    return tf.bitcast(tf.reshape(flat_of(image, multiple=8), [-1, 8]), tf.int64)
 
 
 def _bytes(words: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     """Back from `_words` to the shape of `image`."""
-    flat = tf.reshape(tf.bitcast(words, tf.uint8), [-1])
-    return tf.reshape(flat[: tf.size(image)], tf.shape(image))
+    return without_padding(image, tf.reshape(tf.bitcast(words, tf.uint8), [-1]))
 
 
 def _mask(flags: tf.Tensor) -> tf.Tensor:
@@ -316,10 +326,13 @@ def _grey(values: tf.Tensor) -> tf.Tensor:
     return tf.floor((red * RED - green * -GREEN - blue * -BLUE) * 255.5)
 
 
-def _in_every_channel(plane: tf.Tensor) -> tf.Tensor:
+def _in_every_channel(plane: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     """float32 [H, W] to [H, W, 3]: a product with ones and zeros, which is exact, is fastest."""
-    shape = tf.shape(plane)
-    flat = tf.reshape(plane, [-1])
-    flat = tf.pad(flat, [[0, -tf.size(flat) % 8]])
-    spread = tf.matmul(tf.reshape(flat, [-1, 8]), tf.constant(THRICE, tf.float32))
-    return tf.reshape(tf.reshape(spread, [-1, 3])[: shape[0] * shape[1]], [shape[0], shape[1], 3])
+    pixels = tf.reshape(flat_of(plane, multiple=len(THRICE)), [-1, len(THRICE)])
+    spread = tf.matmul(pixels, tf.constant(THRICE, tf.float32))
+    return without_padding(image, tf.reshape(spread, [-1]))
+
+
+def _inside(size: Size, border: int) -> Size:
+    """What a border leaves of a size, at least 0."""
+    return tf.maximum(size - border, 0) if tf.is_tensor(size) else max(size - border, 0)

@@ -1,23 +1,29 @@
 """Which operations an image gets: AutoAugment's 25 sub-policies, RandAugment's free draw.
 
 A policy is a frozen dataclass that is called with an image and a seed. Everything random follows from
-one small vector of uniforms drawn from the seed, and only the drawn operation is executed.
+one small vector of uniforms drawn from the seed. All that can come of a draw is built beforehand, with
+its levels and signs as numbers, and only what is drawn is executed.
 """
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from input_pipeline.augment import levels, operations
-from input_pipeline.augment.geometry import Scalar
+from input_pipeline.augment.layout import Scalar, size_of, when_known
 from input_pipeline.draws import draw_uniforms
 
-# An operation as policies see it: image, level, uniforms [3] -> image.
-Drawn = Callable[[tf.Tensor, Scalar, tf.Tensor], tf.Tensor]
+# An operation as policies see it: image, level, sign (1 or -1), centre (y, x) of a cutout -> image.
+Operation = Callable[[tf.Tensor, Scalar, Scalar, tf.Tensor], tf.Tensor]
 
-UNIFORMS_PER_OPERATION = 3  # the sign of a signed argument; the centre (y, x) of a cutout
+SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+SIGNS = (1.0, -1.0)
+UNIFORMS_PER_OPERATION = 3  # the sign; the centre of a cutout
 
 # Mixed into the seed, so that the crop and the flip may be drawn from the same one.
 STREAM = 0x5EEDA06
@@ -55,8 +61,10 @@ SUB_POLICIES = (
 
 def make_operations(
     *, quirks: bool, translate_const: float | None, cutout_const: float
-) -> dict[str, Drawn]:
-    """The sixteen operations by name, each taking (image, level, uniforms [3]).
+) -> dict[str, Operation]:
+    """The sixteen operations by name, each taking (image, level, sign, centre).
+
+    A level and a sign are numbers or scalar tensors; numbers are faster. The centre is float32 [2].
 
     Args:
       quirks: keep the published code's deviations (see `operations`).
@@ -64,87 +72,94 @@ def make_operations(
       cutout_const: half the side of the square at level 10, in pixels.
     """
 
-    def signed(value: Scalar, uniforms: tf.Tensor) -> tf.Tensor:
-        value = tf.cast(value, tf.float32)
-        return tf.where(uniforms[0] < 0.5, value, -value)
-
     def pixels(image: tf.Tensor, axis: int, level: Scalar) -> Scalar:
         if translate_const is not None:
             return levels.translate_pixels(level, translate_const)
-        share = tf.cast(levels.translate_pixels(level, levels.TRANSLATE_SHARE), tf.float32)
-        return share * tf.cast(tf.shape(image)[axis], tf.float32)
+        share = levels.translate_pixels(level, levels.TRANSLATE_SHARE)
+        return when_known(
+            lambda *factors: tf.math.multiply(*(tf.cast(factor, tf.float32) for factor in factors)),
+            share,
+            size_of(image)[axis],
+        )
 
     return {
-        "AutoContrast": lambda x, level, u: operations.autocontrast(x),
-        "Equalize": lambda x, level, u: operations.equalize(x),
-        "Invert": lambda x, level, u: operations.invert(x),
-        "Rotate": lambda x, level, u: operations.rotate(x, signed(levels.rotate_degrees(level), u)),
-        "Posterize": lambda x, level, u: operations.posterize(
+        "AutoContrast": lambda x, level, sign, centre: operations.autocontrast(x),
+        "Equalize": lambda x, level, sign, centre: operations.equalize(x),
+        "Invert": lambda x, level, sign, centre: operations.invert(x),
+        "Rotate": lambda x, level, sign, centre: operations.rotate(
+            x, _signed(levels.rotate_degrees(level), sign)
+        ),
+        "Posterize": lambda x, level, sign, centre: operations.posterize(
             x, levels.posterize_bits(level), quirks=quirks
         ),
-        "Solarize": lambda x, level, u: operations.solarize(
+        "Solarize": lambda x, level, sign, centre: operations.solarize(
             x, levels.solarize_threshold(level), quirks=quirks
         ),
-        "SolarizeAdd": lambda x, level, u: operations.solarize_add(
+        "SolarizeAdd": lambda x, level, sign, centre: operations.solarize_add(
             x, levels.solarize_addition(level)
         ),
-        "Color": lambda x, level, u: operations.color(x, levels.enhancement_factor(level)),
-        "Contrast": lambda x, level, u: operations.contrast(
-            x, levels.enhancement_factor(level), quirks=quirks
-        ),
-        "Brightness": lambda x, level, u: operations.brightness(
+        "Color": lambda x, level, sign, centre: operations.color(
             x, levels.enhancement_factor(level)
         ),
-        "Sharpness": lambda x, level, u: operations.sharpness(x, levels.enhancement_factor(level)),
-        "ShearX": lambda x, level, u: operations.shear_x(x, signed(levels.shear_level(level), u)),
-        "ShearY": lambda x, level, u: operations.shear_y(x, signed(levels.shear_level(level), u)),
-        "TranslateX": lambda x, level, u: operations.translate_x(x, signed(pixels(x, 1, level), u)),
-        "TranslateY": lambda x, level, u: operations.translate_y(x, signed(pixels(x, 0, level), u)),
-        "Cutout": lambda x, level, u: operations.cutout(
-            x, levels.cutout_half_size(level, cutout_const), u[1:3]
+        "Contrast": lambda x, level, sign, centre: operations.contrast(
+            x, levels.enhancement_factor(level), quirks=quirks
+        ),
+        "Brightness": lambda x, level, sign, centre: operations.brightness(
+            x, levels.enhancement_factor(level)
+        ),
+        "Sharpness": lambda x, level, sign, centre: operations.sharpness(
+            x, levels.enhancement_factor(level)
+        ),
+        "ShearX": lambda x, level, sign, centre: operations.shear_x(
+            x, _signed(levels.shear_level(level), sign)
+        ),
+        "ShearY": lambda x, level, sign, centre: operations.shear_y(
+            x, _signed(levels.shear_level(level), sign)
+        ),
+        "TranslateX": lambda x, level, sign, centre: operations.translate_x(
+            x, _signed(pixels(x, 1, level), sign)
+        ),
+        "TranslateY": lambda x, level, sign, centre: operations.translate_y(
+            x, _signed(pixels(x, 0, level), sign)
+        ),
+        "Cutout": lambda x, level, sign, centre: operations.cutout(
+            x, levels.cutout_half_size(level, cutout_const), centre
         ),
     }
 
 
-def make_drawer(drawn: Sequence[Drawn], image_shape: tf.TensorShape) -> Callable[..., tf.Tensor]:
-    """A function that executes one of the operations and no other.
+def _signed(value: Scalar, sign: Scalar) -> Scalar:
+    if tf.is_tensor(value) or tf.is_tensor(sign):
+        return tf.cast(value, tf.float32) * tf.cast(sign, tf.float32)
+    return value * sign
 
-    It takes (image, index, level, uniforms [3]) and returns the image; index len(drawn) leaves it as it is.
 
-    `tf.switch_case` would do, but in a graph it spreads all operations into one, in which the ones not
+def make_drawer(
+    choices: Sequence[Callable[..., tf.Tensor]], *signature: tf.TensorSpec
+) -> Callable[..., tf.Tensor]:
+    """A function of (index, image, *arguments) that executes one of the choices and no other.
+
+    Each takes an image and the arguments, as `signature` tells them, and returns an image of the same
+    shape. `tf.switch_case` would do, but in a graph it spreads all choices into one, in which those not
     drawn are still visited, node by node (0.1 ms an image), and it would do so for each use anew.
     """
-    choices = [*drawn, _unchanged]
     if tf.executing_eagerly():
-        return lambda image, index, level, uniforms: choices[int(index)](image, level, uniforms)
-    signature = [
-        tf.TensorSpec(image_shape, tf.uint8),
-        tf.TensorSpec([], tf.float64),
-        tf.TensorSpec([UNIFORMS_PER_OPERATION], tf.float32),
-    ]
+        return lambda index, *arguments: choices[int(index)](*arguments)
     branches = [
-        tf.function(operation, autograph=False).get_concrete_function(*signature)
-        for operation in choices
+        tf.function(choice, autograph=False).get_concrete_function(*signature) for choice in choices
     ]
 
-    def execute(
-        image: tf.Tensor, index: tf.Tensor, level: tf.Tensor, uniforms: tf.Tensor
-    ) -> tf.Tensor:
+    def execute(index: tf.Tensor, *arguments: tf.Tensor) -> tf.Tensor:
         (result,) = tf.raw_ops.StatelessCase(
             branch_index=index,
-            input=[image, level, uniforms],
+            input=arguments,
             Tout=[tf.uint8],
             branches=branches,
-            output_shapes=[image_shape],
+            output_shapes=[signature[0].shape],
         )
-        return tf.ensure_shape(result, image_shape)
+        return result
 
     return execute
-
-
-def _unchanged(image: tf.Tensor, level: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-    del level, uniforms
-    return tf.identity(image)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,22 +198,54 @@ class AutoAugment:
           uint8 [H, W, 3].
         """
         catalogue = _catalogue(self, translate_const=250.0, cutout_const=100.0)
-        names = sorted({name for pair in SUB_POLICIES for name, _, _ in pair})
-        table = [
-            [(names.index(name), probability, level) for name, probability, level in pair]
-            for pair in SUB_POLICIES
-        ]
-        draw = make_drawer([catalogue[name] for name in names], image.shape)
-
+        steps, which = _autoaugment_steps()
+        draw = make_drawer(
+            [_unchanged, *(_make_step(catalogue, step) for step in steps)],
+            tf.TensorSpec(image.shape, tf.uint8),
+        )
         uniforms = draw_uniforms(seed, 1 + 2 * (1 + UNIFORMS_PER_OPERATION), stream=STREAM)
         row = tf.cast(uniforms[0] * len(SUB_POLICIES), tf.int32)
-        pair = tf.unstack(tf.constant(table, tf.float64)[row])
-        for step, own in zip(pair, tf.split(uniforms[1:], 2), strict=True):
-            number, probability, level = tf.unstack(step)
-            fires = tf.cast(own[0], tf.float64) < probability
-            index = tf.cast(tf.where(fires, number, len(names)), tf.int32)
-            image = draw(image, index, level, own[1:])
+        own = tf.reshape(uniforms[1:], [2, 1 + UNIFORMS_PER_OPERATION])
+        chances = [[chance for _, chance, _ in pair] for pair in SUB_POLICIES]
+        fires = tf.cast(own[:, 0], tf.float64) < tf.constant(chances, tf.float64)[row]
+        negative = own[:, 1] >= 0.5
+        places = [[row, row], [0, 1], tf.cast(fires, tf.int32), tf.cast(negative, tf.int32)]
+        for index in tf.unstack(tf.gather_nd(which, tf.stack(places, axis=1))):
+            image = draw(index, image)
         return image
+
+
+class Step(NamedTuple):
+    """An operation with its arguments."""
+
+    name: str
+    level: float
+    sign: float
+
+
+@functools.cache
+def _autoaugment_steps() -> tuple[tuple[Step, ...], np.ndarray]:
+    """All steps of all sub-policies, and which of them happens to an image, counted from 1; 0: none.
+
+    The latter is int32 [25, 2, 2, 2]: by the number of the sub-policy, by whether it is its first or its
+    second operation, by whether it fires, and by whether its sign is negative.
+    """
+    steps: dict[Step, int] = {}
+    which = np.zeros([len(SUB_POLICIES), 2, 2, 2], np.int32)
+    for (row, pair), place, negative in itertools.product(enumerate(SUB_POLICIES), (0, 1), (0, 1)):
+        name, _, level = pair[place]
+        step = Step(name, level, SIGNS[negative] if name in SIGNED else SIGNS[0])
+        which[row, place, 1, negative] = steps.setdefault(step, len(steps) + 1)
+    return tuple(steps), which
+
+
+def _make_step(catalogue: Mapping[str, Operation], step: Step) -> Callable[[tf.Tensor], tf.Tensor]:
+    nowhere = np.zeros([2], np.float32)  # no sub-policy cuts out
+    return lambda image: catalogue[step.name](image, step.level, step.sign, nowhere)
+
+
+def _unchanged(image: tf.Tensor) -> tf.Tensor:
+    return tf.identity(image)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,26 +277,52 @@ class RandAugment:
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Augment one image: as AutoAugment's."""
-        drawn = list(_catalogue(self, translate_const=100.0, cutout_const=40.0).values())
-        draw = make_drawer(drawn, image.shape)
+        catalogue = _catalogue(self, translate_const=100.0, cutout_const=40.0)
+        choices, which = self._choices(catalogue)
         uniforms = draw_uniforms(seed, self.layers * (2 + UNIFORMS_PER_OPERATION), stream=STREAM)
         uniforms = tf.reshape(uniforms, [self.layers, 2 + UNIFORMS_PER_OPERATION])
-        for layer in tf.unstack(uniforms):
-            index = tf.cast(layer[0] * len(drawn), tf.int32)
-            image = draw(image, index, self._level(layer[1]), layer[2:])
+        number = tf.cast(uniforms[:, 0] * len(catalogue), tf.int32)
+        negative = tf.cast(uniforms[:, 2] >= 0.5, tf.int32)
+        arguments = [tf.gather_nd(which, tf.stack([number, negative], axis=1)), uniforms[:, 3:]]
+        signature = [tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec([2], tf.float32)]
+        if self.magnitude_std:
+            arguments.append(self._levels(uniforms[:, 1]))
+            signature.append(tf.TensorSpec([], tf.float64))
+        draw = make_drawer(choices, *signature)
+        for index, *layer in zip(*map(tf.unstack, arguments), strict=True):
+            image = draw(index, image, *layer)
         return image
 
-    def _level(self, uniform: tf.Tensor) -> tf.Tensor:
-        if self.magnitude_std == 0:
-            return tf.constant(self.magnitude, tf.float64)
+    def _choices(
+        self, catalogue: Mapping[str, Operation]
+    ) -> tuple[list[Callable[..., tf.Tensor]], np.ndarray]:
+        """The operations with their signs, and which of them it is by number and negative or not.
+
+        They take (image, centre), and the level if it is drawn.
+        """
+        signs = {name: SIGNS if name in SIGNED else SIGNS[:1] for name in catalogue}
+        signed = [(name, sign) for name in catalogue for sign in signs[name]]
+        which = [
+            [signed.index((name, signs[name][minus % len(signs[name])])) for minus in range(2)]
+            for name in catalogue
+        ]
+
+        def choice(name: str, sign: float) -> Callable[..., tf.Tensor]:
+            return lambda image, centre, level=self.magnitude: catalogue[name](
+                image, level, sign, centre
+            )
+
+        return [choice(*pair) for pair in signed], np.array(which, np.int32)
+
+    def _levels(self, uniforms: tf.Tensor) -> tf.Tensor:
         # The lowest uniform is 0, whose normal quantile is -infinity: half a step up.
-        noise = tf.math.ndtri(tf.cast(uniform, tf.float64) + 2.0**-24)
+        noise = tf.math.ndtri(tf.cast(uniforms, tf.float64) + 2.0**-24)
         return tf.maximum(self.magnitude + self.magnitude_std * noise, 0.0)
 
 
 def _catalogue(
     policy: AutoAugment | RandAugment, *, translate_const: float | None, cutout_const: float
-) -> dict[str, Drawn]:
+) -> dict[str, Operation]:
     """The operations under a policy's settings; these constants where it has none of its own."""
     if not policy.quirks:
         translate_const = None

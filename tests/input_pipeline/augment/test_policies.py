@@ -60,9 +60,9 @@ def traced(monkeypatch):
 
     def make_operations(**_):
         def mark(number):
-            def operation(picture, level, uniforms):
-                signed = tf.cast(uniforms[0] < 0.5, tf.float64)
-                marks = tf.cast(tf.stack([float(number), level * 10, signed]), tf.uint8)
+            def operation(picture, level, sign, centre):
+                figures = [number, level * 10, sign > 0]
+                marks = tf.stack([tf.cast(figure, tf.uint8) for figure in figures])
                 return tf.concat([marks[tf.newaxis, tf.newaxis], picture[:-1]], axis=0)
 
             return operation
@@ -149,8 +149,13 @@ def test_autoaugment_draws_every_sub_policy_in_order_and_at_its_level(traced):
     }
     certain = {(("Rotate", 7), ("TranslateY", 9)), (("Color", 0), ("Rotate", 2))}
     assert certain <= set(draws)
-    signs = Counter(sign for draw in traced(AutoAugment(), 1000) for _, _, sign in draw)
-    assert abs(signs[0] - signs[1]) < 5 * np.sqrt(sum(signs.values()))
+    for place in range(2):  # of the operation in its sub-policy: each has a sign of its own
+        signs = Counter(
+            draw[place][2]
+            for draw in traced(AutoAugment(), 2000)
+            if len(draw) == 2 and draw[place][0] in policies.SIGNED
+        )
+        assert abs(signs[0] - signs[1]) < 5 * np.sqrt(sum(signs.values()))
 
 
 def test_randaugment_draws_all_sixteen_alike_and_always_fires(traced):
@@ -179,23 +184,22 @@ def test_magnitude_noise_spreads_the_level_and_ends_at_zero(traced):
 
 
 def test_only_the_drawn_operation_is_executed():
-    def unchanged(picture, level, uniforms):
-        return picture
+    def inverted(picture, number):
+        return 255 - picture
 
-    def failing(picture, level, uniforms):
-        return tf.reshape(picture, [tf.size(picture) + tf.cast(level, tf.int32)])
+    def failing(picture, number):
+        return tf.reshape(picture, [tf.size(picture) + number])
 
     picture = tf.constant(image())
 
     def apply(index):
-        draw = policies.make_drawer([failing, unchanged, failing], picture.shape)
-        return draw(picture, index, tf.constant(1.0, tf.float64), tf.zeros([3]))
+        signature = (tf.TensorSpec(picture.shape, tf.uint8), tf.TensorSpec([], tf.int32))
+        draw = policies.make_drawer([failing, inverted, failing], *signature)
+        return draw(index, picture, tf.constant(1))
 
-    for indices in ([1, 3], [1, 1, 3]):  # 3 is none of the operations
-        results = list(tf.data.Dataset.from_tensor_slices(indices).map(apply))
-        for result, index in zip(results, indices, strict=True):
-            np.testing.assert_array_equal(result, picture)
-            np.testing.assert_array_equal(apply(tf.constant(index)), picture)
+    for result in tf.data.Dataset.from_tensor_slices([1, 1]).map(apply):
+        np.testing.assert_array_equal(result, 255 - picture)
+    np.testing.assert_array_equal(apply(tf.constant(1)), 255 - picture)
     with pytest.raises(tf.errors.InvalidArgumentError):
         list(tf.data.Dataset.from_tensor_slices([1, 2]).map(apply))
     with pytest.raises(tf.errors.InvalidArgumentError):
@@ -261,8 +265,7 @@ def catalogue(request):
 
 def test_every_operation_gets_its_levels_argument(catalogue):
     quirks, drawn = catalogue
-    picture, level = tf.constant(image()), 4.0
-    uniforms = tf.constant([0.9, 0.25, 0.75])  # the sign is minus
+    picture, level, sign, centre = tf.constant(image()), 4.0, -1.0, tf.constant([0.25, 0.75])
     pixels = (100.0, 100.0) if quirks else (4 * 15 / 331 * 24, 4 * 15 / 331 * 20)
     expected = {
         "AutoContrast": operations.autocontrast(picture),
@@ -280,28 +283,31 @@ def test_every_operation_gets_its_levels_argument(catalogue):
         "ShearY": operations.shear_y(picture, -0.12),
         "TranslateX": operations.translate_x(picture, -pixels[1]),
         "TranslateY": operations.translate_y(picture, -pixels[0]),
-        "Cutout": operations.cutout(picture, 40, uniforms[1:]),
+        "Cutout": operations.cutout(picture, 40, centre),
     }
     assert set(drawn) == set(expected) == RANDAUGMENT
     for name, operation in drawn.items():
-        np.testing.assert_array_equal(operation(picture, level, uniforms), expected[name], name)
+        numbers = operation(picture, level, sign, centre)
+        np.testing.assert_array_equal(numbers, expected[name], name)
+        tensors = operation(picture, tf.constant(level, tf.float64), tf.constant(sign), centre)
+        np.testing.assert_array_equal(tensors, expected[name], name)
 
 
-def test_the_sign_of_a_signed_argument_is_drawn():
+def test_an_operation_has_a_sign_if_it_is_told_to_have_one():
     drawn = policies.make_operations(quirks=True, translate_const=50.0, cutout_const=4.0)
-    picture = tf.constant(image())
-    for name in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"):
-        plus, minus = (drawn[name](picture, 3.0, tf.fill([3], u)) for u in (0.49, 0.5))
-        assert (plus.numpy() != minus.numpy()).any(), name
+    picture, centre = tf.constant(image()), tf.constant([0.5, 0.5])
+    for name, operation in drawn.items():
+        plus, minus = (operation(picture, 3.0, sign, centre) for sign in policies.SIGNS)
+        assert (plus.numpy() != minus.numpy()).any() == (name in policies.SIGNED), name
 
 
 def test_mended_quirks_reach_the_operations():
     picture = tf.constant(image())
-    u = tf.zeros([3])
+    centre = tf.zeros([2])
     for name, level in (("Solarize", 10.0), ("Posterize", 0.0), ("Contrast", 2.0)):
         kept, mended = (
             policies.make_operations(quirks=quirks, translate_const=None, cutout_const=4.0)[name](
-                picture, level, u
+                picture, level, 1.0, centre
             )
             for quirks in (True, False)
         )

@@ -345,7 +345,7 @@ def published_structure(image_size: int) -> Augment:
 
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         uniforms = draw_uniforms(seed, 9, stream=policies.STREAM)
-        row = tf.cast(uniforms[0] * len(sub_policies), tf.int32)
+        row = tf.cast(tf.cast(uniforms[0], tf.float64) * len(sub_policies), tf.int32)
         own = tf.split(uniforms[1:], 2)
 
         def sub_policy(pair: Sequence[Any]) -> tf.Tensor:

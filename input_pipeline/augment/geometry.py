@@ -123,7 +123,7 @@ def _moved(
         return image
     height, width = size_of(image)
     framed = tf.reshape(_framed(image), [-1, 3])
-    return like(image, tf.gather_nd(framed, when_known(framed_pixels, height, width, argument)))
+    return tf.gather_nd(framed, when_known(framed_pixels, height, width, argument))
 
 
 def _nearest(position: tf.Tensor, size: Size) -> tf.Tensor:

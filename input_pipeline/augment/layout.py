@@ -41,17 +41,19 @@ def like(image: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, [*size_of(image), 3])
 
 
-def flat_of(values: tf.Tensor, multiple: int) -> tf.Tensor:
-    """All values in a row, followed by zeros up to a multiple of so many."""
-    flat = tf.reshape(values, [-1])
-    size = flat.shape[0]
-    if size is not None and size % multiple == 0:
-        return flat
-    return tf.pad(flat, [[0, -(tf.size(flat) if size is None else size) % multiple]])
+def in_groups(values: tf.Tensor, size: int) -> tf.Tensor:
+    """All values in groups of so many, the last one filled with zeros: [-1, size]."""
+    count = values.shape.num_elements()
+    if count is None or count % size:
+        missing = -(tf.size(values) if count is None else count) % size
+        values = tf.pad(tf.reshape(values, [-1]), [[0, missing]])
+    return tf.reshape(values, [-1, size])
 
 
-def without_padding(image: tf.Tensor, flat: tf.Tensor) -> tf.Tensor:
-    """As many of the values as the image [H, W, 3] has, in its shape: the way back from `flat_of`."""
+def out_of_groups(image: tf.Tensor, groups: tf.Tensor) -> tf.Tensor:
+    """As many of the values as the image [H, W, 3] has, in its shape: the way back from `in_groups`."""
     height, width = size_of(image)
-    size = height * width * 3
-    return like(image, flat if flat.shape[0] == size else flat[:size])
+    count = height * width * 3
+    if groups.shape.num_elements() != count:
+        groups = tf.reshape(groups, [-1])[:count]
+    return like(image, groups)

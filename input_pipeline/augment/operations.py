@@ -32,12 +32,12 @@ from input_pipeline.augment.geometry import (
 from input_pipeline.augment.layout import (
     Scalar,
     Size,
-    flat_of,
+    in_groups,
     like,
+    out_of_groups,
     rows_of,
     size_of,
     when_known,
-    without_padding,
 )
 
 __all__ = [
@@ -257,11 +257,11 @@ def _look_up_pairs(image: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
     second = tf.roll(tables, -1, axis=0) * 256  # the byte after a red one is green, and so on
     first = tf.gather(tables, [0, 2, 1])
     pairs = tf.gather(second, [0, 2, 1])[:, :, tf.newaxis] + first[:, tf.newaxis, :]
-    flat = flat_of(image, multiple=PAIRS_PER_ROW * 2)
-    words = tf.cast(tf.bitcast(tf.reshape(flat, [-1, PAIRS_PER_ROW, 2]), tf.uint16), tf.int32)
+    rows = tf.reshape(in_groups(image, PAIRS_PER_ROW * 2), [-1, PAIRS_PER_ROW, 2])
+    words = tf.cast(tf.bitcast(rows, tf.uint16), tf.int32)
     which = tf.tile([0, 1 << 16, 2 << 16], [PAIRS_PER_ROW // 3])
     found = tf.gather_nd(tf.reshape(pairs, [-1]), (words + which)[..., tf.newaxis])
-    return without_padding(image, tf.reshape(tf.bitcast(found, tf.uint8), [-1]))
+    return out_of_groups(image, tf.bitcast(found, tf.uint8))
 
 
 def cutout(image: tf.Tensor, half_size: Scalar, centre: tf.Tensor) -> tf.Tensor:
@@ -285,12 +285,12 @@ def cutout(image: tf.Tensor, half_size: Scalar, centre: tf.Tensor) -> tf.Tensor:
 
 def _words(image: tf.Tensor) -> tf.Tensor:
     """The bytes of an image (or its flags) eight at a time, int64 [N]: bitwise arithmetic is by word."""
-    return tf.bitcast(tf.reshape(flat_of(image, multiple=8), [-1, 8]), tf.int64)
+    return tf.bitcast(in_groups(image, 8), tf.int64)
 
 
 def _bytes(words: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     """Back from `_words` to the shape of `image`."""
-    return without_padding(image, tf.reshape(tf.bitcast(words, tf.uint8), [-1]))
+    return out_of_groups(image, tf.bitcast(words, tf.uint8))
 
 
 def _mask(flags: tf.Tensor) -> tf.Tensor:
@@ -313,7 +313,10 @@ def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: Scalar) -> tf.Tensor
 
     Quirk: truncates. The reference's short cuts at factors 0 and 1 give the same values as this.
     """
-    return _saturate(degenerate + tf.cast(factor, tf.float32) * (image - degenerate))
+    blended = degenerate + tf.cast(factor, tf.float32) * (image - degenerate)
+    if not tf.is_tensor(factor) and 0.0 <= factor <= 1.0:
+        return tf.cast(blended, tf.uint8)  # between the two: nothing to clip
+    return _saturate(blended)
 
 
 def _grey(values: tf.Tensor) -> tf.Tensor:
@@ -328,9 +331,8 @@ def _grey(values: tf.Tensor) -> tf.Tensor:
 
 def _in_every_channel(plane: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     """float32 [H, W] to [H, W, 3]: a product with ones and zeros, which is exact, is fastest."""
-    pixels = tf.reshape(flat_of(plane, multiple=len(THRICE)), [-1, len(THRICE)])
-    spread = tf.matmul(pixels, tf.constant(THRICE, tf.float32))
-    return without_padding(image, tf.reshape(spread, [-1]))
+    spread = tf.matmul(in_groups(plane, len(THRICE)), tf.constant(THRICE, tf.float32))
+    return out_of_groups(image, spread)
 
 
 def _inside(size: Size, border: int) -> Size:

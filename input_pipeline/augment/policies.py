@@ -23,7 +23,8 @@ Operation = Callable[[tf.Tensor, Scalar, Scalar, tf.Tensor], tf.Tensor]
 
 SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 SIGNS = (1.0, -1.0)
-UNIFORMS_PER_OPERATION = 3  # the sign; the centre of a cutout
+WITHOUT_LEVEL = ("AutoContrast", "Equalize", "Invert")
+UNIFORMS_PER_OPERATION = 3  # RandAugment's: the sign; the centre of a cutout
 
 # Mixed into the seed, so that the crop and the flip may be drawn from the same one.
 STREAM = 0x5EEDA06
@@ -57,6 +58,12 @@ SUB_POLICIES = (
     (("Solarize", 0.6, 8), ("Equalize", 0.6, 1)),
     (("Color", 0.8, 6), ("Rotate", 0.4, 5)),
 )
+
+
+# What AutoAugment draws: one of its sub-policies, and for each of the two operations one of five, as all
+# probabilities are fifths, and one of two signs. A digit of 0 is drawn from and not used.
+DIGITS = (len(SUB_POLICIES), *(5, 2, 0, 0) * 2)
+PLACE_VALUES = (100, *(20, 10, 0, 0), *(2, 1, 0, 0))
 
 
 def make_operations(
@@ -203,14 +210,9 @@ class AutoAugment:
             [_unchanged, *(_make_step(catalogue, step) for step in steps)],
             tf.TensorSpec(image.shape, tf.uint8),
         )
-        uniforms = draw_uniforms(seed, 1 + 2 * (1 + UNIFORMS_PER_OPERATION), stream=STREAM)
-        row = tf.cast(uniforms[0] * len(SUB_POLICIES), tf.int32)
-        own = tf.reshape(uniforms[1:], [2, 1 + UNIFORMS_PER_OPERATION])
-        chances = [[chance for _, chance, _ in pair] for pair in SUB_POLICIES]
-        fires = tf.cast(own[:, 0], tf.float64) < tf.constant(chances, tf.float64)[row]
-        negative = own[:, 1] >= 0.5
-        places = [[row, row], [0, 1], tf.cast(fires, tf.int32), tf.cast(negative, tf.int32)]
-        for index in tf.unstack(tf.gather_nd(which, tf.stack(places, axis=1))):
+        uniforms = draw_uniforms(seed, len(DIGITS), stream=STREAM)
+        digits = tf.cast(tf.cast(uniforms, tf.float64) * DIGITS, tf.int32)
+        for index in tf.unstack(tf.gather(which, tf.reduce_sum(digits * PLACE_VALUES))):
             image = draw(index, image)
         return image
 
@@ -225,18 +227,22 @@ class Step(NamedTuple):
 
 @functools.cache
 def _autoaugment_steps() -> tuple[tuple[Step, ...], np.ndarray]:
-    """All steps of all sub-policies, and which of them happens to an image, counted from 1; 0: none.
+    """All steps of all sub-policies, and which two of them, counted from 1, happen to an image; 0: none.
 
-    The latter is int32 [25, 2, 2, 2]: by the number of the sub-policy, by whether it is its first or its
-    second operation, by whether it fires, and by whether its sign is negative.
+    The latter is int32 [25 * 5 * 2 * 5 * 2, 2], by the number that the drawn digits make.
     """
     steps: dict[Step, int] = {}
-    which = np.zeros([len(SUB_POLICIES), 2, 2, 2], np.int32)
-    for (row, pair), place, negative in itertools.product(enumerate(SUB_POLICIES), (0, 1), (0, 1)):
-        name, _, level = pair[place]
-        step = Step(name, level, SIGNS[negative] if name in SIGNED else SIGNS[0])
-        which[row, place, 1, negative] = steps.setdefault(step, len(steps) + 1)
-    return tuple(steps), which
+    which = []
+    for row, *own in itertools.product(*(range(digits) for digits in DIGITS if digits)):
+        numbers = [0, 0]
+        for place, (name, chance, level) in enumerate(SUB_POLICIES[row]):
+            fifth, negative = own[2 * place : 2 * place + 2]
+            if fifth < round(chance * 5):
+                sign = SIGNS[negative] if name in SIGNED else SIGNS[0]
+                step = Step(name, 0 if name in WITHOUT_LEVEL else level, sign)
+                numbers[place] = steps.setdefault(step, len(steps) + 1)
+        which.append(numbers)
+    return tuple(steps), np.array(which, np.int32)
 
 
 def _make_step(catalogue: Mapping[str, Operation], step: Step) -> Callable[[tf.Tensor], tf.Tensor]:

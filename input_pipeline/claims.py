@@ -26,6 +26,22 @@ def checked(image_bytes: tf.Tensor) -> tf.Tensor:
       tf.errors.InvalidArgumentError: more than MOST_PIXELS are claimed, or the header is cut off.
     """
 
+    def jpeg() -> tf.Tensor:
+        with tf.control_dependencies([jpeg_shape(image_bytes)]):
+            return tf.identity(image_bytes)
+
+    return tf.cond(tf.io.is_jpeg(image_bytes), jpeg, lambda: checked_unless_jpeg(image_bytes))
+
+
+def jpeg_shape(image_bytes: tf.Tensor) -> tf.Tensor:
+    """What a JPEG claims, int32 [3] (height, width, channels); errors as `checked`."""
+    shape = tf.io.extract_jpeg_shape(image_bytes)
+    return _limited(shape, shape[0], shape[1])
+
+
+def checked_unless_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
+    """`checked` for all the other formats."""
+
     # Never substr from a place that may not exist: its error quotes the bytes, which Python then can't read.
     def starts(with_what: bytes) -> tf.Tensor:
         return tf.strings.substr(image_bytes, 0, len(with_what)) == with_what
@@ -37,7 +53,6 @@ def checked(image_bytes: tf.Tensor) -> tf.Tensor:
     )
     return tf.case(
         [
-            (tf.io.is_jpeg(image_bytes), lambda: _jpeg(image_bytes)),
             (starts(b"\x89PNG"), lambda: _png(image_bytes)),
             (starts(b"GIF8"), lambda: _gif(image_bytes)),
             (starts(b"BM"), lambda: _bmp(image_bytes)),
@@ -47,19 +62,18 @@ def checked(image_bytes: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _limited(image_bytes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+def _limited(value: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """`value`, unless so many pixels are too many."""
     size = [tf.cast(n, tf.int64) for n in (width, height)]
-    said = [tf.strings.as_string(size[0]), " x ", tf.strings.as_string(size[1])]
-    message = tf.strings.join([*said, f" pixels, more than {MOST_PIXELS}"])
-    with tf.control_dependencies(
-        [tf.debugging.Assert(tf.abs(size[0] * size[1]) <= MOST_PIXELS, [message])]
-    ):
-        return tf.identity(image_bytes)
 
+    def refuse() -> tf.Operation:
+        said = [tf.strings.as_string(size[0]), " x ", tf.strings.as_string(size[1])]
+        message = tf.strings.join([*said, f" pixels, more than {MOST_PIXELS}"])
+        return tf.debugging.Assert(False, [message])
 
-def _jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
-    shape = tf.io.extract_jpeg_shape(image_bytes)
-    return _limited(image_bytes, shape[0], shape[1])
+    allowed = tf.abs(size[0] * size[1]) <= MOST_PIXELS
+    with tf.control_dependencies([tf.cond(allowed, tf.no_op, refuse)]):
+        return tf.identity(value)
 
 
 def _png(image_bytes: tf.Tensor) -> tf.Tensor:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from input_pipeline.claims import checked
+from input_pipeline.claims import checked_unless_jpeg, jpeg_shape
 from input_pipeline.draws import draw_uniforms
 
 Resize = Literal["bicubic", "bilinear"]
@@ -145,9 +145,12 @@ def random_window(
         max_attempts=10,
         use_image_if_no_bounding_boxes=True,
     )
-    failed = tf.reduce_all(tf.equal(size[:2], shape[:2]))
-    drawn = tf.concat([begin[:2], size[:2]], axis=0)
-    return tf.where(failed, centre_window(shape, image_size=image_size), drawn)
+    size = size[:2]
+    return tf.cond(
+        tf.reduce_all(tf.equal(size, shape[:2])),
+        lambda: centre_window(shape, image_size=image_size),
+        lambda: tf.concat([begin[:2], size], axis=0),
+    )
 
 
 def centre_window(
@@ -170,14 +173,13 @@ def decode_window(
     image_bytes: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.Tensor:
     """The pixels of a window, uint8 [h, w, 3]; the window follows from the image's shape."""
-    image_bytes = checked(image_bytes)
 
     def jpeg() -> tf.Tensor:
-        window = choose_window(tf.io.extract_jpeg_shape(image_bytes))
+        window = choose_window(jpeg_shape(image_bytes))
         return tf.image.decode_and_crop_jpeg(image_bytes, window, channels=3)
 
     def anything_else() -> tf.Tensor:
-        image = _decode_whole(image_bytes)
+        image = _decode_whole(checked_unless_jpeg(image_bytes))
         window = choose_window(tf.shape(image))
         return tf.slice(image, [window[0], window[1], 0], [window[2], window[3], 3])
 

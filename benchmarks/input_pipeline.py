@@ -142,13 +142,13 @@ def measure_in_short_turns(
 
 def _processor_time_at_rest() -> float:
     """Seconds of processor time used so far, as soon as hardly any more is."""
-    before = time.process_time()
-    while True:
+    quiet, before = 0, time.process_time()
+    while quiet < 2:  # once may also be a processor that others had
         time.sleep(AT_REST_S)
         now = time.process_time()
-        if now - before < AT_REST_S * AT_REST_SHARE:
-            return now
+        quiet = quiet + 1 if now - before < AT_REST_S * AT_REST_SHARE else 0
         before = now
+    return before
 
 
 def median_ratio(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:

@@ -98,6 +98,8 @@ def attempt_batches(
     chunks = rows.batch(chunk, drop_remainder=True).map(
         attempt_chunk, num_parallel_calls=num_parallel_calls, deterministic=True
     )
+    if chunk == host_batch_size:
+        return chunks
     batches = chunks.batch(host_batch_size // chunk, drop_remainder=True)
     return batches.map(
         lambda batch: {

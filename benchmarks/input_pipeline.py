@@ -14,15 +14,10 @@ of a shared processor drifts by a third within seconds, and so hits both sides a
 """
 
 import argparse
-import dataclasses
 import itertools
-import math
 import os
-import random
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,10 +28,17 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.conditions import ROOT, conditions
+from benchmarks.published_augment import Augment, published_structure
+from benchmarks.turns import (
+    SHORT_TURN,
+    Speed,
+    measure_in_short_turns,
+    measure_in_turns,
+    median_ratio,
+)
 from input_pipeline import crop, records
 from input_pipeline.arenas import limit_malloc_arenas
 from input_pipeline.augment import AutoAugment, RandAugment, mixing, policies
-from input_pipeline.draws import draw_uniforms
 from input_pipeline.pipeline import (
     AUGMENT,
     CROP,
@@ -53,109 +55,12 @@ SEED = 1
 NUM_CLASSES = 1000
 MIXING_ALPHA = 0.2
 CALLS_PER_THREAD = 2  # in flight, so that no thread idles until an earlier image is finished
-ELEMENTS_AHEAD = 8  # before the clock starts: more than a pipeline makes ahead
 BUFFER_MIB = 16.0  # of shuffling: what is read ahead at the start must not fill the measurement
 CHECKED_IMAGES = 256  # on which the yardstick's pixels are compared
 # What augmentation is held to: the pipeline with AutoAugment against the one without, and against
 # the one with the published code's structure.
 LEAST_SHARE, LEAST_SPEEDUP = 0.8, 1.8
-SHORT_TURN = 3  # elements
-SHORT_ROUNDS = 16  # times as many as other rounds
-AT_REST_S, AT_REST_SHARE = (
-    0.01,
-    0.1,
-)  # of a processor's time, which a pipeline with full buffers stays below
-
-Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
-@dataclasses.dataclass(frozen=True)
-class Speed:
-    """What each round measured; alone it is told by its medians."""
-
-    rounds: tuple[tuple[float, float], ...]  # images/s, and processor ms per image
-
-    @property
-    def images_per_second(self) -> float:
-        """Of wall time."""
-        return statistics.median(wall for wall, _ in self.rounds)
-
-    @property
-    def processor_ms(self) -> float:
-        """Per image, of all threads."""
-        return statistics.median(processor for _, processor in self.rounds)
-
-
-# -- measuring ----------------------------------------------------------------------------------
-
-
-def measure_in_turns(
-    datasets: Mapping[str, tf.data.Dataset], images_per_element: int, elements: int, rounds: int
-) -> dict[str, Speed]:
-    """Iterates every dataset for so many elements, one after the other, round after round.
-
-    Datasets are endless: what was made ahead when the clock starts is made ahead when it stops, too.
-    """
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
-    for number in range(rounds):
-        for name, dataset in datasets.items():
-            print(f"\rround {number + 1} of {rounds}: {name:<40}", end="", file=sys.stderr)
-            iterator = iter(dataset)
-            for _ in range(ELEMENTS_AHEAD):
-                next(iterator)
-            wall, processor = time.perf_counter(), time.process_time()
-            for _ in range(elements):
-                next(iterator)
-            images = elements * images_per_element
-            wall, processor = time.perf_counter() - wall, time.process_time() - processor
-            runs[name].append((images / wall, 1e3 * processor / images))
-            del iterator  # which ends what is still being made
-    print(f"\r{'':<60}\r", end="", file=sys.stderr)
-    return {name: Speed(tuple(figures)) for name, figures in runs.items()}
-
-
-def measure_in_short_turns(
-    datasets: Mapping[str, tf.data.Dataset], images_per_element: int, rounds: int
-) -> dict[str, np.ndarray]:
-    """Processor ms per image of every turn, [rounds].
-
-    Before and after a turn all pipelines rest, their buffers full: so a turn makes as much as is taken.
-    """
-    iterators = {name: iter(dataset) for name, dataset in datasets.items()}
-    for iterator in iterators.values():
-        for _ in range(ELEMENTS_AHEAD):
-            next(iterator)
-    turns: dict[str, list[float]] = {name: [] for name in datasets}
-    order, shuffle = list(datasets), random.Random(SEED).shuffle
-    for number in range(rounds):
-        shuffle(order)
-        for name in order:
-            print(f"\rround {number + 1} of {rounds}: {name:<40}", end="", file=sys.stderr)
-            before = _processor_time_at_rest()
-            for _ in range(SHORT_TURN):
-                next(iterators[name])
-            used = _processor_time_at_rest() - before
-            turns[name].append(1e3 * used / (SHORT_TURN * images_per_element))
-    print(f"\r{'':<60}\r", end="", file=sys.stderr)
-    return {name: np.array(figures) for name, figures in turns.items()}
-
-
-def _processor_time_at_rest() -> float:
-    """Seconds of processor time used so far, as soon as hardly any more is."""
-    quiet, before = 0, time.process_time()
-    while quiet < 2:  # once may also be a processor that others had
-        time.sleep(AT_REST_S)
-        now = time.process_time()
-        quiet = quiet + 1 if now - before < AT_REST_S * AT_REST_SHARE else 0
-        before = now
-    return before
-
-
-def median_ratio(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """The median of the ratios of two series [n], and its standard error (from 1,000 resamplings)."""
-    ratios = one / other
-    places = np.random.default_rng(SEED).integers(0, len(ratios), [1000, len(ratios)])
-    return float(np.median(ratios)), float(np.std(np.median(ratios[places], axis=1)))
+SHORT_ROUNDS = 16  # of short turns, times as many as of others
 
 
 def _with_threads(dataset: tf.data.Dataset, threads: int) -> tf.data.Dataset:
@@ -313,10 +218,8 @@ def write_records(
 
 # -- the yardstick ------------------------------------------------------------------------------
 # The training pipeline as the published code structures it: one map from a record to a float32 image,
-# TensorFlow's own threading, batches of float32. AutoAugment in it is a chain of 25 conditions on the
-# drawn sub-policy, in each two on whether its operations fire; every operation as it would be written
-# down at once, geometry on four channels, of which the last tells what to fill. Records come in the
-# order of the project's pipeline, and every draw from the same seeds, so that pixels can be compared.
+# TensorFlow's own threading, batches of float32, and published_augment.py. Records come in the order of
+# the project's pipeline, and every draw from the same seeds, so that pixels can be compared.
 
 
 def published_datasets(
@@ -386,126 +289,6 @@ def _published_crop(image_bytes: tf.Tensor, seed: tf.Tensor, image_size: int) ->
         lambda: resized(crop.centre_window(shape, image_size=image_size)),
         resized,
     )
-
-
-def published_structure(image_size: int) -> Augment:
-    """(uint8 [S, S, 3], seed) to what AutoAugment() makes of them, the way the published code does it."""
-    sub_policies = [
-        [(_yardstick_operation(name, level, image_size), chance) for name, chance, level in pair]
-        for pair in policies.SUB_POLICIES
-    ]
-
-    def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        uniforms = draw_uniforms(seed, 9, stream=policies.STREAM)
-        row = tf.cast(tf.cast(uniforms[0], tf.float64) * len(sub_policies), tf.int32)
-        own = tf.split(uniforms[1:], 2)
-
-        def sub_policy(pair: Sequence[Any]) -> tf.Tensor:
-            result = image
-            for (operation, chance), (fires, sign, *_) in zip(
-                pair, map(tf.unstack, own), strict=True
-            ):
-                result = tf.cond(
-                    tf.cast(fires, tf.float64) < chance,
-                    lambda x=result, f=operation, sign=sign: f(x, sign < 0.5),
-                    lambda x=result: x,
-                )
-            return result
-
-        for number, pair in enumerate(sub_policies):
-            image = tf.cond(row == number, lambda p=pair: sub_policy(p), lambda x=image: x)
-        return image
-
-    return tf.autograph.experimental.do_not_convert(augment)
-
-
-def _yardstick_operation(name: str, level: int, image_size: int) -> Callable[..., tf.Tensor]:
-    """An operation of (image, whether a signed argument is positive)."""
-    share = level / 10
-    shear, pixels, factor = share * 0.3, share * 250.0, share * 1.8 + 0.1
-    shift = np.uint8(min(8 - int(share * 4), 7))
-    threshold, addition = np.uint8(int(share * 256) % 256), int(share * 110)
-    return {
-        "AutoContrast": lambda x, _: _per_channel(x, _stretch),
-        "Equalize": lambda x, _: _per_channel(x, _flatten_histogram),
-        "Invert": lambda x, _: 255 - x,
-        "Posterize": lambda x, _: tf.bitwise.left_shift(tf.bitwise.right_shift(x, shift), shift),
-        "Solarize": lambda x, _: tf.where(x < threshold, x, 255 - x),
-        "SolarizeAdd": lambda x, _: _add_to_dark(x, addition),
-        "Color": lambda x, _: _blend_with_grey(x, factor),
-        "Rotate": _transform(*(_rotation(s * share * 30.0, image_size) for s in (1, -1))),
-        "ShearX": _transform(*([1, s * shear, 0, 0, 1, 0, 0, 0] for s in (1, -1))),
-        "ShearY": _transform(*([1, 0, 0, s * shear, 1, 0, 0, 0] for s in (1, -1))),
-        "TranslateY": _transform(*([1, 0, 0, 0, 1, s * pixels, 0, 0] for s in (1, -1))),
-    }[name]
-
-
-def _per_channel(image: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    return tf.stack([function(image[..., channel]) for channel in range(3)], axis=-1)
-
-
-def _stretch(channel: tf.Tensor) -> tf.Tensor:
-    values = tf.cast(channel, tf.float32)
-    low, high = tf.reduce_min(values), tf.reduce_max(values)
-
-    def stretched() -> tf.Tensor:
-        scale = 255.0 / (high - low)
-        return tf.cast(tf.clip_by_value(values * scale - low * scale, 0.0, 255.0), tf.uint8)
-
-    return tf.cond(high > low, stretched, lambda: channel)
-
-
-def _flatten_histogram(channel: tf.Tensor) -> tf.Tensor:
-    values = tf.cast(channel, tf.int32)
-    histogram = tf.histogram_fixed_width(values, [0, 255], nbins=256)
-    filled = tf.boolean_mask(histogram, histogram > 0)
-    step = (tf.reduce_sum(filled) - filled[-1]) // 255
-
-    def flattened() -> tf.Tensor:
-        table = (tf.cumsum(histogram) + step // 2) // step
-        table = tf.clip_by_value(tf.concat([[0], table[:-1]], axis=0), 0, 255)
-        return tf.cast(tf.gather(table, values), tf.uint8)
-
-    return tf.cond(step == 0, lambda: channel, flattened)
-
-
-def _add_to_dark(image: tf.Tensor, addition: int) -> tf.Tensor:
-    added = tf.clip_by_value(tf.cast(image, tf.int64) + addition, 0, 255)
-    return tf.where(image < 128, tf.cast(added, tf.uint8), image)
-
-
-def _blend_with_grey(image: tf.Tensor, factor: float) -> tf.Tensor:
-    grey = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
-    start, end = tf.cast(grey, tf.float32), tf.cast(image, tf.float32)
-    return tf.cast(tf.clip_by_value(start + factor * (end - start), 0.0, 255.0), tf.uint8)
-
-
-def _rotation(degrees: float, image_size: int) -> list[float]:
-    """The transform as figures, so that its rounding is not left to TensorFlow's graph rewriting."""
-    radians, last = np.float32(degrees) * np.float32(math.pi / 180.0), np.float32(image_size - 1)
-    cosine, sine = tf.cos(radians).numpy(), tf.sin(radians).numpy()
-    x_offset = (last - (cosine * last - sine * last)) / np.float32(2)
-    y_offset = (last - (sine * last + cosine * last)) / np.float32(2)
-    return [cosine, -sine, x_offset, sine, cosine, y_offset, 0.0, 0.0]
-
-
-def _transform(plus: Sequence[float], minus: Sequence[float]) -> Callable[..., tf.Tensor]:
-    both = [np.asarray([figures], np.float32) for figures in (plus, minus)]
-
-    def transform(image: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
-        wrapped = tf.concat([image, tf.ones_like(image[..., :1])], axis=2)
-        moved = tf.raw_ops.ImageProjectiveTransformV3(
-            images=wrapped[tf.newaxis],
-            transforms=tf.where(positive, *both),
-            output_shape=tf.shape(image)[:2],
-            fill_value=0.0,
-            interpolation="NEAREST",
-            fill_mode="CONSTANT",
-        )[0]
-        outside = tf.equal(moved[..., 3:], 0)
-        return tf.where(outside, tf.constant(128, tf.uint8), moved[..., :3])
-
-    return transform
 
 
 def count_equal(source: Source, image_size: int, images: int = CHECKED_IMAGES) -> int:

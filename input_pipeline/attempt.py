@@ -99,7 +99,7 @@ def attempt_batches(
         attempt_chunk, num_parallel_calls=num_parallel_calls, deterministic=True
     )
     if chunk == host_batch_size:
-        return chunks
+        return chunks  # batching a single chunk would copy it
     batches = chunks.batch(host_batch_size // chunk, drop_remainder=True)
     return batches.map(
         lambda batch: {

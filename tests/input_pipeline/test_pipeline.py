@@ -85,6 +85,14 @@ def test_runs_are_equal_whatever_the_parallelism(streamed):
     assert not same(batches, train(streamed, 20, seed=2))
 
 
+def test_a_batch_of_several_chunks_holds_what_smaller_batches_hold(source):
+    assert 48 <= attempt.LARGEST_CHUNK < 96
+    (large,) = train(source, 1, host_batch_size=96)
+    small = train(source, 2, host_batch_size=48)
+    for key, part in large.items():
+        np.testing.assert_array_equal(part, np.concatenate([batch[key] for batch in small]))
+
+
 def test_a_resumed_stream_continues_with_exactly_the_same_batches(source):
     batches = train(source, 40)
     assert same(batches[33:], train(source, 7, start_step=33))

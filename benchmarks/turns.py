@@ -1,0 +1,107 @@
+"""Measuring data pipelines side by side on a processor whose speed drifts.
+
+Pipelines run in turns, round after round, and are compared within a round. Long turns tell images per second
+as they come; short ones, from pipelines at rest, tell ratios of processor time with little error.
+"""
+
+import dataclasses
+import random
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+ELEMENTS_AHEAD = 8  # before the clock starts: more than a pipeline makes ahead
+SHORT_TURN = 3  # elements
+AT_REST_S = 0.01  # how long hardly any processor time must be used
+AT_REST_SHARE = 0.1  # of one processor, at most
+ORDER_SEED = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """What each round measured; alone it is told by its medians."""
+
+    rounds: tuple[tuple[float, float], ...]  # images/s, and processor ms per image
+
+    @property
+    def images_per_second(self) -> float:
+        """Of wall time."""
+        return statistics.median(wall for wall, _ in self.rounds)
+
+    @property
+    def processor_ms(self) -> float:
+        """Per image, of all threads."""
+        return statistics.median(processor for _, processor in self.rounds)
+
+
+def measure_in_turns(
+    datasets: Mapping[str, tf.data.Dataset], images_per_element: int, elements: int, rounds: int
+) -> dict[str, Speed]:
+    """Iterates every dataset for so many elements, one after the other, round after round.
+
+    Datasets are endless: what was made ahead when the clock starts is made ahead when it stops, too.
+    """
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
+    for number in range(rounds):
+        for name, dataset in datasets.items():
+            print(f"\rround {number + 1} of {rounds}: {name:<40}", end="", file=sys.stderr)
+            iterator = iter(dataset)
+            for _ in range(ELEMENTS_AHEAD):
+                next(iterator)
+            wall, processor = time.perf_counter(), time.process_time()
+            for _ in range(elements):
+                next(iterator)
+            images = elements * images_per_element
+            wall, processor = time.perf_counter() - wall, time.process_time() - processor
+            runs[name].append((images / wall, 1e3 * processor / images))
+            del iterator  # which ends what is still being made
+    print(f"\r{'':<60}\r", end="", file=sys.stderr)
+    return {name: Speed(tuple(figures)) for name, figures in runs.items()}
+
+
+def measure_in_short_turns(
+    datasets: Mapping[str, tf.data.Dataset], images_per_element: int, rounds: int
+) -> dict[str, np.ndarray]:
+    """Processor ms per image of every turn, [rounds].
+
+    Before and after a turn all pipelines rest, their buffers full: so a turn makes as much as is taken.
+    """
+    iterators = {name: iter(dataset) for name, dataset in datasets.items()}
+    for iterator in iterators.values():
+        for _ in range(ELEMENTS_AHEAD):
+            next(iterator)
+    turns: dict[str, list[float]] = {name: [] for name in datasets}
+    order, shuffle = list(datasets), random.Random(ORDER_SEED).shuffle
+    for number in range(rounds):
+        shuffle(order)
+        for name in order:
+            print(f"\rround {number + 1} of {rounds}: {name:<40}", end="", file=sys.stderr)
+            before = _processor_time_at_rest()
+            for _ in range(SHORT_TURN):
+                next(iterators[name])
+            used = _processor_time_at_rest() - before
+            turns[name].append(1e3 * used / (SHORT_TURN * images_per_element))
+    print(f"\r{'':<60}\r", end="", file=sys.stderr)
+    return {name: np.array(figures) for name, figures in turns.items()}
+
+
+def _processor_time_at_rest() -> float:
+    """Seconds of processor time used so far, as soon as hardly any more is."""
+    quiet, before = 0, time.process_time()
+    while quiet < 2:  # once may also be a processor that others had
+        time.sleep(AT_REST_S)
+        now = time.process_time()
+        quiet = quiet + 1 if now - before < AT_REST_S * AT_REST_SHARE else 0
+        before = now
+    return before
+
+
+def median_ratio(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The median of the ratios of two series [n], and its standard error (from 1,000 resamplings)."""
+    ratios = one / other
+    places = np.random.default_rng(ORDER_SEED).integers(0, len(ratios), [1000, len(ratios)])
+    return float(np.median(ratios)), float(np.std(np.median(ratios[places], axis=1)))

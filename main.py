@@ -24,7 +24,7 @@ from absl import app, flags, logging
 
 from configs.load import FLAG_KEYS, ConfigError, config_for_model, load_experiment
 from configs.schema import Experiment
-from input_pipeline.arenas import limit_malloc_arenas
+from system.memory import limit_malloc_arenas
 
 MODES = ("train_and_eval", "train", "eval", "eval_loop", "export", "plan", "replay")
 
@@ -61,20 +61,20 @@ def main(argv: list[str]) -> int:
     limit_malloc_arenas()
     # TensorFlow takes seconds to import: not for a mistyped flag.
     import tensorflow as tf
+    from training.distribution import DistributionError
 
     from efficientnet import UnknownModelError
-    from efficientnet.weights.strict import WeightsError
+    from efficientnet.weights.matching import WeightsError
     from input_pipeline.errors import DatasetError
+    from run_folder.checkpoints import CheckpointError
+    from run_folder.lock import RunLockError
+    from run_folder.logs import LogError
     from serving.network import ExportError
     from training.assembly import ExperimentError
-    from training.checkpoints import CheckpointError
-    from training.distribution import DistributionError
+    from training.diagnosis.nonfinite import ReplayError
     from training.evaluate import IncompleteEvaluationError
     from training.loop import TrainingError
-    from training.nonfinite import ReplayError
     from training.preemption import Stopped
-    from training.run_lock import RunLockError
-    from training.summaries import LogError
 
     try:
         return run(experiment_from_flags(), FLAGS.mode)
@@ -135,11 +135,13 @@ def experiment_from_flags() -> Experiment:
 def run(experiment: Experiment, mode: str) -> int:
     """Carry out `mode` and report on it."""
     from serving.export import export_run
-    from training import distribution, eval_loop, loop, nonfinite, report
+    from training import eval_loop, loop, report
+    from training.devices import distribution
+    from training.diagnosis import nonfinite
 
     model_dir = str(experiment.model_dir)
     if mode == "plan":
-        from training import forecast
+        from training.forecast import forecast
 
         forecast.tell(forecast.make_forecast(experiment, FLAGS.topology), model_dir)
         return 0

@@ -15,11 +15,11 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from benchmarks.conditions import conditions
 from benchmarks.input_pipeline import SAMPLE, SEED, find_jpegs, write_records
-from input_pipeline.arenas import limit_malloc_arenas
 from input_pipeline.augment import AutoAugment
-from input_pipeline.pipeline import make_train_dataset
+from input_pipeline.stream.pipeline import make_train_dataset
+from system.conditions import conditions
+from system.memory import limit_malloc_arenas
 
 RECORD_BYTES = 2 << 30  # twice the shuffle buffer
 BATCH = 200

@@ -27,7 +27,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.conditions import ROOT, conditions
 from benchmarks.published_augment import Augment, published_structure
 from benchmarks.turns import (
     SHORT_TURN,
@@ -36,10 +35,10 @@ from benchmarks.turns import (
     measure_in_turns,
     median_ratio,
 )
-from input_pipeline import crop, records
-from input_pipeline.arenas import limit_malloc_arenas
 from input_pipeline.augment import AutoAugment, RandAugment, mixing, policies
-from input_pipeline.pipeline import (
+from input_pipeline.images import crop
+from input_pipeline.sources import Source, get_source, records
+from input_pipeline.stream.pipeline import (
     AUGMENT,
     CROP,
     IN_MEMORY_BYTES,
@@ -47,7 +46,8 @@ from input_pipeline.pipeline import (
     seed_of_choice,
     train_rows,
 )
-from input_pipeline.sources import Source, get_source
+from system.conditions import ROOT, conditions
+from system.memory import limit_malloc_arenas
 
 SAMPLE = ROOT.parent / "shared/data/imagenet_sample"
 

@@ -30,16 +30,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.conditions import conditions
 from configs.load import load_experiment
 from input_pipeline.errors import DatasetError
-from input_pipeline.pipeline import make_eval_dataset
+from input_pipeline.stream.pipeline import make_eval_dataset
 from serving.images import positive_number
 from serving.model_card import ModelCard
 from serving.network import ExportError
 from serving.packages import require
 from serving.predictor import FORMATS, Predictor, find_export, open_predictor
 from serving.tflite import VARIANTS
+from system.conditions import conditions
 from training.assembly import model_spec, open_source
 
 ROUNDS = 5

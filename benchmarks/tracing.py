@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks.conditions import ROOT, conditions
+from system.conditions import ROOT, conditions
 
 EXAMPLES_PER_REPLICA = 2
 NUM_CLASSES = 1000
@@ -46,13 +46,12 @@ def measure(model: str, replicas: int, image_size: int) -> dict[str, float]:
     import tensorflow as tf
 
     from efficientnet import build_model, get_spec, normalize_images
-    from training import schedules
-    from training.batch_norm import CrossReplicaBatchNormalization
-    from training.distribution import connect
-    from training.noise import MaskNoise
-    from training.optimizers import RMSProp
-    from training.state import create_train_state
-    from training.step import TrainRecipe, make_train_loop
+    from training.devices.distribution import connect
+    from training.optimizers import RMSProp, schedules
+    from training.step.batch_norm import CrossReplicaBatchNormalization
+    from training.step.noise import MaskNoise
+    from training.step.state import create_train_state
+    from training.step.train_step import TrainRecipe, make_train_loop
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from configs import describe, files, strict_yaml
+from configs import describe, strict_yaml
 from configs.schema import ConflictError, Experiment
+from system import files
 
 FOLDER = Path(__file__).parent
 DIGITS = str(FOLDER / "digits.yaml")  # what runs when nothing is asked for

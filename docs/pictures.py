@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from input_pipeline.augment import get_augment, mixing, policies
-from input_pipeline.pipeline import train_image
+from input_pipeline.stream.pipeline import train_image
 
 FOLDER = Path(__file__).parent / "images"
 SIZE = 112  # pixels per side of a picture

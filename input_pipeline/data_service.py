@@ -20,8 +20,8 @@ from urllib.parse import urlparse
 
 import tensorflow as tf
 
-from input_pipeline.arenas import limit_malloc_arenas
 from input_pipeline.errors import DatasetError
+from system.memory import limit_malloc_arenas
 
 Batch = Mapping[str, tf.Tensor]
 

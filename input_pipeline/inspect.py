@@ -20,14 +20,14 @@ from typing import Any, NoReturn
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.attempt import LOST
 from input_pipeline.augment import POLICIES, get_augment
-from input_pipeline.dataset_info import DatasetInfo, ShardInfo
 from input_pipeline.errors import DatasetError, plain_message
-from input_pipeline.listing import open_binary
-from input_pipeline.order import indexed_once, sharded_once, sharded_sample
-from input_pipeline.pipeline import Augment, resident, train_image, train_rows
 from input_pipeline.sources import Examples, IndexedExamples, Source, get_source
+from input_pipeline.sources.dataset_info import DatasetInfo, ShardInfo
+from input_pipeline.sources.listing import open_binary
+from input_pipeline.stream.decode import LOST
+from input_pipeline.stream.order import indexed_once, sharded_once, sharded_sample
+from input_pipeline.stream.pipeline import Augment, resident, train_image, train_rows
 
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 TILE = 160  # pixels of a picture on the contact sheet

@@ -10,8 +10,9 @@ import tensorflow as tf
 from configs.load import load_experiment
 from configs.schema import Experiment
 from efficientnet import ModelSpec, build_model
-from input_pipeline.dataset_info import FILE_NAME, DatasetInfo, read_dataset_info
-from input_pipeline.pipeline import make_eval_dataset
+from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, read_dataset_info
+from input_pipeline.stream.pipeline import make_eval_dataset
+from run_folder.checkpoints import Checkpoint
 from serving.model_card import ModelCard, Preprocessing, write_model_card
 from serving.network import ExportError, build_inference_network
 from serving.onnx import write_onnx
@@ -19,7 +20,6 @@ from serving.saved_model import export_saved_model
 from serving.tflite import CALIBRATION_IMAGES, VARIANTS, write_tflite
 from serving.version_folder import write_version
 from training.assembly import model_spec, open_source
-from training.checkpoints import Checkpoint
 from training.loop import best_checkpoint, run_experiment_file
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.crop import eval_crop_uint8
+from input_pipeline.images.crop import eval_crop_uint8
 from serving.model_card import ModelCard, read_model_card
 from serving.network import ExportError
 from serving.onnx import FILE as ONNX_FILE

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet import ModelSpec, endpoints, normalize_images
-from input_pipeline.crop import Resize, eval_crop_uint8
+from input_pipeline.images.crop import Resize, eval_crop_uint8
 from serving.network import ExportError, build_inference_network
 from serving.version_folder import write_version
 from serving.warmup import write_warmup_requests
@@ -73,7 +73,7 @@ def export_saved_model(
       weights: values of the model's `trainable_variables`, in order.
       statistics: values of its `non_trainable_variables`, in order.
       class_names: one a class; None names them "0", "1", ...
-      crop_padding: of the evaluation crop, see `input_pipeline.crop.eval_crop`.
+      crop_padding: of the evaluation crop, see `input_pipeline.images.crop.eval_crop`.
       resize: of the evaluation crop, "bicubic" or "bilinear".
       version: 0 or above; TensorFlow Serving takes the highest.
       finish: called with the path of the finished folder before it takes its name, to add files.

@@ -9,8 +9,8 @@ from pathlib import Path
 from absl.testing import flagsaver
 
 import main
-from benchmarks.faults import differences
-from training.checkpoints import Checkpoint, CheckpointStore
+from proofs.faults import differences
+from run_folder.checkpoints import Checkpoint, CheckpointStore
 
 ROOT = Path(main.__file__).parent
 STEPS = 12

@@ -7,22 +7,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("configs", "efficientnet", "input_pipeline", "training", "serving", "benchmarks")
-
-# What a package may import of the house besides itself. Imports go down.
+# The floors from the ground up: what each package may import of the project besides itself.
 ALLOWED = {
-    "configs": set(),
-    "efficientnet": set(),
-    "input_pipeline": set(),
-    "training": {"configs", "efficientnet", "input_pipeline"},
-    "serving": {"configs", "efficientnet", "input_pipeline", "training"},
-    "benchmarks": {"configs", "efficientnet", "input_pipeline", "training", "serving"},
-    "main": {"configs", "efficientnet", "input_pipeline", "training", "serving"},
+    "system": set(),
+    "configs": {"system"},
+    "run_folder": {"configs", "system"},
+    "efficientnet": {"system"},
+    "input_pipeline": {"system"},
+    "training": {"efficientnet", "input_pipeline", "run_folder", "configs", "system"},
 }
+ALLOWED["serving"] = {"training", *ALLOWED["training"]}
+ALLOWED["proofs"] = ALLOWED["benchmarks"] = ALLOWED["main"] = {"serving", *ALLOWED["serving"]}
+PACKAGES = tuple(name for name in ALLOWED if name != "main")
 
-# The upper floor of training; everything else there is a leaf, which knows at most FOUNDATION.
-UPPER = {"state", "step", "assembly", "forecast", "loop", "report", "nonfinite", "eval_loop"}
-FOUNDATION = {"flat"}
+# Folders of training that get values, never an Experiment, and know only one another.
+LEAVES = ("training.step", "training.optimizers", "training.devices")
 
 STRATEGIES = {
     "CentralStorageStrategy",
@@ -57,7 +56,7 @@ def imports(name):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name} imports relatively"
             assert node.module is not None
-            # `from training import flat` names a module, `from training.flat import pack` does not.
+            # `from training.step import packed` names a module, `from configs.load import X` does not.
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= (inner & set(modules())) or {node.module}
     return found
@@ -82,9 +81,9 @@ def named(package):
 
 
 def test_the_whole_house_is_read():
-    for package in ("configs", "efficientnet", "input_pipeline", "training", "benchmarks"):
+    for package in PACKAGES:
         assert named(package), package
-    assert "training.flat" in imports("training.step")
+    assert "training.step.packed" in imports("training.step.train_step")
     assert "input_pipeline.augment.levels" in imports("input_pipeline.augment.policies")
 
 
@@ -137,25 +136,18 @@ def test_experiments_need_neither_networks_nor_images():
         assert not roots & {"keras", "efficientnet", "input_pipeline", "training"}, name
 
 
-def test_leaves_of_training_never_import_one_another():
-    for name in named("training"):
-        leaf = name.removeprefix("training.")
-        if leaf in UPPER:
-            continue
-        inside = {target for target in house(name) if target.startswith("training.")}
-        assert inside <= {f"training.{module}" for module in FOUNDATION}, name
-        # What a leaf needs it gets by value: numbers, never an Experiment.
-        assert not any(target.startswith("configs") for target in imports(name)), name
+@pytest.mark.parametrize("folder", LEAVES)
+def test_the_step_the_optimizers_and_the_devices_know_no_experiment(folder):
+    inside = [name for name in modules() if f"{name}.".startswith(f"{folder}.")]
+    assert len(inside) > 1
+    for name in inside:
+        for target in house(name):
+            assert target.startswith(("system", *LEAVES)), f"{name} imports {target}"
 
 
-def test_the_step_knows_no_experiment():
-    for name in ("training.state", "training.step"):
-        assert not any(target.startswith("configs") for target in imports(name)), name
-
-
-def test_only_distribution_names_strategies():
+def test_only_devices_name_strategies():
     for name in modules():
-        if name == "training.distribution":
+        if name.startswith("training.devices"):
             continue
         for _, used in calls(name):
             assert used.split(".")[-1] not in STRATEGIES, f"{name} uses {used}"

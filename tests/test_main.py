@@ -17,8 +17,8 @@ from absl.testing import flagsaver
 
 import main
 from benchmarks.latency import evaluation_images
+from run_folder.checkpoints import CheckpointStore
 from serving.predictor import find_export, open_predictor
-from training.checkpoints import CheckpointStore
 
 ROOT = Path(main.__file__).parent
 TINY = """

@@ -12,16 +12,17 @@ from configs.schema import Experiment
 from efficientnet import ModelSpec, build_model, get_spec, normalize_images
 from efficientnet.weights.initialize import load_weights
 from input_pipeline.augment import get_augment
-from input_pipeline.cache import cache_source
 from input_pipeline.errors import DatasetError
-from input_pipeline.pipeline import eval_steps, make_eval_dataset, make_train_dataset
 from input_pipeline.sources import Source, get_source
-from training import optimizers, schedules
-from training.batch_norm import CrossReplicaBatchNormalization
-from training.distribution import Distribution, batch_norm_group_size
-from training.noise import MaskNoise
-from training.state import TrainState, create_train_state
-from training.step import Normalize, TrainRecipe
+from input_pipeline.sources.cache import cache_source
+from input_pipeline.stream.pipeline import eval_steps, make_eval_dataset, make_train_dataset
+from training import optimizers
+from training.devices.distribution import Distribution, batch_norm_group_size
+from training.optimizers import schedules
+from training.step.batch_norm import CrossReplicaBatchNormalization
+from training.step.noise import MaskNoise
+from training.step.state import TrainState, create_train_state
+from training.step.train_step import Normalize, TrainRecipe
 
 
 class ExperimentError(ValueError):

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 
 from configs.schema import Experiment
+from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from run_folder.logs import RunLog, logged_steps
 from training import assembly
-from training.checkpoints import Checkpoint, CheckpointError, CheckpointStore
-from training.distribution import Distribution
+from training.devices.distribution import Distribution
 from training.loop import Evaluator, TrainingError, restore
 from training.progress import say
-from training.summaries import RunLog, logged_steps
 
 FOLDER = "eval_loop"
 POLL_SECONDS = 5.0

@@ -13,22 +13,22 @@ import tensorflow as tf
 from configs.load import RESUME_KEYS, difference, load_experiment, save_experiment
 from configs.schema import Experiment
 from efficientnet import ModelSpec
-from input_pipeline.dataset_info import write_dataset_info
 from input_pipeline.errors import DatasetError
-from input_pipeline.pipeline import explain_error
 from input_pipeline.sources import Source
+from input_pipeline.sources.dataset_info import write_dataset_info
+from input_pipeline.stream.pipeline import explain_error
+from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from run_folder.lock import locked
+from run_folder.logs import RunLog
 from training import assembly
 from training.assembly import ExperimentError, Plan
-from training.checkpoints import Checkpoint, CheckpointError, CheckpointStore
-from training.distribution import Distribution
+from training.devices.distribution import Distribution
+from training.diagnosis.nonfinite import explain_step
 from training.evaluate import Evaluation, EvaluationStopped, evaluate
-from training.nonfinite import explain_step
 from training.preemption import Stopped, stop_signals
 from training.progress import evaluation_progress, say, training_progress
-from training.run_lock import locked
-from training.state import TrainState
-from training.step import METRICS, make_eval_step, make_train_loop
-from training.summaries import RunLog
+from training.step.state import TrainState
+from training.step.train_step import METRICS, make_eval_step, make_train_loop
 
 EXPERIMENT_FILE = "experiment.yaml"
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.table import Table
 
+from training.diagnosis.nonfinite import Diagnosis, Incident
 from training.loop import Measured, Outcome
-from training.nonfinite import Diagnosis, Incident
 from training.progress import console, say
 
 MOST_CONFUSIONS = 5  # pairs of classes that are listed

@@ -9,7 +9,7 @@ Readers of other layouts are in `tf1` (which needs TensorFlow) and `keras_applic
 
 from efficientnet.weights.initialize import LoadReport, load_weights
 from efficientnet.weights.keras_file import read_weights_file, write_weights_file
-from efficientnet.weights.strict import Weights, WeightsError
+from efficientnet.weights.matching import Weights, WeightsError
 
 __all__ = [
     "LoadReport",

@@ -16,7 +16,7 @@ from efficientnet.catalog import get_spec
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.keras_applications import read_keras_applications_file
 from efficientnet.weights.keras_file import EXTENSION, class_count, write_weights_file
-from efficientnet.weights.strict import Weights, WeightsError
+from efficientnet.weights.matching import Weights, WeightsError
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from efficientnet.weights.keras_file import assign_weights, class_count, read_weights_file
-from efficientnet.weights.strict import require_match
+from efficientnet.weights.matching import require_match
 
 CLASSIFIER = ("classifier/kernel", "classifier/bias")
 

@@ -21,7 +21,7 @@ from efficientnet.weights.keras_file import (
     name_variables,
     read_layers,
 )
-from efficientnet.weights.strict import Weights, WeightsError, require_match
+from efficientnet.weights.matching import Weights, WeightsError, require_match
 
 STEM = "stem_conv/kernel"
 # The published files' `Normalization` variance: ImageNet's standard deviation on the scale 0..1.

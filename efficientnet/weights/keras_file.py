@@ -18,7 +18,7 @@ import numpy as np
 from efficientnet.builder import build_model
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
-from efficientnet.weights.strict import Weights, WeightsError, first_line, require_match
+from efficientnet.weights.matching import Weights, WeightsError, first_line, require_match
 
 EXTENSION = ".weights.h5"
 # A layer's variables by how many it has: Keras numbers them in this order.

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
-from efficientnet.weights.strict import Weights, WeightsError, first_line, require_match
+from efficientnet.weights.matching import Weights, WeightsError, first_line, require_match
 
 EMA = "ExponentialMovingAverage"
 SLOTS = ("RMSProp", "RMSProp_1", "Momentum")

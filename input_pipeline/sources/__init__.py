@@ -8,8 +8,8 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 
-from input_pipeline.dataset_info import SplitInfo
 from input_pipeline.errors import DatasetError
+from input_pipeline.sources.dataset_info import SplitInfo
 from input_pipeline.sources.digits import open_digits
 from input_pipeline.sources.image_folder import open_image_folder
 from input_pipeline.sources.source import (

@@ -6,8 +6,9 @@ They take exactly the path that ImageNet takes: TFRecords of encoded images, lab
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import records
-from input_pipeline.dataset_info import (
+from input_pipeline.errors import DatasetError
+from input_pipeline.sources import records
+from input_pipeline.sources.dataset_info import (
     DatasetInfo,
     ShardInfo,
     SplitInfo,
@@ -15,7 +16,6 @@ from input_pipeline.dataset_info import (
     read_dataset_info,
     write_dataset_info,
 )
-from input_pipeline.errors import DatasetError
 from input_pipeline.sources.source import Source, SourceRequest, sharded_examples
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -5,9 +5,14 @@ For many epochs, or from gs://, records are faster: see input_pipeline.prepare.
 
 import tensorflow as tf
 
-from input_pipeline.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.errors import DatasetError
-from input_pipeline.listing import DEFAULT_VALIDATION_FRACTION, ImageFile, arrange, list_images
+from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
+from input_pipeline.sources.listing import (
+    DEFAULT_VALIDATION_FRACTION,
+    ImageFile,
+    arrange,
+    list_images,
+)
 from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
 
 ASSUMED_BYTES = 110_000  # of one image file, the mean of ImageNet's; asking each would take long

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from input_pipeline import records
-from input_pipeline.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.errors import DatasetError
+from input_pipeline.sources import records
+from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 
 Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 

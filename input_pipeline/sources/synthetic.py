@@ -9,8 +9,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.errors import DatasetError
+from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
 
 DEFAULT_TRAIN_EXAMPLES = 1_281_167  # as ImageNet

@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from input_pipeline.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.errors import DatasetError
+from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import Parse, ShardedExamples, Source, SourceRequest
 
 VALIDATION_SPLITS = ("validation", "val", "test")  # the first that the set has

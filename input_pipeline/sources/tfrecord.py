@@ -1,7 +1,7 @@
 """TFRecord files in ImageNet's format, on a local disk or gs://."""
 
-from input_pipeline.dataset_info import find_dataset_info
 from input_pipeline.errors import DatasetError
+from input_pipeline.sources.dataset_info import find_dataset_info
 from input_pipeline.sources.source import Source, SourceRequest, sharded_examples
 
 

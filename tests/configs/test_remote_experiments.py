@@ -3,9 +3,9 @@
 import pytest
 import tensorflow as tf
 
-from configs.files import beside
 from configs.load import ConfigError, load_experiment, save_experiment
 from configs.schema import Experiment
+from system.files import beside
 
 
 def write(path: str, text: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import records
+from input_pipeline.sources import records
 
 
 def encode(number: int, *, height: int = 12, width: int = 16, image_format: str = "PNG") -> bytes:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import data_service, pipeline
+from input_pipeline import data_service
 from input_pipeline.data_service import in_order
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import get_source
+from input_pipeline.stream import pipeline
 from tests.input_pipeline.servers import data_service_processes
 
 

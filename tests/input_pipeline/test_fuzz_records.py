@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from input_pipeline.errors import DatasetError
-from input_pipeline.pipeline import explain_error, make_eval_dataset
 from input_pipeline.sources import get_source
+from input_pipeline.stream.pipeline import explain_error, make_eval_dataset
 from tests.fuzz import bounded, damaged
 from tests.input_pipeline.conftest import example, write_split
 

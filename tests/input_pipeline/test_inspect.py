@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import inspect, pipeline, records
-from input_pipeline.dataset_info import find_dataset_info
-from input_pipeline.sources import get_source
+from input_pipeline import inspect
+from input_pipeline.sources import get_source, records
+from input_pipeline.sources.dataset_info import find_dataset_info
+from input_pipeline.stream import pipeline
 
 TRAIN = [7, 5, 9]
 
@@ -131,11 +132,11 @@ def test_a_changed_shard_is_found_by_its_checksum(tmp_path: Path, capsys):
             (images / name / f"{number}.png").write_bytes(
                 tf.io.encode_png(np.full([8, 8, 3], number, np.uint8)).numpy()
             )
-    from input_pipeline import prepare
+    from input_pipeline.prepare import convert
 
     data_dir = tmp_path / "records"
     flags = [f"--source={images}", f"--output={data_dir}", "--validation_fraction=0"]
-    assert prepare.main([*flags, "--train_shards=2"]) == 0
+    assert convert.main([*flags, "--train_shards=2"]) == 0
     flags = [f"--data_dir={data_dir}", "--sheet=", "--checksums", "--examples=1"]
     assert inspect.main(flags) == 0
     path = data_dir / "train-00001-of-00002"

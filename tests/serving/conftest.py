@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from configs.load import load_experiment, save_experiment
 from efficientnet import ModelSpec, build_model, get_spec, normalize_images
-from input_pipeline.dataset_info import DatasetInfo, SplitInfo, write_dataset_info
+from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo, write_dataset_info
+from run_folder.checkpoints import CheckpointStore
 from serving.network import build_inference_network
-from training.checkpoints import CheckpointStore
 
 CLASSES = 7
 SIZE = 32

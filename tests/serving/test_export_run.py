@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from configs.load import load_experiment
 from efficientnet import normalize_images
-from input_pipeline.crop import eval_crop_uint8
-from input_pipeline.dataset_info import DatasetInfo, SplitInfo, write_dataset_info
-from input_pipeline.pipeline import make_eval_dataset
+from input_pipeline.images.crop import eval_crop_uint8
+from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo, write_dataset_info
+from input_pipeline.stream.pipeline import make_eval_dataset
 from serving import features, predict
 from serving.export import _training_images, export_run, load_trained_network
 from serving.model_card import read_model_card

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from efficientnet import ModelSpec
-from input_pipeline.crop import eval_crop_uint8
+from input_pipeline.images.crop import eval_crop_uint8
 from serving.saved_model import export_saved_model
 from tests.fuzz import bounded, damaged, peak_mib
 from tests.hostile_images import BOMBS, IMAGES, MOST_MIB

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from efficientnet import endpoints, normalize_images
-from input_pipeline.crop import eval_crop_uint8
+from input_pipeline.images.crop import eval_crop_uint8
 from serving import warmup
 from serving.network import ExportError
 from serving.saved_model import crop_all, export_saved_model, heatmap_endpoint

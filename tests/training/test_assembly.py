@@ -7,7 +7,7 @@ import pytest
 
 from configs.load import load_experiment
 from training.assembly import ExperimentError, Plan, check_batches, make_plan
-from training.distribution import connect
+from training.devices.distribution import connect
 
 
 def test_the_published_recipe_is_218949_steps_at_batch_2048() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from configs.load import load_experiment
+from run_folder.checkpoints import CheckpointStore
 from tests.input_pipeline.servers import data_service_processes
-from training.checkpoints import CheckpointStore
-from training.distribution import connect
+from training.devices.distribution import connect
 from training.loop import train_and_evaluate
 
 TINY = """

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import curve, rows
 from configs.load import load_experiment
+from proofs.faults import curve, rows
 from tests import runs
 from training import eval_loop
-from training.distribution import connect
+from training.devices.distribution import connect
 from training.loop import TrainingError
 
 

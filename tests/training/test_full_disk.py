@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import serving.export
-from benchmarks.faults import curve, rows
+from proofs.faults import curve, rows
+from run_folder.checkpoints import CheckpointStore
+from run_folder.logs import LogError, RunLog
 from tests import runs
 from tests.full_disk import full_disk
 from training import loop
-from training.checkpoints import CheckpointStore
-from training.summaries import LogError, RunLog
 
 SMALL = 64  # bytes that still fit: less than a row of figures or a curve's point
 

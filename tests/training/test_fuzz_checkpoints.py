@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from run_folder.checkpoints import CheckpointStore
 from tests.fuzz import bounded, damaged
-from training.checkpoints import CheckpointStore
 
 FILES = ("values.index", "values.data-00000-of-00001", "manifest.json")
 

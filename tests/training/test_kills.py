@@ -1,14 +1,14 @@
 """kill -9 anywhere: nothing is lost, and the end is that of a run that was left alone.
 
 20 kills cost 160 seconds of one core, most of it the tracing of the next start, and a kill twice as much with
-two workers: more of those are in benchmarks/results/faults.md.
+two workers: more of those are in proofs/results/faults.md.
 """
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import PLACES, survive
+from proofs.faults import PLACES, survive
 
 
 @pytest.mark.parametrize(("workers", "kills"), [(1, 20), (2, 2)], ids=["1-process", "2-workers"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from configs.load import load_experiment
-from input_pipeline import order
-from input_pipeline.pipeline import eval_steps
+from input_pipeline.stream import order
+from input_pipeline.stream.pipeline import eval_steps
 from training.assembly import make_plan
 
 HOSTS = (1, 2, 4, 8, 64)

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks import parity
+from proofs import parity
 
 PAGE = parity.ROOT / "docs" / "parity.md"
 ROW = parity.Row("section", "item", "theirs", "ours", 0.5, 1.0, "grey levels")

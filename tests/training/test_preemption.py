@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import EXPERIMENT, NETWORK, Life, rows
+from proofs.faults import EXPERIMENT, NETWORK, Life, rows
+from run_folder.logs import RunLog
 from tests import runs
 from training import loop
 from training.preemption import stop_signals
-from training.summaries import RunLog
 
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int) -> None:

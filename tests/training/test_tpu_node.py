@@ -7,7 +7,7 @@ import threading
 import pytest
 import tensorflow as tf
 
-from training.distribution import DistributionError, check_node, connect
+from training.devices.distribution import DistributionError, check_node, connect
 
 OURS = ".".join(tf.__version__.split(".")[:2])
 READY = {

@@ -14,9 +14,9 @@ from tensorflow.python.framework import function_def_to_graph, kernels
 from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
 
 from tests.training import tiny
-from training.distribution import Distribution
-from training.state import TrainState
-from training.step import make_train_loop
+from training.devices.distribution import Distribution
+from training.step.state import TrainState
+from training.step.train_step import make_train_loop
 
 CORES, GROUP = 8, 4
 # They mark what is replicated, and are gone when the program is compiled.

@@ -11,13 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet import build_model, get_spec, normalize_images
-from training import schedules
-from training.batch_norm import CrossReplicaBatchNormalization
-from training.distribution import Distribution, batch_norm_group_size, connect
-from training.noise import MaskNoise
-from training.optimizers import RMSProp
-from training.state import TrainState, create_train_state
-from training.step import METRICS, TrainRecipe, make_train_loop
+from training.devices.distribution import Distribution, batch_norm_group_size, connect
+from training.optimizers import RMSProp, schedules
+from training.step.batch_norm import CrossReplicaBatchNormalization
+from training.step.noise import MaskNoise
+from training.step.state import TrainState, create_train_state
+from training.step.train_step import METRICS, TrainRecipe, make_train_loop
 
 IMAGE_SIZE, CLASSES = 32, 10
 CLIP_NORM = 0.5  # shorter than the gradients, so that clipping is a part of what is compared

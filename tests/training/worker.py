@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from tests.training import tiny
-from training.distribution import connect
+from training.devices.distribution import connect
 
 
 def main(steps: str, global_batch_size: str, file: str) -> None:

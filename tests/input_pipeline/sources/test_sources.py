@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline.cache import load_into_memory
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import SOURCES, IndexedExamples, ShardedExamples, get_source
+from input_pipeline.sources.cache import load_into_memory
 
 
 def _labels(examples: IndexedExamples) -> list[int]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import pipeline
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import get_source
+from input_pipeline.stream import pipeline
 
 tfds = pytest.importorskip("tensorflow_datasets")
 

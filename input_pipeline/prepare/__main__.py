@@ -1,0 +1,186 @@
+"""Images to sharded TFRecords in ImageNet's format, with dataset_info.json.
+
+  python -m input_pipeline.prepare --source=DIR_OR_TAR --output=DIR [--workers=N]
+
+--source is one of
+  a folder of class folders, or with train/ and val/ (or validation/) above them;
+  an uncompressed tar of such, or of one tar per class as ILSVRC2012_img_train.tar;
+and where the validation images lie flat, as ImageNet's do, add
+  --validation=DIR_OR_TAR --validation_labels=FILE.
+
+The work can be stopped at any time and goes on where it was; which image lies in which shard
+depends on --seed alone. Several machines share it by --shard_range=FIRST:LAST; whichever finishes
+last writes dataset_info.json. What was converted or left out is in prepare_report.json, with the
+reasons.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import tensorflow as tf
+
+from input_pipeline.errors import DatasetError
+from input_pipeline.prepare.convert import REPORT_NAME, ShardReport, prepare
+from input_pipeline.prepare.ground_truth import label_validation
+from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo
+from input_pipeline.sources.listing import (
+    DEFAULT_VALIDATION_FRACTION,
+    ClassImages,
+    arrange,
+    list_images,
+)
+
+TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+LABEL_FILES = (  # looked for beside those tars
+    "imagenet_2012_validation_synset_labels.txt",
+    "ILSVRC2012_validation_ground_truth.txt",
+    "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
+    "LOC_val_solution.csv",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepares; returns the exit code: 0, or 1 after one line that says why not. Usage errors: 2."""
+    flags = _parser().parse_args(argv)
+    try:
+        images = gather(
+            flags.source, flags.validation, flags.validation_labels, flags.validation_fraction
+        )
+        with _progress_bar() as on_progress:
+            info, reports = prepare(
+                images,
+                flags.output,
+                name=flags.name or os.path.basename(os.path.normpath(flags.output)),
+                seed=flags.seed,
+                num_shards={"train": flags.train_shards, "validation": flags.validation_shards},
+                shard_range=flags.shard_range,
+                keep_png=flags.keep_png,
+                workers=flags.workers,
+                on_progress=on_progress,
+            )
+    except (DatasetError, OSError, tf.errors.OpError) as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("prepare: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(_summary(flags.output, info, reports))
+    return 0
+
+
+def gather(
+    source: str,
+    validation: str | None = None,
+    validation_labels: str | None = None,
+    validation_fraction: float = DEFAULT_VALIDATION_FRACTION,
+) -> ClassImages:
+    """All images of both splits with their classes.
+
+    Args:
+      source: folder or tar; or the folder where ImageNet's two tars lie.
+      validation: folder or tar of flat validation images.
+      validation_labels: their labels; see ground_truth.
+      validation_fraction: of each class, when there are no validation images.
+
+    Raises:
+      DatasetError: something is missing or does not fit together.
+    """
+    if tf.io.gfile.exists(os.path.join(source, TRAIN_TAR)):
+        folder, source = source, os.path.join(source, TRAIN_TAR)
+        if validation is None and tf.io.gfile.exists(os.path.join(folder, VALIDATION_TAR)):
+            validation = os.path.join(folder, VALIDATION_TAR)
+            candidates = [os.path.join(folder, name) for name in LABEL_FILES]
+            here = [path for path in candidates if tf.io.gfile.exists(path)]
+            validation_labels = validation_labels or (here[0] if here else None)
+    images = list_images(source)
+    if validation is None:
+        return arrange(images, source, validation_fraction)
+    if validation_labels is None:
+        raise DatasetError(f"{validation}: --validation_labels is needed to know their classes")
+    train = arrange(images, source, 0.0)
+    labelled = label_validation(list_images(validation), validation_labels, train.class_names)
+    return ClassImages(train.class_names, {"train": train.splits["train"], "validation": labelled})
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"prepare: {message} (--help tells more)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m input_pipeline.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--source", required=True, help="folder or tar of images")
+    add("--output", required=True, help="folder or gs:// path to write to")
+    add("--validation", help="folder or tar of flat validation images")
+    add("--validation_labels", help="their labels: names, FILE NAME lines, CSV, or the kit's")
+    add(
+        "--validation_fraction",
+        type=float,
+        default=DEFAULT_VALIDATION_FRACTION,
+        help="of each class, held out when there are no validation images (default %(default)s)",
+    )
+    add("--name", help="of the data set (default: the output folder's)")
+    add("--train_shards", type=_count, help="default: 1250 images each, at most 1024")
+    add("--validation_shards", type=_count, help="default: 390 images each, at most 128")
+    add("--shard_range", type=_range, help="FIRST:LAST, this machine's part; training's come first")
+    add("--seed", type=_seed, default=0, help="which image lies where (default %(default)s)")
+    add("--workers", type=_count, default=os.cpu_count() or 1, help="threads (default %(default)s)")
+    add("--keep_png", action="store_true", help="no JPEGs of PNGs; unreadable to the original code")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form FIRST:LAST")
+    return int(first), int(last)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    with Progress(
+        "images", BarColumn(), MofNCompleteColumn(), "time left", TimeRemainingColumn()
+    ) as progress:
+        task = progress.add_task("images", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _summary(output: str, info: DatasetInfo | None, reports: Sequence[ShardReport]) -> str:
+    converted = sum(len(report.converted) for report in reports)
+    rejected = [pair for report in reports for pair in report.rejected]
+    lines = [f"converted {converted} images, left out {len(rejected)}"]
+    lines += [f"  left out {image}: {reason}" for image, reason in rejected[:3]]
+    if info is None:
+        return "\n".join([*lines, f"{len(reports)} shards are there; others are still missing"])
+    for split, part in info.splits.items():
+        lines.append(f"{split}: {part.num_examples} images in {len(part.shards)} shards")
+    lines.append(f"{info.num_classes} classes; {os.path.join(output, FILE_NAME)}, {REPORT_NAME}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Encoded images kept nearer than where they come from: in memory, or on a local disk.
+
+Images are kept as they are stored, so that every epoch still crops and augments them anew. Both
+kinds are filled before the first step, and refused beforehand when they cannot fit.
+"""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.errors import DatasetError, plain_message
+from input_pipeline.sources.source import Examples, IndexedExamples, ShardedExamples, Source
+from input_pipeline.stream.order import PARALLEL_FILES, sharded_once
+
+Cache = Literal["none", "memory", "disk"]
+
+EXAMPLE_OVERHEAD_BYTES = 64  # of an image in memory: its string's header, allocation and position
+MEMORY_SHARE = 0.8  # of what is free, that a cache may take
+GIB = 1 << 30
+
+
+def cache_source(
+    source: Source,
+    cache: Cache,
+    cache_dir: str | None = None,
+    splits: Sequence[str] = ("train", "validation", "minival"),
+    skip_damage: bool = False,
+) -> Source:
+    """`source` with its encoded images in memory or on a local disk.
+
+    Args:
+      source: what to read from.
+      cache: "memory" loads whole splits: random access, so every epoch is shuffled as a whole; every
+        host holds all of a split. "disk" copies record files to `cache_dir` once; they are read
+        from there in this run and in later ones.
+      cache_dir: folder on a local disk, for "disk".
+      splits: those to cache, if the source has them.
+      skip_damage: see load_into_memory.
+
+    Raises:
+      DatasetError: it would not fit, or this source cannot be cached in this way.
+    """
+    if cache == "none":
+        return source
+    cached: dict[str, Examples]
+    chosen = {name: source.splits[name] for name in splits if name in source.splits}
+    if cache == "memory":
+        need = sum(memory_needed(examples) for examples in chosen.values())
+        check_fits(need, available_memory_bytes(), f"{source.info.name}: cache=memory")
+        cached = {
+            name: load_into_memory(examples, skip_damage=skip_damage)
+            for name, examples in chosen.items()
+        }
+    else:
+        cached = _copy_splits(source, chosen, cache_dir)
+    return Source(source.info, {**source.splits, **cached})
+
+
+def memory_needed(examples: Examples) -> int:
+    """Bytes that the encoded images of a split take in memory."""
+    return examples.num_bytes + examples.num_examples * EXAMPLE_OVERHEAD_BYTES
+
+
+def available_memory_bytes() -> int:
+    """What this process may still use: the machine's free memory, within its container's limit."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    limit, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
+    if limit and used and limit[0].isdigit():
+        free = min(free, int(limit[0]) - int(used[0]))
+    return free
+
+
+def check_fits(need: int, available: int, what: str) -> None:
+    """Raise DatasetError with the sizes in GiB when `need` is more than its share of `available`."""
+    if need > MEMORY_SHARE * available:
+        raise DatasetError(
+            f"{what} needs {need / GIB:.1f} GiB of memory, {available / GIB:.1f} GiB are free "
+            f"({MEMORY_SHARE:.0%} of it may be used); use data.cache=disk or none"
+        )
+
+
+def load_into_memory(examples: Examples, *, skip_damage: bool = False) -> IndexedExamples:
+    """Read every example now, so that they can be read in any order.
+
+    Args:
+      examples: what to read; its encoded images must fit.
+      skip_damage: put empty records in place of those that a damaged file has lost.
+
+    Raises:
+      DatasetError: a file cannot be read, or holds fewer records than were counted.
+    """
+    if isinstance(examples, IndexedExamples):
+        return examples if examples.in_memory else _load_indexed(examples)
+    return _load_sharded(examples, skip_damage)
+
+
+def _load_indexed(examples: IndexedExamples) -> IndexedExamples:
+    images = tf.data.Dataset.range(examples.num_examples).map(
+        examples.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    try:
+        encoded, labels = images.batch(examples.num_examples).get_single_element()
+    except tf.errors.OpError as error:
+        raise DatasetError(f"an image cannot be read: {plain_message(error.message)}") from None
+    return replace(examples, read=lambda index: (encoded[index], labels[index]), in_memory=True)
+
+
+def _load_sharded(examples: ShardedExamples, skip_damage: bool) -> IndexedExamples:
+    """One tensor of all records in the order they were read, and the place of each index in it.
+
+    The tensor is filled inside tf.data: Python never holds the records, and none is copied twice.
+    """
+    rows = sharded_once(examples, skip_damage=skip_damage).map(
+        lambda row: (row["index"], row["record"])
+    )
+    total = examples.num_examples
+    try:
+        with tf.device("CPU"):
+            index, records = rows.batch(total + 1).get_single_element()
+    except tf.errors.OpError as error:
+        raise DatasetError(_name_damage(examples, error)) from None
+    files = np.repeat(np.arange(len(examples.files)), examples.counts)
+    places = np.full(total, -1, np.int64)
+    places[index.numpy()] = np.arange(len(index))
+    if (places < 0).any():
+        path = examples.files[files[places < 0][0]]
+        raise DatasetError(
+            f"{path}: fewer records than were counted before; delete dataset_info.json to have "
+            "them counted again"
+        )
+    with tf.device("CPU"):
+        place_of, file_of = tf.constant(places), tf.constant(files, tf.int32)
+        paths = tf.constant(examples.files)
+    return IndexedExamples(
+        num_examples=total,
+        num_bytes=examples.num_bytes,
+        read=lambda index: examples.parse(records[place_of[index]]),
+        file=lambda index: tf.gather(paths, tf.gather(file_of, index)),
+        in_memory=True,
+    )
+
+
+def _name_damage(examples: ShardedExamples, error: tf.errors.OpError) -> str:
+    """Which file, and after how many records: TensorFlow's error tells only the byte."""
+    for path in examples.files:
+        count = 0
+        try:
+            for _ in tf.data.TFRecordDataset(path):
+                count += 1
+        except tf.errors.OpError as found:
+            return f"{path}, record {count}: damaged ({plain_message(found.message)})"
+    return f"records cannot be read: {plain_message(error.message)}"
+
+
+def _copy_splits(
+    source: Source, splits: dict[str, Examples], cache_dir: str | None
+) -> dict[str, Examples]:
+    if cache_dir is None:
+        raise DatasetError("data.cache=disk needs data.cache_dir, a folder on a local disk")
+    cached: dict[str, Examples] = {}
+    for name, examples in splits.items():
+        if not isinstance(examples, ShardedExamples):
+            raise DatasetError(
+                f"{source.info.name}: data.cache=disk copies record files, and there are none; "
+                "use data.cache=memory, or input_pipeline.prepare"
+            )
+        copies = tuple(_cached_path(path, cache_dir) for path in examples.files)
+        _copy_files(examples.files, copies, source.info.name)
+        cached[name] = replace(examples, files=copies)
+    return cached
+
+
+def _cached_path(path: str, cache_dir: str) -> str:
+    """Where the copy of `path` lies: files of two data sets may have the same names."""
+    folder = hashlib.sha256(os.path.dirname(path).encode()).hexdigest()[:16]
+    return os.path.join(cache_dir, folder, os.path.basename(path))
+
+
+def _copy_files(files: Sequence[str], copies: Sequence[str], what: str) -> None:
+    """Copy the files that are not there in full yet, each whole or not at all."""
+    with ThreadPoolExecutor(2 * PARALLEL_FILES) as pool:
+        sizes = list(pool.map(lambda path: tf.io.gfile.stat(path).length, files))
+        missing = [
+            (path, copy, size)
+            for path, copy, size in zip(files, copies, sizes, strict=True)
+            if not os.path.exists(copy) or os.path.getsize(copy) != size
+        ]
+        if not missing:
+            return
+        folder = os.path.dirname(copies[0])
+        os.makedirs(folder, exist_ok=True)
+        need, free = sum(size for _, _, size in missing), shutil.disk_usage(folder).free
+        if need > free:
+            raise DatasetError(
+                f"{what}: cache=disk needs {need / GIB:.1f} GiB more in {folder}, "
+                f"{free / GIB:.1f} GiB are free"
+            )
+
+        def copy_file(task: tuple[str, str, int]) -> None:
+            path, copy, _ = task
+            temporary = f"{copy}.tmp-{uuid.uuid4().hex}"
+            tf.io.gfile.copy(path, temporary)
+            os.replace(temporary, copy)
+
+        for _ in pool.map(copy_file, missing):
+            pass
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            return file.read().splitlines()
+    except OSError:
+        return []

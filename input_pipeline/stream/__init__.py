@@ -1,0 +1,1 @@
+"""Which example, when, where: order, decoding in batches, failures."""

@@ -1,0 +1,269 @@
+"""Making an image of every row, where some may be broken.
+
+An error inside a dataset's map says neither which file nor which record it met, and takes the whole
+batch with it. Here rows are tried in chunks, each in a small dataset of its own that ignores
+errors: a row that comes to nothing is noticed by its absence. (A dataset for each row would cost
+0.25 ms an image.) Then a broken row is told, or another image of its batch put in its place; the
+static shape of the batch and the positions of all others remain.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Literal
+
+import tensorflow as tf
+
+from input_pipeline.sources.dataset_info import DatasetInfo
+from input_pipeline.sources.records import MISSING_LABEL
+from input_pipeline.sources.source import Examples, IndexedExamples
+from input_pipeline.stream.order import Row
+
+OnError = Literal["fail", "skip"]
+MakeImage = Callable[[tf.Tensor, Row], tf.Tensor]
+
+LARGEST_CHUNK = 64
+ERRORS_LOGGED = 20  # broken examples told one by one
+LOG_EVERY = 100  # after that, the total whenever it passes a multiple of this
+LOST = "the record is lost: its file is truncated or damaged"
+NO_EXAMPLE = -1  # the index of a row that is padding
+
+
+def attempt_batches(
+    rows: tf.data.Dataset,
+    info: DatasetInfo,
+    examples: Examples,
+    make_image: MakeImage,
+    *,
+    image_size: int,
+    host_batch_size: int,
+    num_parallel_calls: int = tf.data.AUTOTUNE,
+) -> tf.data.Dataset:
+    """Read, check and decode every row, and batch the results.
+
+    Args:
+      rows: as order.py gives them, a multiple of `host_batch_size`; index NO_EXAMPLE is padding.
+      info: tells which labels are allowed.
+      examples: what the rows come from.
+      make_image: (bytes: string [], row) -> uint8 [image_size, image_size, 3]; it may fail.
+      image_size: pixels per side.
+      host_batch_size: rows of a batch.
+      num_parallel_calls: chunks made at once.
+
+    Returns:
+      Dataset of {"image": uint8 [b, S, S, 3], "label": int32 [b], "index": int32 [b], "problem":
+      string [b]}. `problem` names file, example and fault of a broken row, and is "" for all
+      others; images of padding and of broken rows are black.
+    """
+    chunk = _chunk_size(host_batch_size)
+    blank = {
+        "image": tf.zeros([image_size, image_size, 3], tf.uint8),
+        "label": tf.constant(0),
+        "index": tf.constant(NO_EXAMPLE),
+        "problem": tf.constant(""),
+    }
+
+    def attempt(place: tf.Tensor, row: Row) -> Row:
+        encoded, label = _read(examples, row)
+        label, problem = _check_label(info, encoded, label)
+        problem = tf.cond(_is_lost(row), lambda: tf.constant(LOST), lambda: problem)
+        image = tf.cond(problem == "", lambda: make_image(encoded, row), lambda: blank["image"])
+        return {
+            "image": tf.ensure_shape(image, blank["image"].shape),
+            "label": label,
+            "index": tf.cast(row["index"], tf.int32),
+            "problem": tf.cond(
+                problem == "", lambda: problem, lambda: _tell(examples, row, problem)
+            ),
+            "place": place,
+        }
+
+    def attempt_unless_padding(place: tf.Tensor, row: Row) -> Row:
+        padding = {**blank, "place": place}
+        return tf.cond(row["index"] == NO_EXAMPLE, lambda: padding, lambda: attempt(place, row))
+
+    def attempt_chunk(rows: Row) -> Row:
+        places = tf.range(chunk)
+        tries = tf.data.Dataset.from_tensor_slices((places, rows)).map(attempt_unless_padding)
+        blanks = tf.data.Dataset.from_tensors({**blank, "place": tf.constant(-1)}).repeat(chunk)
+        results = tries.ignore_errors(log_warning=True).concatenate(blanks).take(chunk)
+        done = results.batch(chunk, drop_remainder=True).get_single_element()
+        place = done.pop("place")
+        done = tf.cond(
+            tf.reduce_all(place == places),
+            lambda: done,
+            lambda: _with_gaps(done, place, examples, rows),
+        )
+        return {**done, "step": rows["step"]} if "step" in rows else done
+
+    chunks = rows.batch(chunk, drop_remainder=True).map(
+        attempt_chunk, num_parallel_calls=num_parallel_calls, deterministic=True
+    )
+    if chunk == host_batch_size:
+        return chunks  # batching a single chunk would copy it
+    batches = chunks.batch(host_batch_size // chunk, drop_remainder=True)
+    return batches.map(
+        lambda batch: {
+            key: tf.reshape(part, [host_batch_size, *part.shape[2:]]) for key, part in batch.items()
+        }
+    )
+
+
+def padding(rows: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """`count` rows shaped like `rows` that stand for no example."""
+
+    def empty(spec: tf.TensorSpec) -> tf.Tensor:
+        return tf.constant("") if spec.dtype == tf.string else tf.constant(NO_EXAMPLE, spec.dtype)
+
+    blank = tf.nest.map_structure(empty, rows.element_spec)
+    return tf.data.Dataset.from_tensors(blank).repeat(count)
+
+
+def stop_at_broken(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Raise tf.errors.InvalidArgumentError with the problem of the first broken row of a batch."""
+
+    def stop(problems: tf.Tensor) -> tf.Operation:
+        first = tf.boolean_mask(problems, problems != "")[0]
+        return tf.debugging.Assert(False, [first])
+
+    def check(batch: Row) -> Row:
+        checked = tf.cond(
+            tf.reduce_all(batch["problem"] == ""),
+            tf.no_op,
+            lambda: stop(batch["problem"]),
+        )
+        with tf.control_dependencies([checked]):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    return batches.map(check)
+
+
+def count_broken(
+    batches: tf.data.Dataset, *, max_error_fraction: float, num_examples: int
+) -> tf.data.Dataset:
+    """Log broken rows, the first ones singly, then every hundredth; stop when they are too many.
+
+    Args:
+      batches: as attempt_batches gives them.
+      max_error_fraction: broken rows allowed, of the rows read, or of `num_examples` if that is
+      more. num_examples: of an epoch on this host.
+    """
+
+    def tell(batch: Row, before: tf.Tensor, broken: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
+        problems = tf.boolean_mask(batch["problem"], batch["problem"] != "")
+        singly = problems[: tf.maximum(ERRORS_LOGGED - before, 0)]
+        for_each = tf.strings.reduce_join(tf.strings.join(["skipped: ", singly, "\n"]))
+        counts = [tf.strings.as_string(broken), " of ", tf.strings.as_string(seen)]
+        total = tf.strings.join([*counts, " examples skipped so far\n"])
+        due = broken // LOG_EVERY > before // LOG_EVERY
+        tf.print(
+            tf.strings.join([for_each, tf.where(due, total, "")]), output_stream=sys.stderr, end=""
+        )
+        allowed = max_error_fraction * tf.cast(tf.maximum(seen, num_examples), tf.float64)
+        too_many = tf.strings.join(
+            [
+                *counts,
+                f" examples are broken, more than data.max_error_fraction="
+                f"{max_error_fraction:g} of an epoch; last: ",
+                problems[-1],
+            ]
+        )
+        with tf.control_dependencies(
+            [tf.debugging.Assert(tf.cast(broken, tf.float64) <= allowed, [too_many])]
+        ):
+            return tf.identity(broken)
+
+    def count(
+        state: tuple[tf.Tensor, tf.Tensor], batch: Row
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], Row]:
+        seen, before = state
+        seen += tf.math.count_nonzero(batch["index"] != NO_EXAMPLE)
+        broken = before + tf.math.count_nonzero(batch["problem"] != "")
+        broken = tf.cond(broken > before, lambda: tell(batch, before, broken, seen), lambda: broken)
+        return (seen, broken), batch
+
+    zero = tf.constant(0, tf.int64)
+    return batches.scan((zero, zero), count)
+
+
+def replace_broken(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Put the next sound row of the batch (after the last comes the first) in a broken one's place.
+
+    What a batch becomes follows from the batch alone, so a resumed run replaces in the same way.
+    """
+
+    def replace(batch: Row) -> Row:
+        sound = tf.where(batch["problem"] == "")[:, 0]
+        message = tf.strings.join(["no image of a whole batch can be used; ", batch["problem"][0]])
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(sound) > 0, [message])]):
+            rows = tf.range(batch["problem"].shape[0], dtype=tf.int64)
+            following = tf.searchsorted(sound, rows, out_type=tf.int64) % tf.size(sound, tf.int64)
+        chosen = tf.gather(sound, following)
+        return {key: tf.gather(part, chosen) for key, part in batch.items()}
+
+    def check(batch: Row) -> Row:
+        fine = tf.reduce_all(batch["problem"] == "")
+        return tf.cond(fine, lambda: batch, lambda: replace(batch))
+
+    return batches.map(check)
+
+
+def _chunk_size(host_batch_size: int) -> int:
+    """The largest divisor of a batch that is at most LARGEST_CHUNK."""
+    return max(n for n in range(1, LARGEST_CHUNK + 1) if host_batch_size % n == 0)
+
+
+def _read(examples: Examples, row: Row) -> tuple[tf.Tensor, tf.Tensor]:
+    if isinstance(examples, IndexedExamples):
+        return examples.read(row["index"])
+    return examples.parse(row["record"])
+
+
+def _is_lost(row: Row) -> tf.Tensor:
+    return _is_empty(row["record"]) if "record" in row else tf.constant(False)
+
+
+def _is_empty(text: tf.Tensor) -> tf.Tensor:
+    """Whether a string is "". Comparing it would copy it, all of an encoded image."""
+    return tf.strings.length(text) == 0
+
+
+def _check_label(
+    info: DatasetInfo, encoded: tf.Tensor, label: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The label as int32 class, and what is wrong with the record ("" if nothing is)."""
+    offset, num_classes = info.label_offset, info.num_classes
+    allowed = f" is outside {offset}..{num_classes - 1 + offset}"
+    problem = tf.case(
+        [
+            (_is_empty(encoded), lambda: tf.constant("feature image/encoded is missing")),
+            (label == MISSING_LABEL, lambda: tf.constant("feature image/class/label is missing")),
+            (
+                (label < offset) | (label >= num_classes + offset),
+                lambda: tf.strings.join(["label ", tf.strings.as_string(label), allowed]),
+            ),
+        ],
+        default=lambda: tf.constant(""),
+    )
+    return tf.cast(label - offset, tf.int32), problem
+
+
+def _tell(examples: Examples, rows: Row, problem: tf.Tensor | str) -> tf.Tensor:
+    """The problem with the file and number of its example; for one row or for many."""
+    index = tf.maximum(rows["index"], 0)
+    file = examples.file(index) if isinstance(examples, IndexedExamples) else rows["file"]
+    return tf.strings.join([file, ", example ", tf.strings.as_string(index), ": ", problem])
+
+
+def _with_gaps(done: Row, place: tf.Tensor, examples: Examples, rows: Row) -> Row:
+    """The results of a chunk at their places; the rows of which there is none are marked.
+
+    `done` ends with as many blanks as there are gaps: a gap takes the last one.
+    """
+    match = tf.range(place.shape[0])[:, tf.newaxis] == place[tf.newaxis]
+    found = tf.reduce_any(match, axis=1)
+    position = tf.where(found, tf.argmax(match, axis=1, output_type=tf.int32), place.shape[0] - 1)
+    placed = {key: tf.gather(part, position) for key, part in done.items()}
+    problem = _tell(examples, rows, "the image cannot be read or decoded")
+    placed["problem"] = tf.where(found, placed["problem"], problem)
+    placed["index"] = tf.cast(rows["index"], tf.int32)
+    return placed

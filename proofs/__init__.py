@@ -1,0 +1,1 @@
+"""Claims of correctness, each a command: parity, faults, TPU compilation."""

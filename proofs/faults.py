@@ -1,0 +1,483 @@
+"""Kills a training run again and again, and looks whether anything was lost.
+
+    python -m proofs.faults [--kills=50] [--workers=1] [--seed=0] [--folder=DIR]
+        [--output=proofs/results/faults.md]
+
+trains a small network twice by main.py: once undisturbed, and once with `kill -9` at random moments
+within a step, a checkpoint's write, an evaluation and an export, restarted with the same command each time.
+Then it compares, bit for bit, weights, optimizer, averages, metrics, metrics.jsonl, TensorBoard's curves
+and the exported model. With --workers=2 two processes train together and one of them is killed.
+
+To aim its kills it runs main.py with its parts made to say when they begin; nothing else is changed.
+Every process is forked from one that has imported TensorFlow and done nothing with it: a third of what a
+start costs. A kill that came after the part it was meant for had ended counts as one "between".
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing.connection
+import multiprocessing.context
+import multiprocessing.forkserver
+import os
+import queue
+import random
+import runpy
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from system.conditions import ROOT, conditions
+
+PLACES = ("step", "checkpoint", "evaluation", "export")
+BETWEEN = "between"
+STEPS_PER_KILL = 4  # a life that is killed gets 2 steps further, sometimes 8
+NETWORK = "three-blocks"
+SECONDS_TO_WAIT = 600.0  # for anything; more means that something hangs
+EXPERIMENT = """\
+name: faults
+model: {{name: {network}, image_size: 32}}
+data: {{source: synthetic, num_train_examples: 80}}
+augment: {{policy: none}}
+train: {{global_batch_size: 8, duration: {steps} steps, steps_per_call: 2}}
+schedule: {{learning_rate: 0.1, warmup: 4 steps, decay_every: 4 steps}}
+ema: {{decay: 0.9}}
+eval: {{every: 8 steps}}
+checkpoint: {{every: 2 steps, keep: 2}}
+"""
+
+
+# -- the run that is killed: main.py, whose parts say when they begin ---------------------------
+
+
+def announce_and_run(arguments: Sequence[str]) -> None:
+    """Run main.py with these flags; a line "@PLACE" comes before each part, "@end of PLACE" after."""
+    import run_folder.checkpoints
+    import serving.saved_model
+    import training.loop
+
+    def announced(place: str, part: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            # In one piece: checkpoints are written by another thread.
+            print(f"@{place}\n", end="", flush=True)
+            result = part(*args, **kwargs)
+            print(f"@end of {place}\n", end="", flush=True)
+            return result
+
+        return run
+
+    make_train_loop = training.loop.make_train_loop
+    training.loop.make_train_loop = lambda *args: announced("step", make_train_loop(*args))
+    training.loop.evaluate = announced("evaluation", training.loop.evaluate)
+    checkpoints: Any = run_folder.checkpoints
+    checkpoints._write_checkpoint = announced("checkpoint", checkpoints._write_checkpoint)
+    saved_model: Any = serving.saved_model
+    saved_model.write_version = announced("export", saved_model.write_version)
+    sys.argv = [str(ROOT / "main.py"), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _offer_small_network() -> None:
+    """Put the first blocks of a narrow B0 into the catalogue: most of a life is tracing."""
+    from efficientnet import catalog
+    from efficientnet.families.v1 import V1
+    from efficientnet.spec import Coefficients
+
+    small = {NETWORK: Coefficients(width=0.1, depth=1.0, resolution=32, dropout=0.2)}
+    family = dataclasses.replace(V1, base=NETWORK, models=small, stages=V1.stages[:2])
+    catalog.FAMILIES = (*catalog.FAMILIES, family)
+
+
+def _live(
+    output: multiprocessing.connection.Connection,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+) -> None:
+    """In a new process: main.py, as if it had been started by the shell."""
+    for descriptor in (1, 2):
+        os.dup2(output.fileno(), descriptor)
+    output.close()
+    os.environ.update(environment)
+    _offer_small_network()
+    announce_and_run(arguments)
+
+
+@functools.cache
+def _forked() -> multiprocessing.context.ForkServerContext:
+    """Starts processes that have imported what main.py imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["serving.export", "training.eval_loop", "training.diagnosis.nonfinite"]
+    )
+    # One thread in all, or a fork would not be a faithful copy.
+    needed = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    before = {name: os.environ.get(name) for name in needed}
+    os.environ.update(needed)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return context
+
+
+class Life:
+    """The processes of a run, from one start to their end."""
+
+    def __init__(self, arguments: Sequence[str], workers: int) -> None:
+        addresses = _free_addresses(workers)
+        pipes = [multiprocessing.Pipe(duplex=False) for _ in range(workers)]
+        self.processes = [
+            _forked().Process(
+                target=_live,
+                args=(end, arguments, _worker_environment(addresses, index)),
+                daemon=True,  # none outlives whoever watches it
+            )
+            for index, (_, end) in enumerate(pipes)
+        ]
+        for process, (_, end) in zip(self.processes, pipes, strict=True):
+            process.start()
+            end.close()
+        self.printed: list[list[str]] = [[] for _ in range(workers)]
+        self._places: list[queue.Queue[str]] = [queue.Queue() for _ in range(workers)]
+        self._readers = [
+            threading.Thread(target=self._read, args=(index, beginning))
+            for index, (beginning, _) in enumerate(pipes)
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, index: int, connection: multiprocessing.connection.Connection) -> None:
+        with connection, open(connection.fileno(), errors="replace", closefd=False) as stream:
+            for line in stream:
+                self.printed[index].append(line)
+                if line.startswith("@"):
+                    self._places[index].put(line.strip("@\n"))
+        self._places[index].put("")
+
+    def places(self, index: int = 0) -> Iterator[str]:
+        """What a process, by default the chief, announces until it ends."""
+        while place := self._places[index].get(timeout=SECONDS_TO_WAIT):
+            yield place
+
+    def kill(self, index: int) -> None:
+        """Kill -9 one process; the others end by themselves, or are killed when they hang."""
+        self.processes[index].kill()
+        self.end()
+
+    def end(self) -> list[int | None]:
+        """Wait for all processes: their exit statuses."""
+        for process in self.processes:
+            process.join(SECONDS_TO_WAIT if len(self.processes) == 1 else 120.0)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+        for reader in self._readers:
+            reader.join()
+        return [process.exitcode for process in self.processes]
+
+    def is_in(self, place: str) -> bool:
+        """Whether the last that the chief announced of `place` is its beginning."""
+        said = [line.strip("@\n") for line in self.printed[0]]
+        found = [line for line in said if line in (place, f"end of {place}")]
+        return found[-1:] == [place]
+
+    def output(self) -> str:
+        """All that was printed."""
+        return "".join(line for lines in self.printed for line in lines)
+
+
+def _free_addresses(count: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+
+
+def _worker_environment(addresses: list[str], index: int) -> dict[str, str]:
+    if len(addresses) == 1:
+        return {}
+    task = {"type": "worker", "index": index}
+    return {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
+
+
+# -- killing ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Toll:
+    """What the kills did."""
+
+    kills: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    resumes: int = 0
+    differences: list[str] = dataclasses.field(default_factory=list)
+    bytes_lost: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"kills {self.kills.total()}, resumes {self.resumes}, "
+            f"differences {len(self.differences)}, bytes lost {self.bytes_lost}"
+        )
+
+
+def survive(
+    folder: Path,
+    *,
+    kills: int,
+    workers: int = 1,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> Toll:
+    """Train undisturbed and with kills in `folder`, and compare.
+
+    Args:
+      folder: an empty one.
+      kills: how many at least, len(PLACES) or more to have them everywhere.
+      workers: processes that train together; one of them is killed at a time.
+      seed: of the moments.
+      say: gets a line for each kill.
+
+    Raises:
+      RuntimeError: a run that was not killed failed, with what it printed.
+    """
+    moments, toll = random.Random(seed), Toll()
+    config = folder / "faults.yaml"
+    config.write_text(EXPERIMENT.format(network=NETWORK, steps=STEPS_PER_KILL * kills))
+    undisturbed, killed = folder / "undisturbed", folder / "killed"
+    arguments = [f"--config={config}"]
+    if workers > 1:
+        arguments.append("--strategy=multi_worker")
+    seconds = _undisturbed([*arguments, f"--model_dir={undisturbed}"], workers)
+    arguments.append(f"--model_dir={killed}")
+
+    # The export comes last, so its kills do; the others in turn.
+    in_export = max(kills // 5, 1)
+    aims = [PLACES[i % 3] for i in range(kills - in_export)] + ["export"] * in_export
+    newest, ended = 0, False
+    while aims:
+        aim = "export" if ended else aims[0]
+        # A run that has ended is exported again, by one process.
+        again = [f"--config={config}", f"--model_dir={killed}", "--mode=export"]
+        life = Life(again, 1) if ended else Life(arguments, workers)
+        place = _kill(life, aim, seconds, moments)
+        if place != aim:
+            seconds[aim] /= 2  # it was through sooner than the undisturbed one
+        if place is None:
+            if any(life.end()):
+                raise RuntimeError(life.output())
+            ended = True
+            continue
+        if place == aim:
+            aims.pop(0)
+        toll.kills[place] += 1
+        toll.differences += [] if ended else _not_resumed(life, newest)
+        newest, lost = _inspect(killed, newest)
+        toll.bytes_lost += lost
+        say(f"kill {toll.kills.total()} in {place}; newest checkpoint {newest}, {lost} bytes lost")
+    life = Life(arguments, workers)
+    if any(life.end()):
+        raise RuntimeError(life.output())
+    toll.differences += _not_resumed(life, newest)
+    toll.resumes = toll.kills.total()  # each kill was followed by a start
+    toll.differences += differences(killed, undisturbed)
+    left = [str(path) for path in killed.rglob("temporary-*")]
+    toll.differences += [f"{path} was left over" for path in left]
+    return toll
+
+
+def _undisturbed(arguments: Sequence[str], workers: int) -> dict[str, float]:
+    """Run to the end; seconds that each part took at least once it had been traced."""
+    life = Life(arguments, workers)
+    took: dict[str, list[float]] = {place: [] for place in PLACES}
+    began: dict[str, float] = {}
+    for place in life.places():
+        ended = place.removeprefix("end of ")
+        if ended != place:
+            took[ended].append(time.monotonic() - began[ended])
+        began[place] = time.monotonic()
+    if any(life.end()):
+        raise RuntimeError(life.output())
+    return {place: float(np.median(seconds)) for place, seconds in took.items()}
+
+
+def _kill(life: Life, aim: str, seconds: Mapping[str, float], moments: random.Random) -> str | None:
+    """Kill a process at a random moment of the first or second `aim`.
+
+    Returns:
+      Where it was: `aim`, or BETWEEN when that had ended, or None when the whole life had.
+    """
+    wanted = moments.randint(1, 2) if aim in ("step", "checkpoint") else 1
+    for found in life.places():
+        wanted -= found == aim
+        if wanted:
+            continue
+        time.sleep(moments.uniform(0.0, seconds[aim]))
+        # Only the chief exports.
+        victim = 0 if aim == "export" else moments.randrange(len(life.processes))
+        inside = life.is_in(aim)
+        life.kill(victim)
+        if victim == 0:
+            inside = life.is_in(aim)  # now that all is read that it said
+        if life.processes[victim].exitcode != -signal.SIGKILL:
+            return None
+        return aim if inside else BETWEEN
+    return None
+
+
+def _not_resumed(life: Life, newest: int) -> list[str]:
+    """A line when a life should have gone on from a checkpoint, and did not."""
+    said = ("resuming from step", "finished already")
+    fine = not newest or any(word in life.output() for word in said)
+    return [] if fine else [f"a start did not resume from step {newest}"]
+
+
+# -- comparing ----------------------------------------------------------------------------------
+
+
+def _inspect(model_dir: Path, newest: int) -> tuple[int, int]:
+    """The newest good checkpoint's step, and bytes in whole checkpoints that are not what they were."""
+    from run_folder.checkpoints import CheckpointStore
+
+    store, lost = CheckpointStore(str(model_dir)), 0
+    good = [step for step in store.steps() if store.find(step)]
+    for step in set(store.steps()) - set(good):
+        folder = model_dir / "checkpoints" / f"step_{step:08d}"
+        lost += sum(file.stat().st_size for file in folder.iterdir())
+    if max(good, default=0) < newest:
+        lost += 1  # it was there, and is no more; how large it was can't be known
+    return max(good, default=0), lost
+
+
+def differences(ours: Path, theirs: Path) -> list[str]:
+    """Where two runs that ended are not the same, bit for bit."""
+    from run_folder.checkpoints import CheckpointStore
+
+    found = []
+    for which in ("latest", "best"):
+        pair = [getattr(CheckpointStore(str(folder)), which)() for folder in (ours, theirs)]
+        if None in pair:
+            found.append(f"no {which} checkpoint")
+            continue
+        if (pair[0].step, pair[0].metrics) != (pair[1].step, pair[1].metrics):
+            found.append(f"step or metrics of the {which} checkpoint")
+        found += _different_arrays(which, pair[0].read(), pair[1].read())
+    if rows(ours) != rows(theirs):
+        found.append("metrics.jsonl")
+    found += [f"curves of {k}" for k in ("train", "eval") if curve(ours, k) != curve(theirs, k)]
+    exported = [_exported(folder) for folder in (ours, theirs)]
+    if exported[0].keys() != exported[1].keys():
+        return [*found, f"exports {sorted(exported[0])} and not {sorted(exported[1])}"]
+    for version, arrays in exported[0].items():
+        found += _different_arrays(f"export {version}", arrays, exported[1][version])
+    return found
+
+
+def _different_arrays(
+    what: str, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]
+) -> list[str]:
+    names = sorted(ours.keys() | theirs.keys())
+    return [
+        f"{what}: {name}"
+        for name in names
+        if name not in ours
+        or name not in theirs
+        or np.asarray(ours[name]).tobytes() != np.asarray(theirs[name]).tobytes()
+    ]
+
+
+def rows(model_dir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl."""
+    return [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve(model_dir: Path, kind: str) -> list[tuple[int, str, bytes]]:
+    """Every point of TensorBoard's curves: step, name, value."""
+    import tensorflow as tf
+
+    points = []
+    for path in (model_dir / "tensorboard" / kind).glob("events*"):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    points.append((event.step, value.tag, value.tensor.SerializeToString()))
+    return sorted(points)
+
+
+def _exported(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The variables of every exported SavedModel, by version."""
+    import tensorflow as tf
+
+    found = {}
+    for version in (model_dir / "export/saved_model").glob("[0-9]*"):
+        reader = tf.train.load_checkpoint(str(version / "variables/variables"))
+        names = [
+            n for n in reader.get_variable_to_shape_map() if n != "_CHECKPOINTABLE_OBJECT_GRAPH"
+        ]
+        found[version.name] = {name: reader.get_tensor(name) for name in names}
+    return found
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def page(toll: Toll, workers: int, seconds: float) -> str:
+    """The results as Markdown."""
+    places = "\n".join(f"| {place} | {toll.kills[place]} |" for place in (*PLACES, BETWEEN))
+    found = "\n".join(f"- {line}" for line in toll.differences) or "None."
+    return (
+        f"## {workers} process{'es' if workers > 1 else ''}\n\n"
+        f"{conditions()}; {seconds / 60:.0f} min.\n\n{toll}\n\n"
+        f"| killed in | times |\n|---|---|\n{places}\n\nDifferences: {found}\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when nothing was lost, else 1."""
+    parser = argparse.ArgumentParser(prog="proofs.faults", allow_abbrev=False)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="an empty one; default: a temporary one")
+    parser.add_argument("--output", type=Path, help="Markdown file to append to")
+    options = parser.parse_args(argv)
+    if options.kills < len(PLACES) or options.workers < 1:
+        parser.error(f"--kills must be at least {len(PLACES)} and --workers at least 1")
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        toll = survive(
+            folder,
+            kills=options.kills,
+            workers=options.workers,
+            seed=options.seed,
+            say=lambda line: print(line, flush=True),
+        )
+    print(toll)
+    print("\n".join(toll.differences))
+    if options.output:
+        with options.output.open("a") as file:
+            file.write("\n" + page(toll, options.workers, time.monotonic() - began))
+    return 1 if toll.differences or toll.bytes_lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""A whole training step as StableHLO, lowered by the TPU's kernels on a machine without one.
+
+Needs tensorflow-tpu (requirements-compile.txt), whose `experimental_get_compiler_ir` takes
+platform_name="TPU" for functions that capture no variable. libtpu is not touched: the compiler runs in
+another process.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from configs.schema import Experiment
+from training import assembly
+from training.devices.distribution import connect
+from training.forecast.tpu_chips import IMAGENET_TRAIN_EXAMPLES
+from training.optimizers import RMSProp
+from training.step.losses import cross_entropy, l2_loss
+from training.step.train_step import traced_train_step
+
+IMAGENET_CLASSES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """A step's StableHLO, the bytes of what stays in memory between two steps, and pixels of a side."""
+
+    module: str
+    state_bytes: int
+    image_size: int
+
+
+def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
+    """The project's own step on one replica: bfloat16, optimizer, averages and metrics included.
+
+    Sums over replicas are left out; there is one of all gradients and statistics a step, and with
+    batch norm in groups two small ones for each layer.
+    """
+    model = {"num_classes": experiment.model.num_classes or IMAGENET_CLASSES}
+    train = {"precision": "mixed_bfloat16", "global_batch_size": per_replica_batch}
+    experiment = experiment.model_copy(
+        update={
+            "model": experiment.model.model_copy(update=model),
+            "train": experiment.train.model_copy(update=train),
+        }
+    )
+    one, spec = connect("cpu"), assembly.model_spec(experiment)
+    state, noise = assembly.make_state(
+        experiment, spec, one, initial_weights=None, say=lambda text: None
+    )
+    plan = assembly.make_plan(experiment, IMAGENET_TRAIN_EXAMPLES)
+    recipe = assembly.make_recipe(experiment, spec, noise, one, plan)
+    batch_spec = assembly.train_batch_spec(experiment, spec, one)
+    del batch_spec["index"]  # of the example: the step does not read it
+    step = traced_train_step(state, recipe, one, batch_spec)
+    arguments = step.structured_input_signature[0]
+    return Lowered(
+        _stablehlo(step, arguments), state_bytes=_bytes(arguments[0]), image_size=spec.resolution
+    )
+
+
+def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> Lowered:
+    """keras.applications' network in a plain bfloat16 step with the same loss, optimizer and average.
+
+    Plain: Keras' own layers, one update for each weight, float32 images.
+    """
+    spec, train = assembly.model_spec(experiment), experiment.train
+    build = getattr(keras.applications, "EfficientNet" + spec.name.rpartition("-")[2].upper())
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    network = build(
+        weights=None,
+        input_shape=(spec.resolution, spec.resolution, 3),
+        classes=experiment.model.num_classes or IMAGENET_CLASSES,
+        classifier_activation=None,
+    )
+    optimizer, decay = RMSProp(), experiment.ema.decay
+    weights = [_spec(v) for v in network.trainable_variables]
+    statistics = [_spec(v) for v in network.non_trainable_variables]
+    slots = dict.fromkeys(optimizer.initial_slots, weights)
+    batch = {
+        "image": tf.TensorSpec([per_replica_batch, *network.input_shape[1:]], tf.float32),
+        "label": tf.TensorSpec([per_replica_batch], tf.int32),
+    }
+
+    def step(state: Any, batch: Any) -> Any:
+        weights, statistics, slots, average = state
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            logits, statistics = network.stateless_call(
+                weights, statistics, batch["image"], training=True
+            )
+            loss = tf.reduce_mean(
+                cross_entropy(
+                    tf.cast(logits, tf.float32),
+                    batch["label"],
+                    label_smoothing=train.label_smoothing,
+                )
+            ) + train.weight_decay * l2_loss([w for w in weights if w.shape.rank > 1])
+        gradients = tape.gradient(loss, weights)
+        updates = [
+            optimizer.update(w, g, {"rms": r, "momentum": m}, tf.constant(0.256))
+            for w, g, r, m in zip(weights, gradients, slots["rms"], slots["momentum"], strict=True)
+        ]
+        weights = [weight for weight, _ in updates]
+        slots = {name: [slots[name] for _, slots in updates] for name in slots}
+        average = [a - (a - w) * (1.0 - decay) for a, w in zip(average, weights, strict=True)]
+        return (weights, statistics, slots, average), loss
+
+    state = (weights, statistics, slots, weights)
+    return Lowered(
+        _stablehlo(step, (state, batch)), state_bytes=_bytes(state), image_size=spec.resolution
+    )
+
+
+def _stablehlo(function: Callable[..., Any], arguments: Any) -> str:
+    """Lower a function of trees of tensors: the compiler takes flat arguments only."""
+    flat = [tf.TensorSpec(s.shape, s.dtype) for s in tf.nest.flatten(arguments)]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def flat_function(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        return tf.nest.flatten(function(*tf.nest.pack_sequence_as(arguments, tensors)))
+
+    lower = flat_function.experimental_get_compiler_ir(*flat)
+    return lower(stage="stablehlo", platform_name="TPU")
+
+
+def _spec(variable: Any) -> tf.TensorSpec:
+    return tf.TensorSpec(variable.shape, variable.dtype)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(s.shape.num_elements() * s.dtype.size for s in tf.nest.flatten(tree))

@@ -1,0 +1,587 @@
+"""The published recipe, proven against outputs of the published code, number by number.
+
+    python -m proofs.parity [--goldens=DIR] [--output=docs/parity.md]
+
+measures every item afresh and prints one table: what the reference does, what we do, how far apart
+the two are and how far they may be. The exit code is 1 when one of them is out of bounds. With
+--output the table of that page is written anew.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import sklearn
+import tensorflow as tf
+
+from efficientnet import build_model, complexity, endpoints, get_spec, normalize_images
+from efficientnet.spec import ModelSpec
+from efficientnet.weights import Weights
+from efficientnet.weights.keras_applications import from_keras_applications
+from efficientnet.weights.keras_file import assign_weights
+from efficientnet.weights.tf1 import read_tf1_checkpoint, tf1_names
+from input_pipeline.augment import operations
+from input_pipeline.images.crop import Resize, eval_crop, eval_crop_uint8
+from training.devices.distribution import connect
+from training.optimizers import RMSProp, Slots, schedules
+from training.step.batch_norm import CrossReplicaBatchNormalization
+from training.step.ema import ema_decay, ema_update
+from training.step.noise import MaskNoise
+from training.step.state import TrainState, create_train_state
+from training.step.train_step import METRICS, TrainRecipe, make_train_loop
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+IMAGENET_TRAIN_EXAMPLES = 1_281_167
+# The network of the goldens: small enough for five whole steps in a file.
+TINY = get_spec("efficientnet-b0", width=0.25, depth=0.5, dropout=0.0, survival_probability=1.0)
+TINY_CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One item: what the reference does, what we do, how far apart the two are and may be.
+
+    Attributes:
+      section: what it is a part of.
+      item: what is compared.
+      reference: what the reference does.
+      ours: what we do.
+      measured: the largest difference found, in `unit`.
+      bound: the largest difference allowed, in `unit`.
+      unit: of both numbers.
+    """
+
+    section: str
+    item: str
+    reference: str
+    ours: str
+    measured: float
+    bound: float
+    unit: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within its bound; one that is not a number is not."""
+        return self.measured <= self.bound
+
+
+class MissingGoldensError(OSError):
+    """The reference implementation's outputs are not where they were looked for."""
+
+
+# -- augmentation -------------------------------------------------------------------------------
+
+AUGMENTATIONS = {  # operation: (what the reference does, what we do)
+    "autocontrast": ("stretch each channel to 0..255, truncate", "the same, on whole rows"),
+    "brightness": ("blend with black, truncate", "one product"),
+    "color": ("blend with the grey image, truncate", "the same, on planes"),
+    "contrast": ("blend with H*W/256, meant as mean grey", "the same; the mean if quirks=false"),
+    "equalize": ("flatten each channel's histogram", "the same, one table for 3 channels"),
+    "invert": ("255 - value", "the same"),
+    "posterize": ("clear low bits; 0 bits keep one", "one mask; black if quirks=false"),
+    "rotate": ("projective transform, nearest pixel", "affine map and one gather"),
+    "sharpness": ("blend with a 3x3 blur, borders kept", "nine shifted sums"),
+    "shear_x": ("projective transform, nearest pixel", "affine map and one gather"),
+    "shear_y": ("projective transform, nearest pixel", "affine map and one gather"),
+    "solarize": ("invert from a threshold in uint8 on", "the same; 256 inverts nothing if "
+                 "quirks=false"),
+    "solarize_add": ("add below 128, saturate", "the same in uint8"),
+    "translate_x": ("projective transform, nearest pixel", "affine map and one gather"),
+    "translate_y": ("projective transform, nearest pixel", "affine map and one gather"),
+}  # fmt: skip
+
+
+def augmentation_rows(goldens: Path) -> Iterator[Row]:
+    """Every operation on five images with every argument, eagerly and inside tf.data."""
+    archive = np.load(goldens / "augment_ops.npz")
+    for operation, (reference, ours) in AUGMENTATIONS.items():
+        cases = _augmentation_cases(archive, operation)
+        for place, results in (
+            ("eager", _augment_eagerly(operation, cases)),
+            ("in tf.data", _augment_in_dataset(operation, cases)),
+        ):
+            differences = [
+                np.max(np.abs(result.astype(int) - expected.astype(int)))
+                for result, (_, _, expected) in zip(results, cases, strict=True)
+            ]
+            item = f"{operation}, {place}, {len(cases)} images"
+            measured = float(max(differences))
+            yield Row("augmentation", item, reference, ours, measured, 0.0, "grey levels")
+
+
+Case = tuple[np.ndarray, tuple[float, ...], np.ndarray]  # image, arguments, expected
+
+
+def _augmentation_cases(archive: Any, operation: str) -> list[Case]:
+    cases: list[Case] = []
+    for key in archive.files:
+        kind, image, *rest = key.split("/")
+        if kind == "op" and rest[0] == operation:
+            arguments = (float(rest[1].split("=")[1]),) if rest[1] else ()
+            cases.append((archive[f"image/{image}"], arguments, archive[key]))
+    return cases
+
+
+def _augment_eagerly(operation: str, cases: list[Case]) -> list[np.ndarray]:
+    function = getattr(operations, operation)
+    return [function(tf.constant(image), *args).numpy() for image, args, _ in cases]
+
+
+def _augment_in_dataset(operation: str, cases: list[Case]) -> list[np.ndarray]:
+    function = getattr(operations, operation)
+    arguments = len(cases[0][1])
+    dataset = tf.data.Dataset.from_generator(
+        lambda: ((image, *args) for image, args, _ in cases),
+        output_signature=(
+            tf.TensorSpec([None, None, 3], tf.uint8),
+            *[tf.TensorSpec([], tf.float32)] * arguments,
+        ),
+    )
+    return list(dataset.map(function).as_numpy_iterator())
+
+
+# -- evaluation preprocessing -------------------------------------------------------------------
+
+
+def preprocessing_rows(goldens: Path) -> Iterator[Row]:
+    """The evaluation crop of two photographs at three sizes, before rounding."""
+    archive = np.load(goldens / "eval_preprocess.npz")
+    kernels: dict[Resize, str] = {
+        "bicubic": "TF 1 bicubic (a = -0.75, no half-pixel centres)",
+        "bilinear": "TF 1 bilinear (no half-pixel centres)",
+    }
+    for method, reference in kernels.items():
+        differences = []
+        for key in archive.files:
+            image, size, kernel = key.split("/")
+            if kernel == method:
+                result = eval_crop(_photograph(image), image_size=int(size), resize=method)
+                differences.append(np.abs(result.numpy() - archive[key]))
+        largest = float(max(np.max(d) for d in differences))
+        mean = float(max(np.mean(d) for d in differences))
+        ours = "the same kernel, on a JPEG decoded only where it is cropped"
+        section, unit = "evaluation images", "grey levels"
+        yield Row(section, f"{method}, largest pixel", reference, ours, largest, 1.0, unit)
+        yield Row(section, f"{method}, mean of an image", reference, ours, mean, 0.05, unit)
+    yield _uint8_row(archive)
+
+
+def _uint8_row(archive: Any) -> Row:
+    """What evaluation in fact sends to the device: a deliberate deviation, and its size."""
+    found = eval_crop_uint8(_photograph("flower"), image_size=224).numpy()
+    expected = np.clip(archive["flower/224/bicubic"], 0, 255)
+    reference, ours = "float32 pixels", "rounded and clipped to uint8 (a deviation, see below)"
+    measured = _largest(found.astype(np.float32), expected)
+    item = "bicubic, sent to the device"
+    return Row("evaluation images", item, reference, ours, measured, 0.501, "grey levels")
+
+
+def _photograph(name: str) -> tf.Tensor:
+    folder = Path(sklearn.__file__).parent / "datasets" / "images"
+    return tf.io.read_file(str(folder / f"{name}.jpg"))
+
+
+# -- schedules, optimizer and average -----------------------------------------------------------
+
+
+def schedule_rows(goldens: Path) -> Iterator[Row]:
+    """Every schedule with 5 epochs of warm-up at every golden batch size."""
+    archive = np.load(goldens / "learning_rate.npz")
+    texts = {
+        "exponential": (
+            "0.97 every 2.4 epochs, staircase; warm-up overrides",
+            "the same; the quotient in float64",
+        ),
+        "cosine": ("half a cosine over 350 epochs; warm-up overrides", "the same"),
+        "constant": ("the peak; warm-up overrides", "the same"),
+    }
+    for size in (256, 2048, 4096):
+        epoch = IMAGENET_TRAIN_EXAMPLES / size
+        peak = schedules.scaled_rate(0.016, size)
+        by_name = {
+            "exponential": schedules.exponential(
+                peak=peak, decay_steps=2.4 * epoch, decay_rate=0.97
+            ),
+            "cosine": schedules.cosine(peak=peak, total_steps=int(350 * epoch)),
+            "constant": schedules.constant(peak=peak),
+        }
+        for name, schedule in by_name.items():
+            rate = schedules.with_warmup(schedule, peak=peak, warmup_steps=int(5 * epoch))
+            steps, expected = archive[f"steps/{size}"], archive[f"{name}/{size}"]
+            found = np.array([rate(tf.constant(step, tf.int32)) for step in steps])
+            item = f"{name}, batch {size}, {len(steps)} steps"
+            measured = _relative_to_each(found, expected)
+            yield Row("learning rate", item, *texts[name], measured, 1e-6, "relative")
+
+
+def optimizer_rows(goldens: Path) -> Iterator[Row]:
+    """Forty updates of three variables by RMSProp, each followed by the moving average."""
+    archive = np.load(goldens / "rmsprop_ema.npz")
+    texts = {
+        "variable": ("w -= m", "the same"),
+        "ema": ("decay min(.9999, (1 + t) / (10 + t))", "the same, counting the update"),
+        "rms": (".9 rms + .1 g^2, from 1", "the same"),
+        "momentum": (".9 m + rate g / sqrt(rms + .001)", "the same"),
+    }
+    measured = dict.fromkeys(texts, 0.0)
+    for name in "abc":
+        found = _forty_updates(archive, name)
+        for kind in texts:
+            difference = _relative_to_largest(found[kind], archive[f"{kind}/{name}"])
+            measured[kind] = max(measured[kind], difference)
+    for kind, (reference, ours) in texts.items():
+        yield Row("RMSProp", kind, reference, ours, measured[kind], 1e-5, "relative")
+
+
+def _forty_updates(archive: Any, name: str) -> dict[str, np.ndarray]:
+    optimizer = RMSProp()
+    weight = average = tf.constant(archive[f"initial/{name}"])
+    slots: Slots = {slot: tf.fill(weight.shape, v) for slot, v in optimizer.initial_slots.items()}
+    history = []
+    for t, gradient in enumerate(archive[f"gradients/{name}"]):
+        rate = tf.constant(archive["learning_rate"][t])
+        weight, slots = optimizer.update(weight, tf.constant(gradient), slots, rate)
+        decay = ema_decay(tf.constant(t + 1), decay=0.9999, ramp=True)
+        average = ema_update(average, weight, decay)
+        history.append({"variable": weight, "ema": average, **slots})
+    return {kind: np.stack([update[kind] for update in history]) for kind in history[0]}
+
+
+# -- whole training steps -----------------------------------------------------------------------
+
+
+def train_tiny(goldens: Path) -> tuple[TrainState, np.ndarray]:
+    """The golden run through our own network, loss, optimizer, average and training loop.
+
+    Returns:
+      The state after its 5 steps, and `training.step.train_step.METRICS` of each, float32 [5, metrics].
+    """
+    archive = np.load(goldens / "train_step_tiny_b0.npz")
+    distribution, noise = connect("cpu"), MaskNoise(0)
+    network = build_model(
+        TINY,
+        num_classes=TINY_CLASSES,
+        image_size=64,
+        batch_norm=CrossReplicaBatchNormalization,
+        uniform=noise,
+    )
+    names = tf1_names(TINY, TINY_CLASSES)
+    for variable in network.weights:
+        variable.assign(archive[f"initial/{names[variable.path]}"])
+    recipe = TrainRecipe(
+        optimizer=RMSProp(),
+        learning_rate=schedules.with_warmup(
+            schedules.constant(peak=0.005), peak=0.005, warmup_steps=5
+        ),
+        normalize=functools.partial(
+            normalize_images, mean_rgb=TINY.mean_rgb, stddev_rgb=TINY.stddev_rgb
+        ),
+        noise=noise,
+    )
+    state = create_train_state(
+        network, distribution, optimizer=recipe.optimizer, with_ema=True, with_loss_scale=False
+    )
+    batches = tf.data.Dataset.from_tensor_slices(
+        {"image": archive["images"], "label": archive["labels"]}
+    )
+    loop = make_train_loop(state, recipe, distribution, batches.element_spec)
+    return state, loop(iter(batches), tf.constant(len(archive["images"]))).numpy()
+
+
+def training_rows(goldens: Path) -> Iterator[Row]:
+    """Five whole training steps: losses, weights, averages, logits and endpoints."""
+    archive = np.load(goldens / "train_step_tiny_b0.npz")
+    state, metrics = train_tiny(goldens)
+    section = "five training steps"
+    for metric, key, reference in (
+        ("cross_entropy", "cross_entropy", "softmax, smoothing .1"),
+        ("loss", "total_loss", "+ 1e-5 * sum of w^2/2, biases too"),
+        ("learning_rate", "learning_rate", "linear warm-up"),
+    ):
+        found = metrics[:, METRICS.index(metric)]
+        measured = _relative_to_each(found, archive[key])
+        yield Row(section, key, reference, "the same", measured, 1e-4, "relative")
+
+    paths, names = state.paths, tf1_names(TINY, TINY_CLASSES)
+    for which, kind, reference in (
+        ("raw", "final", "weights and batch statistics"),
+        ("ema", "final_ema", "averages of weights and batch statistics"),
+    ):
+        weights, statistics = state.read_network(which)
+        values = [tensor.numpy() for tensor in (*weights, *statistics)]
+        named: Weights = dict(zip(paths, values, strict=True))
+        measured = max(
+            _relative_to_largest(named[path], archive[f"{kind}/{name}"])
+            for path, name in names.items()
+        )
+        item = f"{kind}, {len(names)} variables"
+        yield Row(section, item, reference, "the same", measured, 1e-3, "relative")
+        outputs = _tiny_outputs(named, archive["images"][0])
+        yield from _output_rows(section, outputs, archive, which)
+
+
+def checkpoint_rows(goldens: Path) -> Iterator[Row]:
+    """The same run's TF 1 checkpoint, read as the published ones are."""
+    archive = np.load(goldens / "train_step_tiny_b0.npz")
+    for which in ("ema", "raw"):
+        weights = read_tf1_checkpoint(goldens / "tf1_checkpoint", TINY, raw=which == "raw")
+        outputs = _tiny_outputs(weights, archive["images"][0])
+        yield from _output_rows("TF 1 checkpoint", outputs, archive, which)
+
+
+def _output_rows(
+    section: str, outputs: dict[str, np.ndarray], archive: Any, which: str
+) -> Iterator[Row]:
+    measured = _largest(outputs["logits"], archive[f"eval_logits_{which}"])
+    yield Row(
+        section, f"logits, {which} weights", "NHWC, float32", "the same", measured, 1e-3, "absolute"
+    )
+    prefix = f"eval_endpoint_mean_{which}/"
+    ours = {"pooled_features": outputs["pooled"]} | {
+        name: np.mean(value, axis=(1, 2)) for name, value in outputs.items() if value.ndim == 4
+    }
+    stored = [key for key in archive.files if key.startswith(prefix)]
+    if stored:
+        measured = max(_largest(ours[key.removeprefix(prefix)], archive[key]) for key in stored)
+        item = f"{len(stored)} endpoints, {which} weights"
+        text = "reduction_1..5, pooled_features"
+        yield Row(section, item, text, "reduction_1..5, pooled", measured, 1e-3, "absolute")
+
+
+def _tiny_outputs(weights: Weights, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Every endpoint of the golden network in inference."""
+    network = build_model(TINY, num_classes=TINY_CLASSES, image_size=images.shape[1])
+    for variable in network.weights:
+        variable.assign(weights[variable.path])
+    every = keras.Model(network.input, endpoints(network))
+    outputs = every(normalize_images(images, TINY.mean_rgb, TINY.stddev_rgb))
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+# -- keras.applications -------------------------------------------------------------------------
+
+
+def keras_applications_rows(goldens: Path) -> Iterator[Row]:
+    """keras.applications' networks with random weights: logits of b0..b3, shapes of b4..b7."""
+    del goldens
+    section, source = "keras.applications", "normalises inside the network, from 0..255"
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    for number in range(4):
+        spec = get_spec(f"efficientnet-b{number}")
+        theirs = _random_keras_applications(number, spec, image_size=64)
+        ours = build_model(spec, num_classes=TINY_CLASSES, image_size=64)
+        assign_weights(ours, from_keras_applications(theirs, spec))
+        logits = ours(normalize_images(images, spec.mean_rgb, spec.stddev_rgb))
+        measured = _largest(logits.numpy(), theirs(images).numpy())
+        text = "normalised before it; the deviation folded"
+        yield Row(section, f"b{number}, logits", source, text, measured, 1e-4, "absolute")
+    for number in range(4, 8):
+        spec = get_spec(f"efficientnet-b{number}")
+        theirs = _random_keras_applications(number, spec, image_size=64)
+        found = {path: a.shape for path, a in from_keras_applications(theirs, spec).items()}
+        expected = complexity(spec, num_classes=TINY_CLASSES).variable_shapes
+        measured = float(len(set(found.items()) ^ set(expected.items())))
+        item = f"b{number}, {len(expected)} variables"
+        text = "the same, mapped by layer"
+        yield Row(section, item, "layers by name", text, measured, 0.0, "that differ")
+
+
+def _random_keras_applications(number: int, spec: ModelSpec, *, image_size: int) -> keras.Model:
+    """EfficientNetB0..B7 as `weights=None` makes it, but with a batch norm that has lived."""
+    keras.utils.set_random_seed(number)
+    random = np.random.default_rng(number)
+    model = getattr(keras.applications, f"EfficientNetB{number}")(
+        weights=None,
+        input_shape=(image_size, image_size, 3),
+        classes=TINY_CLASSES,
+        classifier_activation=None,
+    )
+    for variable in model.weights:
+        if variable.name in ("gamma", "moving_variance"):
+            variable.assign(random.uniform(0.7, 1.3, variable.shape))
+        elif variable.name in ("beta", "moving_mean", "bias"):
+            variable.assign(random.normal(0.0, 0.1, variable.shape))
+    inside = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
+    mean, deviation = np.array(spec.mean_rgb) / 255, np.array(spec.stddev_rgb) / 255
+    inside.set_weights([mean, np.square(deviation), np.zeros(())])
+    inside.finalize_state()
+    return model
+
+
+# -- initialisers -------------------------------------------------------------------------------
+
+BEYOND_TWO_SIGMA = 0.0455  # share of a normal distribution; Keras' truncated one has .027
+
+
+def initialiser_rows(goldens: Path) -> Iterator[Row]:
+    """Fresh weights of efficientnet-b0, all layers of a kind together."""
+    del goldens
+    keras.utils.set_random_seed(0)
+    network = build_model("efficientnet-b0")
+    kernels = {v.path: v.numpy() for v in network.weights if v.path.endswith("/kernel")}
+    depthwise = {path: k for path, k in kernels.items() if "depthwise" in path}
+    classifier = kernels.pop("classifier/kernel")
+    plain = {path: k for path, k in kernels.items() if path not in depthwise}
+    for name, group, fan_out, text in (
+        ("convolutions", plain, lambda k: k.shape[0] * k.shape[1] * k.shape[3], "2 / (kh kw out)"),
+        ("depthwise", depthwise, lambda k: k.shape[0] * k.shape[1], "2 / (kh kw)"),
+    ):
+        z = np.concatenate([k.ravel() / np.sqrt(2 / fan_out(k)) for k in group.values()])
+        yield Row("initialisers", f"{name}, deviation", f"normal of variance {text}", "the same",
+                  abs(float(z.std()) - 1), 0.01, "relative")  # fmt: skip
+        tails = abs(float(np.mean(np.abs(z) > 2)) - BEYOND_TWO_SIGMA)
+        yield Row("initialisers", f"{name}, share beyond 2 sigma", "not truncated",
+                  "the same; Keras' default is", tails, 0.003, "absolute")  # fmt: skip
+    limit = 1 / np.sqrt(classifier.shape[1])
+    counts, _ = np.histogram(classifier, bins=20, range=(-limit, limit))
+    measured = float(np.max(np.abs(counts / classifier.size * 20 - 1)))
+    yield Row("initialisers", "classifier, 20 bins", "uniform in +-1 / sqrt(classes)",
+              "the same", measured, 0.02, "relative")  # fmt: skip
+
+
+# -- differences --------------------------------------------------------------------------------
+
+
+def _largest(found: np.ndarray, expected: np.ndarray) -> float:
+    _require_same_shape(found, expected)
+    return float(np.max(np.abs(found - expected)))
+
+
+def _relative_to_each(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference relative to its element; where 0 is expected, anything else is too far."""
+    _require_same_shape(found, expected)
+    difference = np.abs(found.astype(np.float64) - expected)
+    return float(np.max(difference / np.maximum(np.abs(expected), 1e-30)))
+
+
+def _relative_to_largest(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference relative to the largest element: rounding is of that size."""
+    scale = np.max(np.abs(expected))
+    return _largest(found, expected) / float(scale if scale > 0 else 1)
+
+
+def _require_same_shape(found: np.ndarray, expected: np.ndarray) -> None:
+    if found.shape != expected.shape:
+        raise ValueError(f"shape {found.shape} where {expected.shape} is expected")
+
+
+# -- the command --------------------------------------------------------------------------------
+
+SECTIONS: tuple[Callable[[Path], Iterator[Row]], ...] = (
+    augmentation_rows,
+    preprocessing_rows,
+    schedule_rows,
+    optimizer_rows,
+    training_rows,
+    checkpoint_rows,
+    keras_applications_rows,
+    initialiser_rows,
+)
+
+HEADER = ("item", "reference", "ours", "measured", "bound", "")
+
+
+def find_goldens(folder: str | None = None) -> Path:
+    """The folder of the reference implementation's outputs.
+
+    Args:
+      folder: given by the user; None: $EFFICIENTNET_GOLDENS, or beside the project.
+
+    Raises:
+      MissingGoldensError: one line that says where they were looked for.
+    """
+    given = folder or os.environ.get("EFFICIENTNET_GOLDENS")
+    path = Path(given) if given else ROOT.parent / "shared" / "reference" / "goldens"
+    if not (path / "augment_ops.npz").is_file():
+        raise MissingGoldensError(
+            f"no outputs of the reference implementation in {path}: give their folder with "
+            "--goldens or EFFICIENTNET_GOLDENS"
+        )
+    return path
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """One table, with a line for each section."""
+    lines = [_line(HEADER), _line(["---"] * len(HEADER))]
+    section = None
+    for row in rows:
+        if row.section != section:
+            section = row.section
+            lines.append(_line([f"**{section}**", *[""] * (len(HEADER) - 1)]))
+        lines.append(_line(_cells(row)))
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    measured, bound = (f"{number:.2g}" for number in (row.measured, row.bound))
+    verdict = "ok" if row.passed else "OUT OF BOUNDS"
+    return [row.item, row.reference, row.ours, measured, f"{bound} {row.unit}", verdict]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def write_page(page: Path, table: str) -> None:
+    """Puts a table between the markers of a page.
+
+    Raises:
+      ValueError: the page has no markers.
+    """
+    text = page.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"--output={page} needs the lines {BEGIN} and {END} around its table")
+    page.write_text(f"{before}{begin}\n{table}{end}{after}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"parity: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit code: 1 when an item is out of bounds."""
+    parser = _Parser(
+        prog="python -m proofs.parity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--goldens", help="folder of the reference implementation's outputs")
+    parser.add_argument("--output", type=Path, help="page whose table is written anew")
+    flags = parser.parse_args(argv)
+    start = time.monotonic()
+    try:
+        goldens = find_goldens(flags.goldens)
+        rows = [row for section in SECTIONS for row in section(goldens)]
+        table = markdown_table(rows)
+        if flags.output:
+            write_page(flags.output, table)
+    except (OSError, ValueError) as error:
+        print(f"parity: {error}", file=sys.stderr)
+        return 1
+    failed = [row for row in rows if not row.passed]
+    print(table)
+    print(
+        f"{len(rows) - len(failed)} of {len(rows)} items within bounds, measured in "
+        f"{time.monotonic() - start:.0f} s"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+"""Whether a recipe's training step compiles for a TPU, fits its memory, and how fast it can be at best.
+
+    python -m venv .venv-compile && .venv-compile/bin/pip install -r requirements-compile.txt
+    .venv-compile/bin/python -m proofs.tpu_compile --config=configs/efficientnet_b0.yaml
+        --topology=v5e:2x2[,v4:2x2x1] [--network=project,keras.applications] [--per_replica_batch=64]
+        [--chips=8,32,128] [--set section.field=value ...]
+        [--output=proofs/results/tpu_compile.md]
+
+lowers the whole step (bfloat16, optimizer and averages) with TensorFlow's TPU kernels in one process and
+compiles it with the pinned libtpu in another; no TPU is needed, only ten minutes and more for each
+topology. Bytes and FLOPs are those of the compiler's cost model. The step time is the roofline: the larger
+of FLOPs over the chip's peak and bytes over its memory bandwidth, which no real step undercuts and which
+leaves out the sums over replicas and the input. Results are kept in the .json beside the page; a
+measurement of the same step takes the place of the one before.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from configs.load import ConfigError, load_experiment
+from system.conditions import ROOT, commit
+from training.forecast.tpu_chips import CHIPS, Topology, parse_topology, roofline
+
+NETWORKS = ("project", "keras.applications")
+EPOCHS = (350, 600)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What is compiled: a recipe's step on one replica."""
+
+    recipe: str  # name of the experiment
+    network: str  # one of NETWORKS
+    image_size: int  # pixels
+    per_replica_batch: int
+
+
+# -- one step, in two processes -----------------------------------------------------------------
+
+
+def measure(
+    config: str, overrides: Sequence[str], network: str, batch: int, topologies: Sequence[Topology]
+) -> list[dict[str, Any]]:
+    """Lower a recipe's step once and compile it for each topology: one record each.
+
+    Raises:
+      RuntimeError: the step could not be lowered; with what TensorFlow last said.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        module = Path(folder, "step.mlir")
+        task = [config, list(overrides), network, batch, str(module)]
+        lowered = _in_own_process("lower", task)
+        records = []
+        for topology in topologies:
+            step = Step(lowered["recipe"], network, lowered["image_size"], batch)
+            print(f"compiling {step.recipe} ({network}) for {topology} ...", flush=True)
+            try:
+                result = _in_own_process("compile", [str(module), str(topology)])
+            except RuntimeError as error:
+                result = {"compiles": False, "error": str(error)}
+            records.append(
+                dataclasses.asdict(step)
+                | {"topology": str(topology), "state_bytes": lowered["state_bytes"]}
+                | result
+                | _provenance()
+            )
+        return records
+
+
+def _in_own_process(stage: str, task: list[Any]) -> dict[str, Any]:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "proofs.tpu_compile",
+            "--stage",
+            stage,
+            "--task",
+            json.dumps(task),
+        ],
+        cwd=ROOT,
+        env=os.environ
+        | {"TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise RuntimeError(f"{stage}: {last}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _lower(
+    config: str, overrides: list[str], network: str, batch: int, output: str
+) -> dict[str, Any]:
+    from proofs import lowering
+
+    experiment = load_experiment(config, overrides=overrides)
+    lower = lowering.lower_project if network == "project" else lowering.lower_keras_applications
+    lowered = lower(experiment, batch)
+    Path(output).write_text(lowered.module)
+    return {
+        "recipe": experiment.name,
+        "image_size": lowered.image_size,
+        "state_bytes": lowered.state_bytes,
+    }
+
+
+def _compile(module: str, topology: str) -> dict[str, Any]:
+    from proofs.ahead_of_time import compile_module
+
+    return compile_module(Path(module).read_text(), topology)
+
+
+def _provenance() -> dict[str, str]:
+    packages = ("tensorflow-tpu", "libtpu", "jax", "keras")
+    return {
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+        "commit": commit(),
+        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+    }
+
+
+# -- the page -----------------------------------------------------------------------------------
+
+
+def merged(
+    records: Sequence[dict[str, Any]], newer: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Both, without those that were measured again, in a fixed order."""
+    keys = (*(field.name for field in dataclasses.fields(Step)), "topology")
+    by_step = {tuple(record[key] for key in keys): record for record in [*records, *newer]}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+HEADER = (
+    "recipe", "network", "px", "batch", "topology", "compiles", "arguments + temporaries", "of HBM",
+    "GFLOP an image", "MB an image", "of keras.applications", "roofline step", "images/s a chip",
+)  # fmt: skip
+
+
+def table_lines(records: Sequence[dict[str, Any]]) -> list[str]:
+    """What each step needs and the least time it takes, in Markdown."""
+    lines = [_line(HEADER), _line(["---"] * len(HEADER))]
+    for record in records:
+        topology = parse_topology(record["topology"])
+        cells = [
+            record["recipe"],
+            record["network"],
+            str(record["image_size"]),
+            str(record["per_replica_batch"]),
+            record["topology"],
+        ]
+        if not record["compiles"]:
+            lines.append(_line([*cells, f"no: {record['error'][:200]}", *[""] * 7]))
+            continue
+        outlook = roofline(record, topology)
+        bytes_of_chip = topology.chip.hbm_bytes / topology.chip.replicas
+        lines.append(
+            _line(
+                [
+                    *cells,
+                    f"yes, {record['compile_seconds']:.0f} s",
+                    f"{outlook.hbm_bytes / 1e9:.2f} GB",
+                    f"{outlook.hbm_bytes / bytes_of_chip:.0%}",
+                    f"{outlook.flops_per_image / 1e9:.2f}",
+                    f"{outlook.bytes_per_image / 1e6:.0f}",
+                    _share(record, records),
+                    f"{outlook.step_seconds * 1e3:.1f} ms",
+                    f"{outlook.images_per_second:,.0f}",
+                ]
+            )
+        )
+    return lines
+
+
+def _share(record: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
+    """Bytes an image to those of keras.applications' step of the same size for the same chips."""
+    same = ("recipe", "image_size", "per_replica_batch", "topology")
+    for other in records:
+        if (
+            other["network"] == "keras.applications"
+            and other["compiles"]
+            and all(other[key] == record[key] for key in same)
+        ):
+            return f"{record['bytes_accessed'] / other['bytes_accessed']:.0%}"
+    return ""
+
+
+def hours_lines(records: Sequence[dict[str, Any]], slices: Sequence[int]) -> list[str]:
+    """Hours of training by number of chips, at the roofline."""
+    header = ["recipe", "px", "batch", "chips", *(f"{epochs} epochs" for epochs in EPOCHS)]
+    lines = [_line(header), _line(["---"] * len(header))]
+    for record in records:
+        if record["network"] != "project" or not record["compiles"]:
+            continue
+        topology = parse_topology(record["topology"])
+        outlook = roofline(record, topology)
+        for chips in slices:
+            hours = [f"{outlook.hours(epochs, chips):.2f} h" for epochs in EPOCHS]
+            step = [record[key] for key in ("recipe", "image_size", "per_replica_batch")]
+            name = f"{chips} ({topology.chip.slice_name(chips)})"
+            lines.append(_line([*map(str, step), name, *hours]))
+    return lines
+
+
+def chip_lines() -> list[str]:
+    """The chips' figures and where they are from."""
+    header = ("chip", "bfloat16 peak", "HBM", "bandwidth", "replicas", "source")
+    lines = [_line(header), _line(["---"] * len(header))]
+    for chip in CHIPS.values():
+        cells = [
+            chip.name,
+            f"{chip.peak_flops / 1e12:.0f} TFLOP/s",
+            f"{chip.hbm_bytes / 1e9:.0f} GB",
+            f"{chip.hbm_bytes_per_second / 1e9:.0f} GB/s",
+            str(chip.replicas),
+            chip.source,
+        ]
+        lines.append(_line(cells))
+    return lines
+
+
+def provenance_lines(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Which rows were measured when, of what and with what."""
+    sources: dict[str, list[str]] = {}
+    for record in records:
+        when = f"{record['date']}, commit {record['commit']}, {record['versions']}"
+        row = f"{record['recipe']} ({record['network']}, {record['per_replica_batch']}) {record['topology']}"
+        sources.setdefault(when, []).append(row)
+    return [f"- {when}: {'; '.join(rows)}" for when, rows in sources.items()]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+PAGE = """# Compiled for TPUs, without one
+
+`python -m proofs.tpu_compile` writes this page; how, it says itself (`--help`). Nothing here was run on a
+TPU: the compiler of libtpu accepted the whole training step of one replica, and what it tells of memory,
+arithmetic and traffic is put against the chips' figures. The step time is a lower bound, so images per second
+are an upper one and hours a lower one.
+
+{table}
+
+Hours on ImageNet's 1,281,167 images at the roofline, if the input keeps up:
+
+{hours}
+
+## Chips
+
+{chips}
+
+A replica is a core up to v3, where memory, peak and bandwidth are shared by two, and a chip from v4 on.
+
+## Measured
+
+{provenance}
+"""
+
+
+def write_page(file: Path, records: Sequence[dict[str, Any]], slices: Sequence[int]) -> None:
+    """Write the records to the .json beside `file`, and `file` from them."""
+    page = PAGE.format(
+        table="\n".join(table_lines(records)),
+        hours="\n".join(hours_lines(records, slices)),
+        chips="\n".join(chip_lines()),
+        provenance="\n".join(provenance_lines(records)),
+    )
+    _write(file.with_suffix(".json"), json.dumps(list(records), indent=1) + "\n")
+    _write(file, page)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text)
+    partial.replace(file)
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"tpu_compile: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compiles and prints; 2 for a mistake in the command, 1 when a step does not compile."""
+    flags = _parser().parse_args(argv)
+    if flags.stage:
+        task = json.loads(flags.task)
+        print(json.dumps(_lower(*task) if flags.stage == "lower" else _compile(*task)))
+        return 0
+    try:
+        topologies = [parse_topology(text) for text in flags.topology.split(",")]
+        load_experiment(flags.config, overrides=flags.set)
+        networks = flags.network.split(",")
+        unknown = [name for name in networks if name not in NETWORKS]
+        if unknown:
+            raise ValueError(f"--network={unknown[0]}: expected some of {', '.join(NETWORKS)}")
+        slices = [int(text) for text in flags.chips.split(",")]
+    except (ConfigError, ValueError) as error:
+        return _failed(str(error), 2)
+    missing = [name for name in ("jax", "libtpu") if not importlib.util.find_spec(name)]
+    if missing:
+        return _failed(
+            f"{missing[0]} is not installed here; python -m venv .venv-compile && "
+            ".venv-compile/bin/pip install -r requirements-compile.txt, then run it with that Python",
+            1,
+        )
+    kept = flags.output.with_suffix(".json") if flags.output else None
+    records = json.loads(kept.read_text()) if kept and kept.exists() else []
+    newer: list[dict[str, Any]] = []
+    for network in networks:
+        try:
+            newer += measure(flags.config, flags.set, network, flags.per_replica_batch, topologies)
+        except RuntimeError as error:
+            return _failed(str(error), 1)
+        if flags.output:
+            write_page(flags.output, merged(records, newer), slices)
+    print("\n".join([*table_lines(newer), "", *hours_lines(newer, slices)]))
+    return 0 if all(record["compiles"] for record in newer) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m proofs.tpu_compile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", default="configs/efficientnet_b0.yaml", help="experiment")
+    parser.add_argument("--set", action="append", default=[], help="section.field=value of it")
+    parser.add_argument(
+        "--topology", default="v5e:2x2", help="one or more, such as v5e:2x2,v4:2x2x1"
+    )
+    parser.add_argument("--network", default="project", help=f"some of {','.join(NETWORKS)}")
+    parser.add_argument(
+        "--per_replica_batch", type=int, default=64, help="images a replica and step"
+    )
+    parser.add_argument("--chips", default="8,32,128", help="slice sizes to tell the hours for")
+    parser.add_argument("--output", type=Path, help="page to write, with a .json beside it")
+    parser.add_argument("--stage", choices=("lower", "compile"), help=argparse.SUPPRESS)
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    return parser
+
+
+def _failed(message: str, status: int) -> int:
+    print(f"tpu_compile: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

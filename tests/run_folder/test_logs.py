@@ -1,0 +1,58 @@
+"""metrics.jsonl and TensorBoard: after a resume, no step twice and none missing."""
+
+import json
+from pathlib import Path
+
+import tensorflow as tf
+
+from run_folder.logs import RunLog
+
+
+def _steps(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def _event_steps(path: Path) -> list[int]:
+    found = []
+    for file in sorted((path / "tensorboard/train").glob("events*")):
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            found += [event.step for value in event.summary.value if value.tag == "loss"]
+    return sorted(found)
+
+
+def _log(path: Path, resume_step: int, steps: range) -> None:
+    log = RunLog(str(path), resume_step=resume_step)
+    for step in steps:
+        log.scalars("train", step, {"loss": float(step)})
+    log.close()
+
+
+def test_a_resumed_run_logs_each_step_once(tmp_path: Path) -> None:
+    _log(tmp_path, 0, range(1, 8))
+    _log(tmp_path, 4, range(5, 11))
+    assert _steps(tmp_path) == list(range(1, 11))
+    assert _event_steps(tmp_path) == list(range(1, 11))
+
+
+def test_a_line_that_was_cut_off_counts_for_nothing(tmp_path: Path) -> None:
+    _log(tmp_path, 0, range(1, 4))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')
+    _log(tmp_path, 3, range(4, 6))
+    assert _steps(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_a_torn_event_file_keeps_what_is_whole(tmp_path: Path) -> None:
+    _log(tmp_path, 0, range(1, 4))
+    (file,) = (tmp_path / "tensorboard/train").glob("events*")
+    file.write_bytes(file.read_bytes()[:-5])
+    _log(tmp_path, 2, range(3, 5))
+    assert _event_steps(tmp_path) == [1, 2, 3, 4]
+
+
+def test_another_run_in_the_same_folder_starts_a_clean_log(tmp_path: Path) -> None:
+    _log(tmp_path, 0, range(1, 4))
+    _log(tmp_path, 0, range(1, 3))
+    assert _steps(tmp_path) == [1, 2]
+    assert _event_steps(tmp_path) == [1, 2]

@@ -1,0 +1,114 @@
+"""Groups of replicas, and what a user reads who asks for devices that are not there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.devices.distribution import (
+    STRATEGIES,
+    DistributionError,
+    batch_norm_group_size,
+    connect,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_the_recipe_shares_no_statistics_up_to_eight_replicas():
+    assert [batch_norm_group_size("recipe", n) for n in (1, 2, 4, 8)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "group"),
+    [(16, 8), (32, 8), (64, 8), (128, 16), (256, 32), (512, 64), (1024, 128), (2048, 256)],
+)
+def test_above_eight_the_recipe_shares_in_groups_of_an_eighth_but_at_least_eight(replicas, group):
+    assert batch_norm_group_size("recipe", replicas) == group
+
+
+def test_groups_may_be_given():
+    assert batch_norm_group_size("all", 6) == 6
+    assert batch_norm_group_size("none", 6) == 1
+    assert batch_norm_group_size(3, 6) == 3
+
+
+@pytest.mark.parametrize(("group", "replicas"), [(4, 6), (16, 8), ("recipe", 12)])
+def test_groups_that_do_not_divide_the_replicas_are_refused(group, replicas):
+    with pytest.raises(ValueError, match=rf"^batch_norm\.group: .* divide {replicas} replicas"):
+        batch_norm_group_size(group, replicas)
+
+
+def test_one_cpu_is_one_replica():
+    distribution = connect("cpu")
+    assert (distribution.num_replicas, distribution.num_hosts) == (1, 1)
+    assert distribution.is_chief
+    assert not distribution.is_tpu
+    assert distribution.description == "1 CPU"
+
+
+def test_auto_without_accelerators_is_the_cpu():
+    assert connect().num_replicas == 1
+
+
+def test_mirrored_takes_every_logical_cpu():
+    distribution = connect("mirrored")
+    assert (distribution.num_replicas, distribution.replicas_per_host) == (4, 4)
+    assert distribution.description == "4 CPUs"
+
+
+def refused(*args, **kwargs):
+    with pytest.raises(DistributionError) as error:
+        connect(*args, **kwargs)
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+def test_an_unknown_strategy_is_told_the_known_ones():
+    message = refused("horovod")
+    assert message.startswith("--strategy=horovod: ")
+    assert all(name in message for name in STRATEGIES)
+
+
+def test_a_tpu_strategy_asks_which_tpu():
+    assert refused("tpu").startswith("--strategy=tpu needs --tpu")
+
+
+def test_a_tpu_and_another_strategy_contradict_each_other():
+    assert refused("cpu", tpu="local").startswith("--tpu=local does not go with --strategy=cpu")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [None, "", "{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {}}'],
+)
+def test_workers_need_to_know_one_another(config, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setenv("TF_CONFIG", config)
+    message = refused("multi_worker")
+    assert message.startswith("--strategy=multi_worker needs TF_CONFIG, for example ")
+    example = message.split("TF_CONFIG=", 1)[1].strip("'")
+    assert set(json.loads(example)) == {"cluster", "task"}
+
+
+# A failed search for a TPU leaves TensorFlow's runtime in a state of its own: in a fresh process.
+CONNECT = """
+from training.devices.distribution import DistributionError, connect
+try:
+    connect("auto", tpu="local")
+except DistributionError as error:
+    print(error)
+"""
+
+
+def test_a_machine_without_tpu_is_one_line_with_advice():
+    command = [sys.executable, "-c", CONNECT]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 1, done
+    assert lines[0].startswith("--tpu=local: this TensorFlow has no TPU support; install")

@@ -1,0 +1,126 @@
+"""A step that is not finite: training halts before it, says where it went wrong, and keeps it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from run_folder.checkpoints import CheckpointStore
+from tests import runs
+from tests.training import tiny
+from training.diagnosis.nonfinite import Incident, ReplayError, kept_incidents
+from training.step.state import create_train_state
+from training.step.train_step import METRICS, make_train_loop
+
+EXPLODE = "--set=schedule.learning_rate=1e30"
+
+
+@pytest.mark.parametrize(("allowed", "made"), [(0, 1), (1, 2)])
+def test_a_loop_halts_at_the_step_that_may_not_be_skipped(plain, allowed: int, made: int) -> None:
+    # Weights that are fine, and a batch in three whose labels are not finite.
+    steps = 5
+    random = tiny.Batches.random(steps, 8)
+    batches = random.with_shares()
+    batches.labels[1:3] = np.nan
+    state = create_train_state(
+        plain.state.network,
+        plain.distribution,
+        optimizer=plain.recipe.optimizer,
+        with_ema=True,
+        with_loss_scale=False,
+        skips_allowed=allowed,
+    )
+    state.from_arrays(plain.initial)
+    spec = {**plain.batch_spec, "label": tf.TensorSpec([8, tiny.CLASSES], tf.float32)}
+    loop = make_train_loop(state, plain.recipe, plain.distribution, spec)
+    iterator = iter(plain.distribution.batches(batches.host_batches, 8))
+    after: list[dict[str, np.ndarray]] = []
+    for _ in range(steps):
+        rows = loop(iterator, tf.constant(1)).numpy()
+        after.append(state.to_arrays())
+        assert rows.shape == (1, len(METRICS))
+    assert after[0]["step"] == 1
+    for arrays in after[made - 1 :]:
+        assert arrays["step"] == made
+        for name, array in arrays.items():
+            if name != "step":
+                np.testing.assert_array_equal(array, after[0][name], err_msg=name)
+
+
+def test_a_step_that_is_not_finite_is_diagnosed_kept_and_replayed(
+    tmp_path: Path, command: runs.Command
+) -> None:
+    flags = [*runs.flags(tmp_path, "exploding"), EXPLODE, "--set=schedule.warmup=0 epochs"]
+    status, _, err = command(*flags)
+    assert status == 1
+    line = runs.one_line(err)
+    assert "step 1: loss" in line
+    assert "learning rate 3.125e+28: not finite, first in the activations of" in line
+    (path,) = kept_incidents(str(tmp_path / "exploding"))
+    assert f"kept in {path} for --mode=replay" in line
+
+    incident = Incident.load(path)
+    assert incident.step == incident.state["step"] == 1
+    assert all(np.isfinite(array).all() for array in incident.state.values())
+    numbers = ", ".join(str(i) for i in incident.batch["index"])
+    assert f"examples {numbers};" in line
+    assert CheckpointStore(str(tmp_path / "exploding")).latest() is None
+
+    first = line.partition("first in the ")[2].partition(";")[0]
+    status, out, _ = command("--mode=replay", f"--model_dir={tmp_path / 'exploding'}")
+    assert status == 0
+    assert f"examples {numbers}; first in the {first}" in out
+    assert "stem_conv" in out
+    assert "classifier" in out
+
+
+def test_skips_that_are_used_up_say_the_step_that_was_one_too_many(
+    tmp_path: Path, command: runs.Command
+) -> None:
+    status, out, err = command(
+        *runs.flags(tmp_path, "skipping"),
+        EXPLODE,
+        "--set=schedule.warmup=0 epochs",
+        "--set=train.on_nonfinite=skip",
+        "--set=train.max_skipped_steps=2",
+        "--set=train.steps_per_call=1",
+    )
+    assert status == 1
+    assert [line for line in out.splitlines() if "skipped" in line] == [
+        "step 1: not finite, skipped",
+        "step 2: not finite, skipped",
+    ]
+    assert "step 3: loss" in runs.one_line(err)
+    (path,) = kept_incidents(str(tmp_path / "skipping"))
+    assert Incident.load(path).step == 3
+
+
+def test_replay_without_anything_kept_says_so(tmp_path: Path, command: runs.Command) -> None:
+    status, _, err = command(*runs.flags(tmp_path, "fine"), "--mode=replay")
+    assert status == 1
+    assert "nothing to replay" in runs.one_line(err)
+
+
+def test_a_damaged_file_is_refused_and_never_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "step-00000001.npz"
+    np.savez(path, **{"about/step": np.array([{"an": "object"}], dtype=object)})
+    with pytest.raises(ReplayError, match="not a step kept for replay"):
+        Incident.load(str(path))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ReplayError, match="not a step kept for replay"):
+        Incident.load(str(path))
+
+
+def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+    kept = Incident(7, {"step": np.int32(7)}, {"index": np.arange(20)}, 2, 4, "float32")
+    path = kept.save(str(tmp_path), host_index=1)
+    assert path.endswith("nonfinite/step-00000007-worker-1.npz")
+    back = Incident.load(path)
+    assert (back.step, back.first_replica, back.num_replicas, back.precision) == (
+        7,
+        2,
+        4,
+        "float32",
+    )
+    assert back.examples() == "examples 0, 1, 2, 3, 4, 5, 6, 7 and 12 more"

@@ -1,0 +1,132 @@
+"""What --mode=plan tells: by arithmetic alone, and by a report of the TPU compiler when there is one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.load import load_experiment
+from training.assembly import ExperimentError
+from training.forecast import forecast
+
+ROOT = Path(__file__).resolve().parents[3]
+B0 = ROOT / "configs/efficientnet_b0.yaml"
+RECORD = {
+    "recipe": "efficientnet_b0",
+    "network": "project",
+    "image_size": 224,
+    "per_replica_batch": 64,
+    "topology": "v5e:2x2",
+    "compiles": True,
+    "argument_bytes": 0.1e9,
+    "temporary_bytes": 1.28e9,
+    "state_bytes": 84_952_900,
+    "flops": 1e9,
+    "bytes_accessed": 819e9 * 0.01,
+}
+
+
+@pytest.fixture
+def report(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps([RECORD]))
+    return path
+
+
+@pytest.fixture
+def no_report(tmp_path):
+    return tmp_path / "nothing.json"
+
+
+def test_b0_is_planned_as_published(no_report):
+    found = forecast.make_forecast(load_experiment(B0), None, no_report)
+    assert found.plan.total_steps == 109_474
+    assert found.epochs == pytest.approx(350, abs=0.01)
+    assert found.parameters == 5_288_548
+    assert found.multiply_adds == pytest.approx(0.39e9, rel=0.02)
+    # The peak of 0.256 is reached at the end of the warm-up, when two stairs are already gone.
+    assert found.rates[0] == 0
+    assert 0.24 < found.rates.max() <= 0.256
+    # float32 weights, statistics, two slots and an average.
+    assert found.state_bytes == 4 * (2 * 5_330_564 + 2 * 5_288_548)
+
+
+def test_a_compile_report_tells_hours_batch_and_input(report):
+    found = forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
+    assert found.per_replica_batch == 512
+    # 20 MB of temporaries an image in what the chip's 16 GB leave.
+    assert found.largest_batch == int((16e9 * 0.9 - found.state_bytes) / 20e6)
+    text = "\n".join(forecast.lines(found))
+    hours = 350 * 1_281_167 / (6400 * 8) / 3600
+    assert f"at best 51,200 images/s, {hours:.1f} hours" in text
+    assert "51,200 images/s on each host of 1," in text
+
+
+def test_a_report_of_another_chip_or_size_is_not_taken(report):
+    for topology, change in (
+        ("v4:2x2x1", "model.image_size=224"),
+        ("v5e:2x4", "model.image_size=128"),
+        ("v5e:2x4", "model.width=2"),
+        ("v5e:2x4", "ema.decay=0"),
+    ):
+        experiment = load_experiment(B0, overrides=[change])
+        found = forecast.make_forecast(experiment, topology, report)
+        assert found.at_best is None
+        assert "python -m proofs.tpu_compile" in forecast.lines(found)[-1]
+
+
+def test_of_several_reports_the_one_with_the_nearest_batch_is_taken(report):
+    larger = {**RECORD, "per_replica_batch": 256, "bytes_accessed": 819e9 * 0.02}
+    report.write_text(json.dumps([RECORD, larger]))
+    for topology, images_per_second in (("v5e:2x4", 256 / 0.02), ("v5e:8x8", 64 / 0.01)):
+        found = forecast.make_forecast(load_experiment(B0), topology, report)
+        assert found.at_best.images_per_second == pytest.approx(images_per_second)
+
+
+def test_a_batch_that_does_not_fit_is_said(no_report):
+    found = forecast.make_forecast(load_experiment(B0), "v5e:2x2", no_report)
+    assert any("too many, raise train.accumulation_steps" in x for x in forecast.lines(found))
+    small = load_experiment(B0, overrides=["train.accumulation_steps=16"])
+    found = forecast.make_forecast(small, "v5e:2x2", no_report)
+    assert not any("too many" in line for line in forecast.lines(found))
+
+
+def test_without_a_topology_no_hours_are_made_up(no_report):
+    told = forecast.lines(forecast.make_forecast(load_experiment(B0), None, no_report))
+    assert "give --topology" in told[-1]
+    assert not any("images/s" in line for line in told)
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v5e:3x3"])
+def test_a_topology_that_can_not_be_is_one_line(topology, no_report):
+    with pytest.raises(ExperimentError) as error:
+        forecast.make_forecast(load_experiment(B0), topology, no_report)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "cosine", "constant"])
+def test_every_schedule_is_drawn(schedule, no_report, tmp_path):
+    pytest.importorskip("matplotlib")
+    experiment = load_experiment(B0, overrides=[f"schedule.name={schedule}"])
+    path = tmp_path / "rate.png"
+    forecast.draw(forecast.make_forecast(experiment, None, no_report), str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_plans_without_a_device(tmp_path):
+    command = [sys.executable, "main.py", "--mode=plan", f"--config={B0}", "--topology=v4:2x2x1"]
+    done = subprocess.run(
+        [*command, f"--model_dir={tmp_path}/run", "--tpu=local"],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "109,474 steps of 4,096 images" in done.stdout
+    assert (tmp_path / "run/learning_rate.png").exists()

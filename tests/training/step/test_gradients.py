@@ -1,0 +1,24 @@
+"""Clipping by the norm of the whole gradient."""
+
+import numpy as np
+import tensorflow as tf
+
+from training.step.gradients import clip_by_norm
+
+GRADIENT = tf.constant([3.0, -4.0])  # of norm 5
+
+
+def test_a_gradient_that_is_too_long_is_scaled_to_the_limit():
+    np.testing.assert_allclose(
+        clip_by_norm(GRADIENT, tf.norm(GRADIENT), 2.5), [1.5, -2.0], rtol=1e-6
+    )
+
+
+def test_a_short_gradient_and_one_without_limit_stay():
+    for limit in (5.0, 100.0, None):
+        np.testing.assert_array_equal(clip_by_norm(GRADIENT, tf.norm(GRADIENT), limit), GRADIENT)
+
+
+def test_a_gradient_of_zeros_stays_finite():
+    zeros = tf.zeros([3])
+    np.testing.assert_array_equal(clip_by_norm(zeros, tf.norm(zeros), 1.0), zeros)

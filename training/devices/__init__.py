@@ -1,0 +1,1 @@
+"""Where training runs: the only place that names a tf.distribute strategy."""

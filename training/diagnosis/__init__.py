@@ -1,0 +1,1 @@
+"""What went wrong in a step that was not finite."""

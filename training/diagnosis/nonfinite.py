@@ -1,0 +1,338 @@
+"""What went wrong in a step that was not finite: kept for replay, and told layer by layer.
+
+    MODEL_DIR/nonfinite/step-00000123.npz
+
+holds the state before the step and the batch that it met, as plain arrays. `diagnose` runs that step again
+on one device, each replica's share with the masks that it had, and looks at every layer on the way.
+With batch norm over several replicas the statistics are those of one share: then what is seen is
+like the step, and not the step itself.
+"""
+
+import io
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs.schema import Experiment
+from efficientnet import ModelSpec
+from training import assembly
+from training.devices.distribution import Distribution, connect
+from training.step.losses import cross_entropy, is_decayed, l2_loss
+from training.step.noise import MaskNoise
+from training.step.state import TrainState
+
+FOLDER = "nonfinite"
+_FILE = re.compile(r"step-(\d{8,})(-worker-\d+)?\.npz")
+
+
+class ReplayError(ValueError):
+    """Nothing to replay, or nothing that can be: one line."""
+
+
+class Incident(NamedTuple):
+    """A step that was not finite, as one process saw it."""
+
+    step: int
+    state: Mapping[str, np.ndarray]  # before the step, see TrainState.to_arrays
+    batch: Mapping[
+        str, np.ndarray
+    ]  # "image", "label", "index": the shares of its replicas, in order
+    first_replica: int  # number of the one with the first share
+    num_replicas: int  # that share the batch
+    precision: str  # Keras' dtype policy
+
+    def examples(self) -> str:
+        """Which images it was, in a few words."""
+        numbers = [int(i) for i in self.batch["index"]]
+        more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+        return f"examples {', '.join(map(str, numbers[:8]))}{more}"
+
+    def save(self, model_dir: str, host_index: int) -> str:
+        """Write it down, whole or not at all; returns the path."""
+        worker = f"-worker-{host_index}" if host_index else ""
+        path = posixpath.join(model_dir, FOLDER, f"step-{self.step:08d}{worker}.npz")
+        about = {
+            "step": self.step,
+            "first_replica": self.first_replica,
+            "num_replicas": self.num_replicas,
+            "precision": self.precision,
+        }
+        groups: dict[str, Mapping[str, Any]] = {
+            "about": about,
+            "state": self.state,
+            "batch": self.batch,
+        }
+        arrays: dict[str, Any] = {
+            f"{group}/{name}": value
+            for group, named in groups.items()
+            for name, value in named.items()
+        }
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **arrays)
+        tf.io.gfile.makedirs(posixpath.dirname(path))
+        with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
+            file.write(content.getvalue())
+        tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str) -> "Incident":
+        """What `save` wrote.
+
+        Raises:
+          ReplayError: it is no such file, or a damaged one.
+        """
+        groups: dict[str, dict[str, Any]] = {"about": {}, "state": {}, "batch": {}}
+        try:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                archive = np.load(io.BytesIO(file.read()), allow_pickle=False)
+            for name in archive.files:
+                group, _, rest = name.partition("/")
+                groups[group][rest] = archive[name]
+            about = groups["about"]
+            return cls(
+                int(about["step"]),
+                groups["state"],
+                groups["batch"],
+                int(about["first_replica"]),
+                int(about["num_replicas"]),
+                str(about["precision"]),
+            )
+        except Exception as error:  # zipfile, zlib and NumPy each have errors of their own
+            raise ReplayError(
+                f"{path}: not a step kept for replay, or damaged ({error})"
+            ) from error
+
+
+def kept_incidents(model_dir: str) -> list[str]:
+    """Paths of what was kept for replay, oldest first."""
+    folder = posixpath.join(model_dir, FOLDER)
+    if not tf.io.gfile.isdir(folder):
+        return []
+    return [
+        posixpath.join(folder, n) for n in sorted(tf.io.gfile.listdir(folder)) if _FILE.match(n)
+    ]
+
+
+class Look(NamedTuple):
+    """What one tensor held: values that are not finite, of how many, and the largest finite one."""
+
+    broken: int
+    size: int
+    largest: float
+
+    def __str__(self) -> str:
+        return f"{self.broken:,} of {self.size:,} values" if self.broken else f"{self.largest:.3g}"
+
+
+class Layer(NamedTuple):
+    """One layer: what it held before the step, gave, and got back; the gradient is its output's."""
+
+    name: str
+    weights: Look
+    activations: Look
+    gradients: Look
+    weight_gradients: Look
+
+
+class Diagnosis(NamedTuple):
+    """Every layer, from the images to the loss, over all shares of the batch."""
+
+    loss: float
+    layers: Sequence[Layer]
+
+    def first(self) -> str:
+        """Where it went wrong first: in the weights, forwards, then backwards; in a few words."""
+        for what in ("weights", "activations"):
+            for layer in self.layers:
+                if (look := getattr(layer, what)).broken:
+                    return f"first in the {what} of {layer.name} ({look})"
+        if not np.isfinite(self.loss):
+            return f"first in the loss ({self.loss:g})"
+        for layer in reversed(self.layers):
+            for what in ("gradients", "weight_gradients"):
+                if (look := getattr(layer, what)).broken:
+                    return f"first in the {what.replace('_', ' ')} of {layer.name} ({look})"
+        worst = max(self.layers, key=lambda layer: layer.weight_gradients.largest)
+        return (
+            "no layer alone: the norm of all gradients is too large, the largest being in "
+            f"{worst.name} ({worst.weight_gradients.largest:.3g})"
+        )
+
+
+def explain_step(
+    experiment: Experiment,
+    spec: ModelSpec,
+    distribution: Distribution,
+    state: TrainState,
+    make_dataset: Callable[[int, int], tf.data.Dataset],
+) -> str:
+    """Keep the step that `state` stands before for replay, and say where it went wrong first.
+
+    `make_dataset` gives batches from that step on: (host_index, num_hosts) -> dataset.
+    """
+    replicas = distribution.num_replicas // distribution.num_processes
+    arrays = state.to_arrays()
+    incident = Incident(
+        step=int(arrays["step"]),
+        state=arrays,
+        batch=_own_batch(make_dataset, distribution),
+        first_replica=distribution.host_index * replicas,
+        num_replicas=replicas,
+        precision=assembly.precision(experiment, distribution),
+    )
+    try:
+        path = incident.save(str(experiment.model_dir), distribution.host_index)
+        kept = f"kept in {path} for --mode=replay"
+    except (OSError, tf.errors.OpError) as error:
+        kept = f"it can't be kept for replay ({str(error).splitlines()[0]})"
+    try:
+        where = diagnose(experiment, spec, incident).first()
+    except (tf.errors.OpError, MemoryError) as error:
+        where = f"no memory to say where ({str(error).splitlines()[0]})"
+    return f"{where}; {incident.examples()}; {kept}"
+
+
+def _own_batch(
+    make_dataset: Callable[[int, int], tf.data.Dataset], distribution: Distribution
+) -> dict[str, np.ndarray]:
+    """The shares of this process' replicas in the first batch."""
+    one_of_many = distribution.num_processes > 1
+    hosts = [distribution.host_index] if one_of_many else range(distribution.num_hosts)
+    parts = [next(iter(make_dataset(host, distribution.num_hosts))) for host in hosts]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def replay(experiment: Experiment) -> tuple[Incident, Diagnosis]:
+    """Run the latest step that was kept in model_dir again.
+
+    Raises:
+      ReplayError: nothing was kept, or it is damaged or of another network.
+    """
+    paths = kept_incidents(str(experiment.model_dir))
+    if not paths:
+        raise ReplayError(
+            f"{experiment.model_dir}/{FOLDER}: nothing to replay; every step was finite, or skipped"
+        )
+    incident, spec = Incident.load(paths[-1]), assembly.model_spec(experiment)
+    try:
+        return incident, diagnose(experiment, spec, incident)
+    except ValueError as error:
+        raise ReplayError(f"{paths[-1]}: not of this experiment ({error})") from error
+
+
+def diagnose(experiment: Experiment, spec: ModelSpec, incident: Incident) -> Diagnosis:
+    """Run the step of `incident` again on one device and look at every layer.
+
+    Raises:
+      ValueError: the state is of another network.
+      tf.errors.OpError: the device can't hold what has to be held.
+    """
+    train = experiment.train.model_copy(update={"precision": incident.precision})
+    experiment = experiment.model_copy(update={"train": train})
+    state, noise = assembly.make_state(
+        experiment, spec, connect("cpu"), initial_weights=None, say=lambda line: None
+    )
+    state.from_arrays(incident.state)
+    layers = [layer for layer in state.network.layers if layer.output is not state.network.input]
+    weights = [_look(layer.weights) for layer in layers]
+    look = _make_look(experiment, spec, state, noise, layers)
+    seen: list[np.ndarray] = []
+    losses: list[float] = []
+    for replica, micro_step, images, labels in _shares(incident, train.accumulation_steps):
+        loss, figures = look(images, labels, tf.constant(replica), micro_step)
+        losses.append(float(loss))
+        seen.append(figures.numpy())
+    # [shares, layers, 3 kinds of tensor, (broken, size, largest)]
+    counts = np.stack(seen)[..., :2].sum(axis=0)
+    largest = np.stack(seen)[..., 2].max(axis=0)
+    found = [
+        Layer(
+            layer.name,
+            held,
+            *(
+                Look(int(counts[i, kind, 0]), int(counts[i, kind, 1]), float(largest[i, kind]))
+                for kind in range(3)
+            ),
+        )
+        for i, (layer, held) in enumerate(zip(layers, weights, strict=True))
+    ]
+    return Diagnosis(float(np.mean(losses)), found)
+
+
+def _shares(incident: Incident, accumulation_steps: int) -> Iterator[tuple[int, int, Any, Any]]:
+    """Replica, micro-batch, images and labels of each part that a replica computed at a time."""
+    parts = incident.num_replicas * accumulation_steps
+    images, labels = (np.split(incident.batch[name], parts) for name in ("image", "label"))
+    for i in range(parts):
+        replica, micro_step = divmod(i, accumulation_steps)
+        yield incident.first_replica + replica, micro_step, images[i], labels[i]
+
+
+def _make_look(
+    experiment: Experiment,
+    spec: ModelSpec,
+    state: TrainState,
+    noise: MaskNoise,
+    layers: Sequence[keras.Layer],
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """(images, labels, replica, micro-batch) -> loss, and figures float32 [layers, 3, 3]."""
+    train, network = experiment.train, state.network
+    normalize = assembly.normalizer(spec, train.precision)
+    inside = keras.Model(network.input, [layer.output for layer in layers])
+    weights = [v.value for v in network.trainable_variables]
+    decayed = [v.value for v in network.trainable_variables if is_decayed(v.path)]
+    scale = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
+
+    @tf.function(autograph=False)
+    def look(images: Any, labels: Any, replica: tf.Tensor, micro_step: int) -> Any:
+        with (
+            noise.at(state.variables.step, replica, micro_step),
+            tf.GradientTape() as tape,
+        ):
+            outputs = inside(normalize(tf.convert_to_tensor(images)), training=True)
+            entropy = cross_entropy(
+                outputs[-1], tf.convert_to_tensor(labels), label_smoothing=train.label_smoothing
+            )
+            loss = tf.reduce_mean(entropy) + train.weight_decay * l2_loss(decayed)
+            target = loss * scale
+        gradients = tape.gradient(
+            target, [outputs, weights], unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        of_weight = {
+            variable.path: gradient
+            for variable, gradient in zip(network.trainable_variables, gradients[1], strict=True)
+        }
+        figures = [
+            tf.stack(
+                [
+                    _figures([output]),
+                    _figures([gradient]),
+                    _figures([of_weight[v.path] for v in layer.trainable_variables]),
+                ]
+            )
+            for layer, output, gradient in zip(layers, outputs, gradients[0], strict=True)
+        ]
+        return loss, tf.stack(figures)
+
+    return look
+
+
+def _look(tensors: Sequence[Any]) -> Look:
+    broken, size, largest = _figures([tf.convert_to_tensor(t) for t in tensors]).numpy()
+    return Look(int(broken), int(size), float(largest))
+
+
+def _figures(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Values that are not finite, their number, and the largest finite magnitude: float32 [3]."""
+    flat = [tf.reshape(tf.cast(t, tf.float32), [-1]) for t in tensors]
+    values = tf.concat([*flat, tf.zeros([0])], 0)
+    finite = tf.math.is_finite(values)
+    largest = tf.reduce_max(tf.concat([tf.abs(tf.where(finite, values, 0.0)), [0.0]], 0))
+    broken = tf.reduce_sum(tf.cast(~finite, tf.float32))
+    return tf.stack([broken, tf.cast(tf.size(values), tf.float32), largest])

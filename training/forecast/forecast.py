@@ -1,0 +1,259 @@
+"""What a run will need, told before anything is paid for: no device is touched, nothing is trained."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs.schema import Experiment
+from efficientnet import ModelSpec, complexity
+from input_pipeline.sources import synthetic
+from training import assembly
+from training.assembly import ExperimentError, Plan
+from training.forecast.tpu_chips import Roofline, Topology, parse_topology, roofline
+from training.progress import say
+
+COMPILE_REPORT = Path(__file__).with_name("tpu_compile.json")
+IMAGENET_CLASSES = 1000
+# Training images that a core prepares at 224 px with AutoAugment: 2.5 ms of processor
+# time each in benchmarks/results/input_pipeline.md.
+IMAGES_PER_SECOND_PER_CORE = 400
+USABLE = 0.9  # of a chip's memory: the runtime and fragments take some
+STATE_TOLERANCE = 0.001  # counters beside the weights
+CURVE_POINTS = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """A run in figures.
+
+    Attributes:
+      experiment: what is planned.
+      spec: its network.
+      num_examples: of an epoch.
+      plan: durations in steps.
+      steps: int [CURVE_POINTS], at which the learning rate is told.
+      rates: float32 [CURVE_POINTS].
+      parameters: trained values.
+      multiply_adds: of one image, forwards.
+      activation_bytes: of one image: an upper bound of what a bfloat16 step keeps.
+      state_bytes: weights, statistics, slots and averages, float32.
+      topology: the TPU that is planned for, if any.
+      at_best: of the compiled step, when there is a report of it for such chips.
+      record: that report.
+    """
+
+    experiment: Experiment
+    spec: ModelSpec
+    num_examples: int
+    plan: Plan
+    steps: np.ndarray
+    rates: np.ndarray
+    parameters: int
+    multiply_adds: int
+    activation_bytes: int
+    state_bytes: int
+    topology: Topology | None
+    at_best: Roofline | None
+    record: dict[str, Any] | None
+
+    @property
+    def per_replica_batch(self) -> int:
+        """Images of a replica at a time."""
+        replicas = self.topology.replicas if self.topology else 1
+        return self.experiment.train.global_batch_size // (
+            replicas * self.experiment.train.accumulation_steps
+        )
+
+    @property
+    def largest_batch(self) -> int | None:
+        """Images that fit into a replica's memory; None without a topology.
+
+        Temporaries grow with the batch: by the compiler's figure, or else by all activations.
+        """
+        if not self.topology:
+            return None
+        chip = self.topology.chip
+        left = chip.hbm_bytes / chip.replicas * USABLE - self.state_bytes
+        if self.record:
+            an_image = self.record["temporary_bytes"] / self.record["per_replica_batch"]
+        else:
+            an_image = self.activation_bytes
+        return max(int(left / an_image), 0)
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the data."""
+        return self.plan.total_steps / self.plan.steps_per_epoch
+
+
+def make_forecast(
+    experiment: Experiment, topology: str | None, report: Path = COMPILE_REPORT
+) -> Forecast:
+    """Work out what `experiment` needs, on a TPU of `topology` ("v5e:2x4") or without one.
+
+    Raises:
+      ExperimentError: no such topology, or the batch can't be shared out among its replicas.
+    """
+    try:
+        chips = parse_topology(topology) if topology else None
+    except ValueError as error:
+        raise ExperimentError(str(error)) from None
+    spec, train = assembly.model_spec(experiment), experiment.train
+    shares = (chips.replicas if chips else 1) * train.accumulation_steps
+    if train.global_batch_size % shares:
+        raise ExperimentError(
+            f"train.global_batch_size: {train.global_batch_size} is not divisible by {shares} "
+            f"(replicas of {chips} x accumulation steps)"
+        )
+    num_examples = _num_examples(experiment)
+    plan = assembly.make_plan(experiment, num_examples)
+    steps = np.linspace(0, plan.total_steps - 1, CURVE_POINTS).astype(np.int32)
+    rates = assembly.make_schedule(experiment, plan)(tf.constant(steps)).numpy()
+    costs = complexity(spec, num_classes=experiment.model.num_classes or IMAGENET_CLASSES)
+    slots = {"rmsprop": 2, "sgd": 1}[experiment.optimizer.name]
+    kept = costs.all_parameters * (2 if experiment.ema.decay else 1)
+    state_bytes = 4 * (kept + slots * costs.trainable_parameters)
+    record = _record(report, experiment, spec, chips, state_bytes) if chips else None
+    return Forecast(
+        experiment=experiment,
+        spec=spec,
+        num_examples=num_examples,
+        plan=plan,
+        steps=steps,
+        rates=np.broadcast_to(rates, steps.shape),
+        parameters=costs.trainable_parameters,
+        multiply_adds=costs.multiply_adds,
+        activation_bytes=costs.activation_bytes(2),
+        state_bytes=state_bytes,
+        topology=chips,
+        at_best=roofline(record, chips) if record and chips else None,
+        record=record,
+    )
+
+
+def lines(forecast: Forecast) -> list[str]:
+    """The forecast in words, a line for each thing."""
+    experiment, plan, topology = forecast.experiment, forecast.plan, forecast.topology
+    size, peak = experiment.train.global_batch_size, int(np.argmax(forecast.rates))
+    told = [
+        f"{experiment.name}: {forecast.spec.name} at {forecast.spec.resolution} px, "
+        f"{forecast.parameters:,} parameters, {forecast.multiply_adds / 1e9:.2f} G multiply-adds an "
+        "image forwards, three times that in training",
+        f"{plan.total_steps:,} steps of {size:,} images: {forecast.epochs:.1f} epochs of "
+        f"{forecast.num_examples:,}; evaluated every {plan.eval_every_steps:,} steps, saved every "
+        f"{plan.checkpoint_every_steps:,}",
+        f"learning rate: {_sparkline(forecast.rates)}  highest {forecast.rates[peak]:.4g} at step "
+        f"{forecast.steps[peak]:,}, at the end {forecast.rates[-1]:.3g}",
+        f"checkpoints: {forecast.state_bytes / 1e6:.0f} MB each, at most "
+        f"{experiment.checkpoint.keep + 1} kept: "
+        f"{forecast.state_bytes * (experiment.checkpoint.keep + 1) / 1e9:.2f} GB on disk",
+        f"activations: at most {forecast.activation_bytes / 1e6:.0f} MB an image in bfloat16, "
+        f"{forecast.activation_bytes * forecast.per_replica_batch / 1e9:.1f} GB for the "
+        f"{forecast.per_replica_batch:,} images of a replica",
+    ]
+    if not topology:
+        return [*told, "hours, and the batch that fits: give --topology, such as v5e:2x4"]
+    basis = "by the compiler" if forecast.record else "if all activations were kept"
+    largest = forecast.largest_batch or 0
+    advice = "raise train.accumulation_steps" if largest else "take a chip with more memory"
+    advice = "" if forecast.per_replica_batch <= largest else f": too many, {advice}"
+    memory = topology.chip.hbm_bytes / topology.chip.replicas
+    told.append(
+        f"{topology}: {topology.replicas} replicas of {memory / 1e9:.0f} GB, "
+        f"{forecast.per_replica_batch:,} images each; {forecast.largest_batch:,} would fit "
+        f"({basis}){advice}"
+    )
+    if not forecast.at_best:
+        return [
+            *told,
+            f"hours: no report of this network on {topology.chip.name}; python -m "
+            f"proofs.tpu_compile --topology={topology} with the --config and --set of this plan "
+            "makes one (docs/tpu.md)",
+        ]
+    speed = forecast.at_best.images_per_second * topology.chips
+    hosts = -(-topology.chips // topology.chip.chips_per_host)
+    hours = forecast.at_best.hours(forecast.epochs, topology.chips, forecast.num_examples)
+    return [
+        *told,
+        f"at best {speed:,.0f} images/s, {hours:.1f} hours (roofline of the compiled step; a real run "
+        "takes longer)",
+        f"input for that: {speed / hosts:,.0f} images/s on each host of {hosts}, about "
+        f"{speed / hosts / IMAGES_PER_SECOND_PER_CORE:,.0f} cores at {IMAGES_PER_SECOND_PER_CORE} images/s"
+        " a core; fewer with data.service or a cache",
+    ]
+
+
+def tell(forecast: Forecast, model_dir: str) -> None:
+    """Print the forecast, and draw its learning rate to MODEL_DIR/learning_rate.png."""
+    for line in lines(forecast):
+        say(line)
+    if importlib.util.find_spec("matplotlib") is None:
+        say("no picture of the learning rate: pip install matplotlib")
+        return
+    path = f"{model_dir}/learning_rate.png"
+    tf.io.gfile.makedirs(model_dir)
+    draw(forecast, path)
+    say(f"learning rate: {path}")
+
+
+def draw(forecast: Forecast, path: str) -> None:
+    """The learning rate over the epochs as a PNG, local or gs://."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(forecast.steps / forecast.plan.steps_per_epoch, forecast.rates)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("learning rate")
+    axes.set_title(f"{forecast.experiment.name}, {forecast.plan.total_steps:,} steps")
+    canvas = FigureCanvasAgg(figure)
+    with tf.io.gfile.GFile(path, "wb") as file:
+        canvas.print_png(file)
+
+
+def _num_examples(experiment: Experiment) -> int:
+    """Images of an epoch: those of the data if they are named, else ImageNet's."""
+    data = experiment.data
+    if data.source == "tfrecord" and not data.data_dir:
+        return synthetic.DEFAULT_TRAIN_EXAMPLES
+    source = assembly.open_source(experiment, assembly.model_spec(experiment))
+    return source.info.splits["train"].num_examples
+
+
+def _record(
+    report: Path, experiment: Experiment, spec: ModelSpec, topology: Topology, state_bytes: int
+) -> dict[str, Any] | None:
+    """What the compiler said of this network on such chips, if it was asked.
+
+    A recipe with another width, optimizer or average is another network: its state has another size.
+    Of several, the one with the batch nearest to the plan's: bytes an image depend on it.
+    """
+    records = json.loads(report.read_text()) if report.exists() else []
+    base = experiment.name.removesuffix("_600epochs").removesuffix("_randaugment")
+    same = [
+        record
+        for record in records
+        if record["compiles"]
+        and record["network"] == "project"
+        and record["recipe"] == base
+        and record["image_size"] == spec.resolution
+        and abs(record["state_bytes"] - state_bytes) < STATE_TOLERANCE * state_bytes
+        and parse_topology(record["topology"]).chip == topology.chip
+    ]
+    train = experiment.train
+    batch = train.global_batch_size / (topology.replicas * train.accumulation_steps)
+    return min(same, key=lambda record: abs(record["per_replica_batch"] - batch), default=None)
+
+
+def _sparkline(values: np.ndarray, width: int = 40) -> str:
+    """The values as small bars."""
+    bars = " ▁▂▃▄▅▆▇█"
+    picked = values[np.linspace(0, len(values) - 1, width).astype(int)]
+    levels = np.ceil(picked / max(float(values.max()), 1e-30) * (len(bars) - 1)).astype(int)
+    return "".join(bars[level] for level in levels)

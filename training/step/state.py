@@ -1,0 +1,173 @@
+"""TrainState: everything that training changes, as one tree of variables with stable names.
+
+The input's position is not in it: the stream of batches is a function of the seed and the step.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training.devices.distribution import Distribution
+from training.optimizers import Optimizer
+from training.step.loss_scale import INITIAL_SCALE, LossScale
+from training.step.packed import pack, unpack
+
+
+class Values(NamedTuple):
+    """What a training step reads and returns: tensors in a step, variables in a TrainState."""
+
+    step: Any  # int32 [], updates made
+    weights: list[Any]  # trainables of the network, float32
+    statistics: list[Any]  # batch norm's moving averages, float32
+    slots: dict[str, Any]  # the optimizer's, each like the packed `weights`
+    ema: Any  # average of the packed `weights` and `statistics`; () without averaging
+    loss_scale: LossScale | tuple[()]  # for float16 only
+    # int32 [], steps that are not finite and may still be skipped; below 0 training has halted: every
+    # later step changes nothing, so that the state is that before the step that went wrong. () never
+    # halts. Not in checkpoints: each start of the program may skip anew.
+    skips_left: Any = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The network and the variables of its training, replicated."""
+
+    network: keras.Model
+    variables: Values
+
+    def read(self) -> Values:
+        """The present values as tensors; inside strategy.run, this replica's."""
+        return tf.nest.map_structure(tf.convert_to_tensor, self.variables)
+
+    def read_network(self, which: str) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Weights and statistics to evaluate or export: the average ("ema") or the last ("raw").
+
+        Raises:
+          ValueError: when the average is asked for and the run keeps none.
+        """
+        values = self.variables
+        if which == "raw":
+            return (
+                [tf.convert_to_tensor(v) for v in values.weights],
+                [tf.convert_to_tensor(v) for v in values.statistics],
+            )
+        if isinstance(values.ema, tuple):
+            raise ValueError("weights=ema: this run keeps no average (ema.decay is 0); take raw")
+        tensors = unpack(tf.convert_to_tensor(values.ema), values.weights + values.statistics)
+        return tensors[: len(values.weights)], tensors[len(values.weights) :]
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Every value under its own name, for a checkpoint: `network/stem_conv/kernel`, `ema/...`."""
+        values = self.variables
+        weights, statistics = values.weights, values.statistics
+        arrays = {"step": values.step.numpy()}
+        arrays |= self._named("network", [v.numpy() for v in weights + statistics])
+        for slot, vector in values.slots.items():
+            arrays |= self._named(f"optimizer/{slot}", _split(vector.numpy(), weights))
+        if not isinstance(values.ema, tuple):
+            arrays |= self._named("ema", _split(values.ema.numpy(), weights + statistics))
+        if values.loss_scale:
+            named = values.loss_scale._asdict().items()
+            arrays |= {f"loss_scale/{name}": variable.numpy() for name, variable in named}
+        return arrays
+
+    def from_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Undo `to_arrays`; the names and shapes must be exactly those.
+
+        Raises:
+          ValueError: listing what is missing, too much or of another shape.
+        """
+        present = self.to_arrays()
+        problems = [f"{name} is missing" for name in present if name not in arrays]
+        problems += [f"{name} is unknown" for name in arrays if name not in present]
+        problems += [
+            f"{name} is {arrays[name].shape}, not {present[name].shape}"
+            for name in present
+            if name in arrays and arrays[name].shape != present[name].shape
+        ]
+        if problems:
+            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+            raise ValueError("; ".join(problems[:3]) + more)
+        values = self.variables
+        network = [arrays[f"network/{path}"] for path in self.paths]
+        for variable, array in zip(values.weights + values.statistics, network, strict=True):
+            variable.assign(array)
+        values.step.assign(arrays["step"])
+        for slot, vector in values.slots.items():
+            paths = self.paths[: len(values.weights)]
+            vector.assign(_joined(arrays[f"optimizer/{slot}/{path}"] for path in paths))
+        if not isinstance(values.ema, tuple):
+            values.ema.assign(_joined(arrays[f"ema/{path}"] for path in self.paths))
+        if values.loss_scale:
+            for name, variable in values.loss_scale._asdict().items():
+                variable.assign(arrays[f"loss_scale/{name}"])
+
+    def _named(self, prefix: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+        # Without strict: the optimizer has slots for the weights, which come first, and no others.
+        return {f"{prefix}/{path}": a for path, a in zip(self.paths, arrays, strict=False)}
+
+    @property
+    def paths(self) -> list[str]:
+        """Names of the network's weights, then of its statistics; the same at each build."""
+        network = self.network
+        return [v.path for v in network.trainable_variables + network.non_trainable_variables]
+
+
+def create_train_state(
+    network: keras.Model,
+    distribution: Distribution,
+    *,
+    optimizer: Optimizer,
+    with_ema: bool,
+    with_loss_scale: bool,
+    skips_allowed: int | None = None,
+) -> TrainState:
+    """Variables for training `network`, which was built in the strategy's scope, from its present weights.
+
+    `skips_allowed` is how many steps that are not finite are skipped before training halts; None: all.
+    """
+    weights = [v.value for v in network.trainable_variables]
+    statistics = [v.value for v in network.non_trainable_variables]
+    with distribution.strategy.scope():
+
+        def packed(tensors: list[tf.Tensor]) -> tf.Variable:
+            return tf.Variable(pack(tensors), trainable=False)
+
+        return TrainState(
+            network,
+            Values(
+                step=tf.Variable(0, trainable=False, dtype=tf.int32),
+                weights=weights,
+                statistics=statistics,
+                slots={
+                    slot: packed([tf.fill(w.shape, start) for w in weights])
+                    for slot, start in optimizer.initial_slots.items()
+                },
+                ema=packed([tf.convert_to_tensor(v) for v in weights + statistics])
+                if with_ema
+                else (),
+                loss_scale=LossScale(
+                    tf.Variable(INITIAL_SCALE, trainable=False),
+                    tf.Variable(0, trainable=False, dtype=tf.int32),
+                )
+                if with_loss_scale
+                else (),
+                skips_left=()
+                if skips_allowed is None
+                else tf.Variable(skips_allowed, trainable=False, dtype=tf.int32),
+            ),
+        )
+
+
+def _split(vector: np.ndarray, like: list[tf.Variable]) -> list[np.ndarray]:
+    ends = np.cumsum([v.shape.num_elements() for v in like])
+    parts = np.split(vector, ends[:-1])
+    return [part.reshape(v.shape) for part, v in zip(parts, like, strict=True)]
+
+
+def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([a.reshape(-1) for a in arrays])

@@ -61,7 +61,6 @@ def main(argv: list[str]) -> int:
     limit_malloc_arenas()
     # TensorFlow takes seconds to import: not for a mistyped flag.
     import tensorflow as tf
-    from training.distribution import DistributionError
 
     from efficientnet import UnknownModelError
     from efficientnet.weights.matching import WeightsError
@@ -71,6 +70,7 @@ def main(argv: list[str]) -> int:
     from run_folder.logs import LogError
     from serving.network import ExportError
     from training.assembly import ExperimentError
+    from training.devices.distribution import DistributionError
     from training.diagnosis.nonfinite import ReplayError
     from training.evaluate import IncompleteEvaluationError
     from training.loop import TrainingError

@@ -227,7 +227,7 @@ class Evaluation(Section):
     every: PositiveDuration = Duration(1, "epochs")  # between two evaluations
     global_batch_size: Count | None = None  # None: the training batch, at most 1024
     crop_padding: Natural | None = None  # pixels; None: round(S * (1/.875 - 1))
-    weights: Literal["ema", "raw"] = "ema"  # which ones are measured
+    weights: Literal["ema", "raw"] | None = None  # which to measure; None: ema, raw if ema.decay=0
     timeout_minutes: Positive = 60.0  # --mode=eval_loop: to wait for the next checkpoint
 
 
@@ -249,7 +249,7 @@ class Export(Section):
     """What the finished run leaves for serving."""
 
     formats: tuple[Literal["saved_model", "tflite", "onnx"], ...] = ("saved_model",)  # which files
-    weights: Literal["ema", "raw"] = "ema"  # which ones are exported
+    weights: Literal["ema", "raw"] | None = None  # which to export; None: ema, raw if ema.decay=0
 
 
 class Experiment(Section):
@@ -270,3 +270,18 @@ class Experiment(Section):
     checkpoint: Checkpoint = Checkpoint()
     init: Init = Init()
     export: Export = Export()
+
+    @model_validator(mode="after")
+    def _an_average_that_is_used_is_kept(self) -> "Experiment":
+        for key, chosen in (
+            ("eval.weights", self.eval.weights),
+            ("export.weights", self.export.weights),
+        ):
+            if chosen == "ema" and not self.ema.decay:
+                raise ConflictError(
+                    f"{key}=ema needs a moving average, and ema.decay=0 keeps none: leave {key} out,"
+                    " set it to raw, or raise ema.decay",
+                    key,
+                    "ema.decay",
+                )
+        return self

@@ -81,14 +81,22 @@ def export_run(
     return exports
 
 
-def load_trained_network(model_dir: str, which: str) -> TrainedNetwork:
-    """Read the best checkpoint of a run: `which` is "ema" for the average or "raw" for the last."""
+def load_trained_network(model_dir: str, which: str | None) -> TrainedNetwork:
+    """Read the best checkpoint of a run.
+
+    Args:
+      model_dir: of a run, local or gs://.
+      which: "ema" for the average, "raw" for the last weights, None for the average where the run
+        keeps one, else the last weights.
+    """
     experiment = _experiment(model_dir)
     spec = model_spec(experiment)
     checkpoint = best_checkpoint(model_dir)
     arrays = checkpoint.read()
+    has_average = any(name.startswith("ema/") for name in arrays)
+    which = which or ("ema" if has_average else "raw")
     prefix = {"ema": "ema", "raw": "network"}[which]
-    if not any(name.startswith(prefix + "/") for name in arrays):
+    if which == "ema" and not has_average:
         raise ExportError(
             f"{model_dir}: export.weights={which}, but the run keeps no average (ema.decay is 0); "
             "use --set export.weights=raw"

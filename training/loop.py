@@ -340,12 +340,17 @@ class Evaluator:
         self._may_miss = int(data.max_error_fraction * self._num_examples) if skipping else 0
         self._steps: dict[str, Callable[[Any], dict[str, tf.Tensor]]] = {}
 
-    def __call__(self, which: str, *, stop: Callable[[], bool] = lambda: False) -> Evaluation:
+    def __call__(
+        self, which: str | None, *, stop: Callable[[], bool] = lambda: False
+    ) -> Evaluation:
         """Evaluate "ema" or "raw" weights on every image of the split.
+
+        None evaluates the average where the run keeps one, else the raw weights.
 
         Raises:
           EvaluationStopped: `stop`, asked after each batch but the last, said so.
         """
+        which = which or ("ema" if self.state.has_average else "raw")
         if which not in self._steps:
             self._steps[which] = make_eval_step(
                 self.state, which, self._normalize, self._distribution

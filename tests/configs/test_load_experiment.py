@@ -344,6 +344,17 @@ def test_values_that_contradict_each_other_name_all_their_places(folder):
     )
 
 
+@pytest.mark.parametrize("key", ["eval.weights", "export.weights"])
+def test_an_average_that_the_run_does_not_keep_cannot_be_asked_for(folder, key):
+    write(x="ema: {decay: 0}")
+    assert error_of("x.yaml", overrides=[f"{key}=ema"]) == (
+        f"--set {key}=ema and x.yaml: {key}=ema needs a moving average, and ema.decay=0 keeps none: "
+        f"leave {key} out, set it to raw, or raise ema.decay"
+    )
+    load_experiment("x.yaml", overrides=[f"{key}=raw"])
+    load_experiment("x.yaml", overrides=[f"{key}=ema", "ema.decay=0.9"])
+
+
 def test_a_value_wrong_in_two_ways_is_one_problem(folder):
     write(x="batch_norm: {group: some}")
     assert error_of("x.yaml").endswith('a whole number of at least 1, not "some"')

@@ -43,6 +43,11 @@ class TrainState:
         """The present values as tensors; inside strategy.run, this replica's."""
         return tf.nest.map_structure(tf.convert_to_tensor, self.variables)
 
+    @property
+    def has_average(self) -> bool:
+        """Whether the run keeps a moving average of its weights."""
+        return not isinstance(self.variables.ema, tuple)
+
     def read_network(self, which: str) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Weights and statistics to evaluate or export: the average ("ema") or the last ("raw").
 
@@ -55,7 +60,7 @@ class TrainState:
                 [tf.convert_to_tensor(v) for v in values.weights],
                 [tf.convert_to_tensor(v) for v in values.statistics],
             )
-        if isinstance(values.ema, tuple):
+        if not self.has_average:
             raise ValueError("weights=ema: this run keeps no average (ema.decay is 0); take raw")
         tensors = unpack(tf.convert_to_tensor(values.ema), values.weights + values.statistics)
         return tensors[: len(values.weights)], tensors[len(values.weights) :]
@@ -68,7 +73,7 @@ class TrainState:
         arrays |= self._named("network", [v.numpy() for v in weights + statistics])
         for slot, vector in values.slots.items():
             arrays |= self._named(f"optimizer/{slot}", _split(vector.numpy(), weights))
-        if not isinstance(values.ema, tuple):
+        if self.has_average:
             arrays |= self._named("ema", _split(values.ema.numpy(), weights + statistics))
         if values.loss_scale:
             named = values.loss_scale._asdict().items()
@@ -100,7 +105,7 @@ class TrainState:
         for slot, vector in values.slots.items():
             paths = self.paths[: len(values.weights)]
             vector.assign(_joined(arrays[f"optimizer/{slot}/{path}"] for path in paths))
-        if not isinstance(values.ema, tuple):
+        if self.has_average:
             values.ema.assign(_joined(arrays[f"ema/{path}"] for path in self.paths))
         if values.loss_scale:
             for name, variable in values.loss_scale._asdict().items():

@@ -1,0 +1,25 @@
+"""A run without a moving average is measured and exported with its last weights."""
+
+from pathlib import Path
+
+import pytest
+
+from run_folder.checkpoints import CheckpointStore
+from serving.model_card import read_model_card
+from tests import runs
+
+
+def test_a_run_without_an_average_is_evaluated_and_exported_with_its_last_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = runs.in_this_process(capsys)
+    status, _, err = command(
+        *runs.flags(tmp_path, "run"), "--set=ema.decay=0", "--set=train.duration=4 steps"
+    )
+    assert status == 0, err
+    best = CheckpointStore(str(tmp_path / "run")).best()
+    assert best is not None
+    assert best.metrics
+    card = read_model_card(str(tmp_path / "run/export/saved_model/4"))
+    assert card.weights == "raw"
+    assert card.metrics == best.metrics

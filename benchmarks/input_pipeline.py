@@ -2,7 +2,8 @@
 
     python -m benchmarks.input_pipeline [--data_dir=DIR] [--output=benchmarks/results/input_pipeline.md]
 
-measures on real JPEGs (any folder tree of them): the pipeline from the bare decoding of the crop up to
+measures on real JPEGs (any folder tree of them; without --data_dir overlapping crops of the two photographs
+that ship with scikit-learn): the pipeline from the bare decoding of the crop up to
 finished batches, every augmentation operation by itself, and the whole training pipeline with and
 without augmentation, beside the published code's structure of both, which is rebuilt here as a
 yardstick and checked to give the same pixels.
@@ -27,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.photographs import jpegs
 from benchmarks.published_augment import Augment, published_structure
 from benchmarks.turns import (
     SHORT_TURN,
@@ -46,10 +48,8 @@ from input_pipeline.stream.pipeline import (
     seed_of_choice,
     train_rows,
 )
-from system.conditions import ROOT, conditions
+from system.conditions import conditions
 from system.memory import limit_malloc_arenas
-
-SAMPLE = ROOT.parent / "shared/data/imagenet_sample"
 
 SEED = 1
 NUM_CLASSES = 1000
@@ -307,12 +307,12 @@ def count_equal(source: Source, image_size: int, images: int = CHECKED_IMAGES) -
 # -- the report ---------------------------------------------------------------------------------
 
 
-def report(flags: argparse.Namespace, encoded: Sequence[bytes]) -> str:
+def report(flags: argparse.Namespace, encoded: Sequence[bytes], origin: str) -> str:
     """Measures everything and tells it as a page of Markdown."""
     images = max(1, flags.images // flags.batch_size) * flags.batch_size
     mean_kb = sum(map(len, encoded)) / len(encoded) / 1e3
     parts = [
-        f"# Training images\n\n{len(encoded)} JPEGs of {mean_kb:.0f} kB on average, crops of "
+        f"# Training images\n\n{len(encoded)} images ({origin}) of {mean_kb:.0f} kB on average, crops of "
         f"{flags.image_size} px, batches of {flags.batch_size}, {flags.threads} threads; medians of "
         f"{flags.rounds} rounds of {images} images, in turns. Processor time is of all threads.",
         f"{conditions()}.",
@@ -418,26 +418,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 # -- the command --------------------------------------------------------------------------------
 
 
-def find_jpegs(data_dir: Path) -> list[bytes]:
-    """Every JPEG of a folder tree, encoded, in the order of their paths.
-
-    Raises:
-      ValueError: there is no such folder, or no JPEG in it.
-    """
-    if not data_dir.is_dir():
-        raise ValueError(
-            f"--data_dir={data_dir}: no such folder; give --data_dir=DIR, any tree of JPEGs"
-        )
-    paths = sorted(p for p in data_dir.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
-    contents = [path.read_bytes() for path in paths]
-    jpegs = [content for content in contents if content.startswith(b"\xff\xd8\xff")]
-    if not jpegs:
-        raise ValueError(
-            f"--data_dir={data_dir}: no JPEG in it; give --data_dir=DIR with *.jpg or *.jpeg"
-        )
-    return jpegs
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"input_pipeline: {message}\n")
@@ -451,7 +431,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="folder tree of JPEGs")
+    parser.add_argument("--data_dir", type=Path, help="folder tree of JPEGs")
     parser.add_argument("--image_size", type=_positive, default=224, help="pixels")
     parser.add_argument("--batch_size", type=_positive, default=64, help="images of a batch")
     parser.add_argument("--images", type=_positive, default=512, help="images of a measurement")
@@ -460,11 +440,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="also write the page to this file")
     flags = parser.parse_args(argv)
     try:
-        encoded = find_jpegs(flags.data_dir)
+        encoded, origin = jpegs(flags.data_dir)
     except ValueError as error:
         parser.error(str(error))
     limit_malloc_arenas()  # as main.py does
-    page = report(flags, encoded)
+    page = report(flags, encoded, origin)
     print(page)
     if flags.output:
         flags.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Shared fixtures: quiet TensorFlow, several logical CPU devices, and where the reference data are."""
+"""Shared fixtures: quiet TensorFlow, several logical CPU devices, and the reference outputs."""
 
 import os
 from pathlib import Path
@@ -22,20 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def _reference(variable: str, default: Path) -> Path:
-    path = Path(os.environ.get(variable, default))
-    if not path.is_dir():
-        pytest.skip(f"{path} is not here; set {variable} to the folder that holds the data")
-    return path
-
-
 @pytest.fixture(scope="session")
 def goldens() -> Path:
     """Directory of the reference implementation's outputs."""
-    return _reference("EFFICIENTNET_GOLDENS", ROOT.parent / "shared/reference/goldens")
-
-
-@pytest.fixture(scope="session")
-def imagenet_sample() -> Path:
-    """Directory of real ImageNet JPEGs in class folders."""
-    return _reference("EFFICIENTNET_IMAGES", ROOT.parent / "shared/data/imagenet_sample")
+    return ROOT / "tests" / "goldens"

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from benchmarks.input_pipeline import count_equal, find_jpegs, write_records
+from benchmarks.input_pipeline import count_equal, write_records
+from benchmarks.photographs import packaged_crops
 
 
-def test_the_published_structure_gives_the_same_pixels(
-    imagenet_sample: Path, tmp_path: Path
-) -> None:
-    source = write_records(find_jpegs(imagenet_sample)[:64], str(tmp_path))
+def test_the_published_structure_gives_the_same_pixels(tmp_path: Path) -> None:
+    source = write_records(packaged_crops(64), str(tmp_path))
     assert count_equal(source, image_size=64, images=48) == 48

@@ -60,7 +60,9 @@ def test_an_item_out_of_bounds_fails_the_command(goldens, monkeypatch, capsys):
 def test_missing_goldens_are_one_line(tmp_path, capsys):
     assert parity.main([f"--goldens={tmp_path}"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"parity: no outputs of the reference implementation in {tmp_path}")
+    assert line.startswith(
+        f"parity: no outputs of the reference implementation in --goldens={tmp_path}; expected"
+    )
 
 
 def test_only_the_table_of_a_page_is_written_anew(tmp_path):

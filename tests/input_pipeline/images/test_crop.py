@@ -47,12 +47,17 @@ def golden(goldens):
         return dict(file)
 
 
+def rows_of(image, golden):
+    """The rows that a golden holds: every one, or one in four."""
+    return image.numpy()[:: len(image) // len(golden)]
+
+
 def test_eval_pixels_are_the_published_ones(golden):
     assert len(golden) == 12
     for key, expected in golden.items():
         name, size, resize = key.split("/")
         result = eval_crop(photo(name), image_size=int(size), resize=resize)
-        difference = np.abs(result - expected)
+        difference = np.abs(rows_of(result, expected) - expected)
         # Asked for: 1.0 at most, 0.05 on average. The golden figures are rounded to 1/1000.
         assert difference.max() < 1e-3, key
         assert difference.mean() < 5e-4, key
@@ -64,9 +69,10 @@ def test_eval_pixels_shipped_as_uint8_differ_by_rounding_and_by_clipped_overshoo
         name, size, resize = key.split("/")
         result = eval_crop_uint8(photo(name), image_size=int(size), resize=resize)
         assert result.dtype == tf.uint8
-        difference = np.abs(result.numpy() - np.clip(expected, 0, 255))
+        rows = rows_of(result, expected)
+        difference = np.abs(rows - np.clip(expected, 0, 255))
         assert difference.max() < 0.502, key
-        assert np.abs(result.numpy() - expected).mean() < 0.26, key
+        assert np.abs(rows - expected).mean() < 0.26, key
 
 
 def test_the_eval_crop_is_the_same_in_a_dataset():

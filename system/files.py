@@ -1,23 +1,45 @@
-"""Small files, local or remote (`gs://...`): read within a limit, written whole or not at all.
+"""Files, local or remote (`gs://...`): read within a limit, hashed, written atomically.
 
 Remote ones go through `tf.io.gfile`, imported only then: reading an experiment from a local file
 needs no TensorFlow.
 """
 
 import contextlib
+import hashlib
 import os
 import posixpath
 import uuid
 from collections.abc import Iterator
+from typing import BinaryIO, TypedDict
+
+from system.errors import UserError, first_line
+
+_BLOCK_BYTES = 2**24
+
+# TensorFlow's errors about files and buckets, by name: TensorFlow may not be imported.
+_FILE_ERRORS = {
+    "FailedPreconditionError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "UnauthenticatedError",
+    "UnavailableError",
+}
+
+
+class Fingerprint(TypedDict):
+    """What identifies the content of a file."""
+
+    bytes: int
+    sha256: str  # hexadecimal
 
 
 def is_remote(path: str) -> bool:
-    """Whether `path` names a file system (`gs://bucket/file`) rather than a local file."""
+    """Return whether `path` names a file system (`gs://bucket/file`) rather than a local file."""
     return "://" in path
 
 
 def beside(path: str, name: str) -> str:
-    """`name` as `path` means it: relative to the folder of `path`, unless it is absolute."""
+    """Resolve `name` relative to the folder of `path`, unless `name` is absolute."""
     if is_remote(name):
         return name
     if os.path.isabs(name) or not is_remote(path):
@@ -26,59 +48,105 @@ def beside(path: str, name: str) -> str:
     return f"{scheme}://{posixpath.normpath(posixpath.join(posixpath.dirname(place), name))}"
 
 
+def open_binary(path: str) -> BinaryIO:
+    """Open a local file or remote object for reading bytes."""
+    if not is_remote(path):
+        return open(path, "rb")
+    import tensorflow as tf
+
+    return tf.io.gfile.GFile(path, "rb")
+
+
 def read_text(path: str, *, limit: int) -> str:
-    """The UTF-8 text of a file; OSError when out of reach, ValueError when over `limit` bytes.
+    """Return the UTF-8 text of a file.
 
-    A text that is not UTF-8 is a UnicodeDecodeError, which is a ValueError too.
+    Raises:
+      OSError: the file can't be read.
+      ValueError: it has more than `limit` bytes, or is not UTF-8 (UnicodeDecodeError).
     """
-    with _oserrors_only():
-        if is_remote(path):
-            import tensorflow as tf
-
-            with tf.io.gfile.GFile(path, "rb") as file:
-                content = file.read(limit + 1)
-        else:
-            with open(path, "rb") as file:
-                content = file.read(limit + 1)
+    with _oserrors_only(), contextlib.closing(open_binary(path)) as file:
+        content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"more than {limit} bytes")
     return content.decode("utf-8")
 
 
-def write_text(path: str, text: str) -> None:
-    """Write `text` as UTF-8 so that `path` is the old file or the new one, never a part of it.
+def fingerprint(path: str) -> Fingerprint:
+    """Return size and SHA-256 of a file, read in blocks.
 
-    Folders are made; OSError when it cannot be written.
+    Raises:
+      OSError: the file can't be read.
     """
-    with _oserrors_only():
+    digest, size = hashlib.sha256(), 0
+    with _oserrors_only(), contextlib.closing(open_binary(path)) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def write_text(path: str, text: str) -> None:
+    """Write `text` as UTF-8 atomically; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file atomically: `path` holds the old content or the new one, never a part of it.
+
+    Folders are made.
+
+    Raises:
+      OSError: the file can't be written; what was there before is untouched.
+    """
+    with _oserrors_only(), replacing(path) as temporary:
         if is_remote(path):
-            _write_remote(path, text)
+            import tensorflow as tf
+
+            with tf.io.gfile.GFile(temporary, "wb") as file:
+                file.write(content)
         else:
-            _write_local(path, text)
+            with open(temporary, "wb") as file:
+                file.write(content)
 
 
-def _write_local(path: str, text: str) -> None:
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Yield the name of a temporary file that takes the place of `path` at the end of the block.
+
+    For writers that need a name. The temporary file is in the folder of `path`, which is made. It
+    shares no part of its name with `path`: readers that match `train-*` or `*tfevents*` must not
+    find it. When the block raises, it is removed and `path` stays as it was. A local file is on
+    the disk (fsync) before it is renamed.
+    """
+    temporary = posixpath.join(posixpath.dirname(path), f"{uuid.uuid4().hex[:16]}.tmp")
+    if is_remote(path):
+        yield from _replacing_remote(path, temporary)
+    else:
+        yield from _replacing_local(path, temporary)
+
+
+def _replacing_local(path: str, temporary: str) -> Iterator[str]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = _temporary(path)
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+        raise
 
 
-def _write_remote(path: str, text: str) -> None:
+def _replacing_remote(path: str, temporary: str) -> Iterator[str]:
     import tensorflow as tf
 
     tf.io.gfile.makedirs(posixpath.dirname(path))
-    temporary = _temporary(path)
     try:
-        with tf.io.gfile.GFile(temporary, "w") as file:
-            file.write(text)
+        yield temporary
         tf.io.gfile.rename(temporary, path, overwrite=True)
     except BaseException:
         with contextlib.suppress(tf.errors.OpError):
@@ -86,8 +154,28 @@ def _write_remote(path: str, text: str) -> None:
         raise
 
 
-def _temporary(path: str) -> str:
-    return f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+@contextlib.contextmanager
+def file_errors(advice: str = "") -> Iterator[None]:
+    """Turn errors about files and buckets, Python's and TensorFlow's, into a UserError of one line.
+
+    Args:
+      advice: what to do, appended to the system's message.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) or _is_file_error(error)):
+            raise
+        raise UserError("; ".join(filter(None, (first_line(error), advice)))) from error
+
+
+def _is_file_error(error: Exception) -> bool:
+    if not type(error).__module__.startswith("tensorflow"):
+        return False
+    unknown_scheme = "File system scheme" in str(error)
+    return type(error).__name__ in _FILE_ERRORS or unknown_scheme
 
 
 @contextlib.contextmanager

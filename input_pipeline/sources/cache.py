@@ -19,6 +19,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError, plain_message
 from input_pipeline.sources.source import Examples, IndexedExamples, ShardedExamples, Source
 from input_pipeline.stream.order import PARALLEL_FILES, sharded_once
+from system.memory import available_memory_bytes
 
 Cache = Literal["none", "memory", "disk"]
 
@@ -67,18 +68,6 @@ def cache_source(
 def memory_needed(examples: Examples) -> int:
     """Bytes that the encoded images of a split take in memory."""
     return examples.num_bytes + examples.num_examples * EXAMPLE_OVERHEAD_BYTES
-
-
-def available_memory_bytes() -> int:
-    """What this process may still use: the machine's free memory, within its container's limit."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
-    limit, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
-    if limit and used and limit[0].isdigit():
-        free = min(free, int(limit[0]) - int(used[0]))
-    return free
 
 
 def check_fits(need: int, available: int, what: str) -> None:
@@ -215,11 +204,3 @@ def _copy_files(files: Sequence[str], copies: Sequence[str], what: str) -> None:
 
         for _ in pool.map(copy_file, missing):
             pass
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path) as file:
-            return file.read().splitlines()
-    except OSError:
-        return []

@@ -1,11 +1,14 @@
-"""malloc's arenas are limited in the process that asks for it."""
+"""Memory is measured in bytes, and malloc's arenas are limited in the process that asks for it."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from system.memory import available_memory_bytes, peak_memory_bytes, resident_memory_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,3 +50,19 @@ def test_threads_share_arenas_unless_the_user_has_decided(
     assert done.stdout.startswith(f"{acts}\n")
     most = max(2, (os.cpu_count() or 1) // 8)
     assert (done.stdout.count("<heap nr=") <= most) == acts
+
+
+def test_available_memory_is_more_than_nothing_and_less_than_the_machines() -> None:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < available_memory_bytes() <= total
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_the_peak_stays_when_memory_is_released() -> None:
+    before = resident_memory_bytes()
+    block = np.ones(2**26, np.uint8)  # every page is touched
+    held = resident_memory_bytes()
+    assert held > before + 2**25
+    del block
+    assert resident_memory_bytes() < held
+    assert peak_memory_bytes() > before + 2**25  # to a few pages: the kernel counts in batches

@@ -105,11 +105,6 @@ def test_what_does_not_fit_into_memory_is_refused_with_the_sizes(make_records, m
     cache_source(source, "memory")
 
 
-def test_the_free_memory_is_more_than_nothing_and_less_than_the_machines():
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < cache.available_memory_bytes() <= total
-
-
 def test_what_does_not_fit_on_the_disk_is_refused_with_the_sizes(
     make_records, tmp_path: Path, monkeypatch
 ):

@@ -233,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = get_source(
             flags.source, flags.data_dir, num_classes=flags.num_classes, skip_damage=True
         )
+        for note in source.notes:
+            print(note)
         failures = _print_findings(source, flags)
         if flags.checksums:
             changed = check_checksums(source, flags.data_dir, flags.workers)

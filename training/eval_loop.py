@@ -13,7 +13,7 @@ from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from run_folder.logs import RunLog, logged_steps
 from training import assembly
 from training.devices.distribution import Distribution
-from training.loop import Evaluator, TrainingError, restore
+from training.loop import Evaluator, TrainingError, log_notes, restore
 from training.progress import say
 
 FOLDER = "eval_loop"
@@ -56,6 +56,7 @@ def follow(
     log = RunLog(folder, resume_step=_FOREVER)
     timeout, heard, count = experiment.eval.timeout_minutes * 60.0, now(), 0
 
+    log_notes(source)
     say(f"{store.directory}: following until step {plan.total_steps}")
     while max(seen, default=0) < plan.total_steps:
         step = next((s for s in store.steps() if s not in seen), None)

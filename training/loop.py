@@ -294,6 +294,7 @@ def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured
     spec = assembly.model_spec(experiment)
     source = assembly.open_source(experiment, spec)
     experiment = assembly.resolve(experiment, spec, source)
+    log_notes(source)
     checkpoint = best_checkpoint(str(experiment.model_dir))
     state, _ = assembly.make_state(experiment, spec, distribution, initial_weights=None, say=say)
     restore(state, checkpoint)
@@ -467,6 +468,7 @@ def _introduce(
         f"{source.info.name}: {train.num_examples:,} training images, "
         f"{held_out.num_examples:,} in {split}"
     )
+    log_notes(source)
     say(
         f"{plan.total_steps:,} steps of {experiment.train.global_batch_size} images "
         f"({plan.total_steps / plan.steps_per_epoch:.1f} epochs); "
@@ -474,6 +476,12 @@ def _introduce(
     )
     if experiment.augment.policy != "none" and not experiment.augment.quirks:
         say("augment.quirks=false: operations as in the papers, not as in the published code")
+
+
+def log_notes(source: Source) -> None:
+    """Log what the user should know about how the images were found."""
+    for note in source.notes:
+        say(f"{source.info.name}: {note}")
 
 
 def _show_images(

@@ -3,7 +3,7 @@
   python -m input_pipeline.prepare --source=DIR_OR_TAR --output=DIR [--workers=N]
 
 --source is one of
-  a folder of class folders, or with train/ and val/ (or validation/) above them;
+  a folder of class folders, or with train/ and val/ (or validation/, or test/) above them;
   an uncompressed tar of such, or of one tar per class as ILSVRC2012_img_train.tar;
 and where the validation images lie flat, as ImageNet's do, add
   --validation=DIR_OR_TAR --validation_labels=FILE.
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = gather(
             flags.source, flags.validation, flags.validation_labels, flags.validation_fraction
         )
+        for note in images.notes:
+            print(note)
         with _progress_bar() as on_progress:
             info, reports = prepare(
                 images,
@@ -101,9 +103,10 @@ def gather(
         return arrange(images, source, validation_fraction)
     if validation_labels is None:
         raise DatasetError(f"{validation}: --validation_labels is needed to know their classes")
-    train = arrange(images, source, 0.0)
+    train = arrange(images, source, train_only=True)
     labelled = label_validation(list_images(validation), validation_labels, train.class_names)
-    return ClassImages(train.class_names, {"train": train.splits["train"], "validation": labelled})
+    splits = {**train.splits, "validation": labelled}
+    return ClassImages(train.class_names, splits, train.notes)
 
 
 class _Parser(argparse.ArgumentParser):

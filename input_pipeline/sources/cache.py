@@ -62,7 +62,7 @@ def cache_source(
         }
     else:
         cached = _copy_splits(source, chosen, cache_dir)
-    return Source(source.info, {**source.splits, **cached})
+    return replace(source, splits={**source.splits, **cached})
 
 
 def memory_needed(examples: Examples) -> int:

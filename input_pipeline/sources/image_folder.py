@@ -48,7 +48,8 @@ def open_image_folder(request: SourceRequest) -> Source:
         },
         label_offset=0,
     )
-    return Source(info, {split: _examples(files) for split, files in images.splits.items()})
+    splits = {split: _examples(files) for split, files in images.splits.items()}
+    return Source(info, splits, images.notes)
 
 
 def _fraction(argument: str) -> float:

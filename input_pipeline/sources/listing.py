@@ -6,6 +6,7 @@ anywhere, and the tars of ImageNet need no second copy on the disk.
 
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from input_pipeline.errors import DatasetError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation"}
+STAND_IN = "test"  # evaluated where there is no folder of validation images
 REMEDY = {
     "train": "put the images of each class into one",
     "validation": "put the images of each class into one, or see --validation_labels of "
@@ -44,10 +46,14 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ClassImages:
-    """Images of each split as (file, class), sorted by class and name; classes from 0."""
+    """Images of each split as (file, class), sorted by class and name; classes from 0.
+
+    `notes` are lines for the user: which images are evaluated, and which folders are not used.
+    """
 
     class_names: tuple[str, ...]
     splits: Mapping[str, tuple[tuple[ImageFile, int], ...]]
+    notes: tuple[str, ...] = ()
 
 
 def open_binary(path: str) -> BinaryIO:
@@ -83,13 +89,19 @@ def arrange(
     images: Sequence[ImageFile],
     where: str,
     validation_fraction: float = DEFAULT_VALIDATION_FRACTION,
+    *,
+    train_only: bool = False,
 ) -> ClassImages:
     """Split and class of every image, from its folders: train/CLASS/.., val/CLASS/.. or CLASS/...
+
+    Where train/ has neither val/ nor validation/ beside it, test/ is the evaluation split if its
+    images lie in folders of train's classes.
 
     Args:
       images: what list_images gave.
       where: what was listed, for messages.
-      validation_fraction: in [0, 1); of each class, rounded, when there is no val folder.
+      validation_fraction: in [0, 1); of each class, rounded, when there is no folder to evaluate.
+      train_only: leave out evaluation images, and hold none out: they come from elsewhere.
 
     Raises:
       DatasetError: an image without class folder, or a class that only validation has.
@@ -98,11 +110,17 @@ def arrange(
         raise DatasetError(f"validation fraction {validation_fraction:g} is not in [0, 1)")
     parts = [image.name.split("/") for image in images]
     has_splits = any(folders[0] == "train" and len(folders) > 2 for folders in parts)
+    split_of = {"train": "train"} if train_only else _split_folders(parts)
     found: dict[str, list[tuple[ImageFile, str]]] = {"train": []}
+    unused: Counter[str] = Counter()
     for image, folders in zip(images, parts, strict=True):
-        split = SPLIT_FOLDERS.get(folders.pop(0)) if has_splits else "train"
-        if split is None:
-            continue  # such as a folder test/ without labels
+        split = "train"
+        if has_splits:
+            top = folders.pop(0) if len(folders) > 1 else "."
+            if top not in split_of:
+                unused[top] += 1
+                continue
+            split = split_of[top]
         if len(folders) < 2:
             raise DatasetError(f"{where}/{image.name}: not in a class folder; {REMEDY[split]}")
         found.setdefault(split, []).append((image, folders[0]))
@@ -115,9 +133,33 @@ def arrange(
         split: tuple((image, number[name]) for image, name in members)
         for split, members in found.items()
     }
-    if "validation" not in labelled:
+    notes = []
+    if "validation" not in labelled and not train_only:
         labelled = _hold_out(labelled["train"], validation_fraction)
-    return ClassImages(class_names, labelled)
+        notes = [
+            f"evaluation images: {validation_fraction:.4g} of each class of the training images"
+        ]
+    elif has_splits and STAND_IN in split_of:
+        notes = [f"evaluation images: {STAND_IN}/, because there is no val/ or validation/"]
+    if unused:
+        counts = (f"{top}/ (images: {count:,})" for top, count in sorted(unused.items()))
+        notes.append(f"not used: {', '.join(counts)}")
+    return ClassImages(class_names, labelled, tuple(notes))
+
+
+def _split_folders(parts: Sequence[Sequence[str]]) -> Mapping[str, str]:
+    """Split of each top folder; `parts` are the folders and the name of every image.
+
+    A test/ without class folders, or with others than train/, has no labels: it is not evaluated.
+    """
+    tops = {folders[0] for folders in parts}
+    if tops & (SPLIT_FOLDERS.keys() - {"train"}):
+        return SPLIT_FOLDERS
+    train, test = (
+        {folders[1] for folders in parts if folders[0] == top and len(folders) > 2}
+        for top in ("train", STAND_IN)
+    )
+    return {**SPLIT_FOLDERS, STAND_IN: "validation"} if train & test else SPLIT_FOLDERS
 
 
 def _in_folder(root: str) -> Iterator[ImageFile]:

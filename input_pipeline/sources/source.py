@@ -75,10 +75,14 @@ Examples = ShardedExamples | IndexedExamples
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that can be read: its description, and the examples of each split."""
+    """A data set that can be read: its description, and the examples of each split.
+
+    `notes` are lines for the user about what is read.
+    """
 
     info: DatasetInfo
     splits: Mapping[str, Examples]
+    notes: tuple[str, ...] = ()
 
     def examples(self, split: str) -> Examples:
         """The examples of `split`; raises DatasetError naming the splits there are."""

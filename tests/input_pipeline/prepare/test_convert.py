@@ -127,6 +127,21 @@ def test_what_was_converted_or_left_out_is_reported(prepared: Path):
     }
 
 
+def test_what_is_evaluated_and_what_is_not_used_is_printed(tmp_path: Path, capsys):
+    for number, name in enumerate(("train/a", "train/b", "test/a", "more/a")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "0.JPEG").write_bytes(an_image(number))
+    assert main([f"--source={tmp_path}/images", f"--output={tmp_path}/records"]) == 0
+    printed = capsys.readouterr().out
+    assert "evaluation images: test/, because there is no val/ or validation/\n" in printed
+    assert "not used: more/ (images: 1)\n" in printed
+    splits = read_dataset_info(str(tmp_path / "records")).splits
+    assert {name: split.num_examples for name, split in splits.items()} == {
+        "train": 2,
+        "validation": 1,
+    }
+
+
 def test_what_was_prepared_trains(prepared: Path):
     source = get_source("tfrecord", str(prepared))
     total = source.info.splits["train"].num_examples

@@ -45,6 +45,17 @@ def test_a_folder_trains_and_evaluates_without_preparation(tmp_path: Path):
     assert batch["label"].tolist() == [0, 1, 1, 0]
 
 
+def test_what_a_folder_is_evaluated_on_is_in_its_notes(tmp_path: Path):
+    make_images(tmp_path, {"train/a": 3, "test/a": 2, "more/a": 1})
+    source = get_source("image_folder", str(tmp_path))
+    assert source.info.splits["train"].num_examples == 3
+    assert source.info.splits["validation"].num_examples == 2
+    assert source.notes == (
+        "evaluation images: test/, because there is no val/ or validation/",
+        "not used: more/ (images: 1)",
+    )
+
+
 def test_a_broken_image_file_is_named(tmp_path: Path):
     make_images(tmp_path, {"a": 2})
     (tmp_path / "a" / "0.PNG").write_bytes(b"\x89PNG\r\n\x1a\nno more")

@@ -95,6 +95,43 @@ def test_train_and_val_folders_are_the_splits():
         "train/b/0.png": 1,
     }
     assert labels(images, "validation") == {"val/b/0.png": 1}
+    assert images.notes == ("not used: test/ (images: 1)",)
+
+
+def test_test_is_evaluated_where_there_is_no_val():
+    images = arrange(
+        files("train/a/0.png", "train/b/0.png", "test/a/1.png", "test/b/2.png", "extra/x.png"),
+        "/data",
+    )
+    assert labels(images, "train") == {"train/a/0.png": 0, "train/b/0.png": 1}
+    assert labels(images, "validation") == {"test/a/1.png": 0, "test/b/2.png": 1}
+    assert images.notes == (
+        "evaluation images: test/, because there is no val/ or validation/",
+        "not used: extra/ (images: 1)",
+    )
+
+
+def test_val_comes_before_test():
+    images = arrange(files("train/a/0.png", "test/a/1.png", "val/a/2.png"), "/data")
+    assert labels(images, "validation") == {"val/a/2.png": 0}
+    assert images.notes == ("not used: test/ (images: 1)",)
+
+
+@pytest.mark.parametrize("name", ["test/1.png", "test/images/1.png"])
+def test_a_test_folder_without_labels_is_named_and_not_evaluated(name: str):
+    train = [f"train/a/{number}.png" for number in range(10)]
+    images = arrange(files(*train, name, "0.png"), "/data")
+    assert len(images.splits["validation"]) == 1
+    assert images.notes == (
+        "evaluation images: 0.1 of each class of the training images",
+        "not used: ./ (images: 1), test/ (images: 1)",
+    )
+
+
+def test_with_validation_images_from_elsewhere_only_train_is_taken():
+    images = arrange(files("train/a/0.png", "test/a/1.png"), "/data", train_only=True)
+    assert images.splits.keys() == {"train"}
+    assert images.notes == ("not used: test/ (images: 1)",)
 
 
 def test_a_fraction_of_every_class_is_held_out_and_always_the_same():

@@ -132,11 +132,11 @@ def test_a_changed_shard_is_found_by_its_checksum(tmp_path: Path, capsys):
             (images / name / f"{number}.png").write_bytes(
                 tf.io.encode_png(np.full([8, 8, 3], number, np.uint8)).numpy()
             )
-    from input_pipeline.prepare import convert
+    from input_pipeline.prepare.__main__ import main as prepare
 
     data_dir = tmp_path / "records"
     flags = [f"--source={images}", f"--output={data_dir}", "--validation_fraction=0"]
-    assert convert.main([*flags, "--train_shards=2"]) == 0
+    assert prepare([*flags, "--train_shards=2"]) == 0
     flags = [f"--data_dir={data_dir}", "--sheet=", "--checksums", "--examples=1"]
     assert inspect.main(flags) == 0
     path = data_dir / "train-00001-of-00002"

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from input_pipeline import inspect
-from input_pipeline.prepare import convert
+from input_pipeline.prepare.__main__ import main as prepare
 from input_pipeline.sources import Source, get_source
 from input_pipeline.sources.cache import cache_source
 from input_pipeline.stream import pipeline
@@ -33,7 +33,7 @@ def folder() -> str:
 def prepared(folder: str) -> str:
     output = "ram://prepared"
     shards = ["--train_shards=3", "--validation_shards=1", "--validation_fraction=0.25"]
-    assert convert.main([f"--source={folder}", f"--output={output}", *shards]) == 0
+    assert prepare([f"--source={folder}", f"--output={output}", *shards]) == 0
     return output
 
 

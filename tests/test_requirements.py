@@ -25,3 +25,11 @@ def test_the_audit_command_covers_every_file() -> None:
     assert "for file in requirements*.txt; do pip-audit -r $file; done" in (
         ROOT / "CONTRIBUTING.md"
     ).read_text().replace("\n  ", " ")
+
+
+def test_every_machine_shares_one_list_and_adds_its_tensorflow() -> None:
+    for name in ("requirements.txt", "requirements-gpu.txt", "requirements-tpu.txt"):
+        lines = (ROOT / name).read_text().splitlines()
+        assert "-r requirements-base.txt" in lines, name
+        own = {line.partition("==")[0] for line in lines if "==" in line}
+        assert own <= {"tensorflow", "tensorflow[and-cuda]", "tensorflow-tpu", "libtpu"}, name

@@ -76,13 +76,3 @@ def test_the_pinned_wheel_has_the_symbol_that_tensorflow_needs():
         )
     library = Path(given) if given else Path(spec.origin).parent / "libtpu.so"
     assert check_environment.has_symbol(library, check_environment.NEEDS)
-
-
-def test_both_kinds_of_hardware_get_the_versions_of_the_plain_requirements():
-    def pins(name):
-        lines = (ROOT / name).read_text().splitlines()
-        return {x for x in lines if "==" in x and not x.startswith(("tensorflow==", "#"))}
-
-    plain = pins("requirements.txt")
-    assert plain <= pins("requirements-tpu.txt")
-    assert plain <= pins("requirements-gpu.txt")

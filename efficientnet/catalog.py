@@ -69,9 +69,11 @@ def get_spec(
     given = _given(width=width, depth=depth, resolution=resolution)
     if phi is not None:
         if given:
-            raise ValueError(f"phi replaces {', '.join(given)}: give either phi or coefficients")
+            raise ValueError(f"phi replaces {', '.join(given)}: give either phi or these")
         if name != family.base:
-            raise ValueError(f"phi scales the base, {family.base}, not {name}: ask for the base")
+            raise ValueError(
+                f"phi scales {family.base}, not {name}: take that one, or leave phi out"
+            )
         coefficients = compound_coefficients(phi, coefficients)
     coefficients = replace(coefficients, **given, **_given(dropout=dropout))
     spec = scale(family, name, coefficients)

@@ -243,6 +243,34 @@ def test_a_batch_that_replicas_cannot_share_names_the_near_ones(
     assert "30 is not divisible by 4 replicas; take 28 or 32" in _one_line(err)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("phi=1", "model: phi scales efficientnet-b0, not efficientnet-b1"),
+        ("image_size=64", "model: phi replaces resolution"),
+    ],
+)
+def test_a_model_that_cannot_be_scaled_is_refused(
+    setting: str, message: str, tiny: Path, command: Command
+) -> None:
+    model = "efficientnet-b1" if setting == "phi=1" else "efficientnet-b0"
+    flags = [f"--model={model}", "--set=model.phi=1", f"--set=model.{setting}"]
+    status, _, err = command(f"--model_dir={tiny / 'none'}", *flags)
+    assert status == 2
+    assert message in _one_line(err)
+
+
+@pytest.mark.parametrize("mode", ["train_and_eval", "eval"])
+def test_batch_norm_groups_that_do_not_divide_the_replicas_are_refused(
+    mode: str, tiny: Path, command: Command
+) -> None:
+    status, _, err = command(
+        *_flags(tiny, "none"), f"--mode={mode}", "--strategy=mirrored", "--set=batch_norm.group=3"
+    )
+    assert status == 2
+    assert "batch_norm.group: groups of 3 do not divide 4 replicas; give" in _one_line(err)
+
+
 def test_a_class_count_that_is_not_the_datas_is_refused(tiny: Path, command: Command) -> None:
     status, _, err = command(*_flags(tiny, "none"), "--set=model.num_classes=12")
     assert status == 2

@@ -50,19 +50,26 @@ class Plan:
 
 
 def model_spec(experiment: Experiment) -> ModelSpec:
-    """The specification of the network; unknown names raise efficientnet.UnknownModelError."""
+    """Return the specification of the network.
+
+    Raises:
+      ExperimentError: an unknown model, or one that cannot be varied as the experiment asks.
+    """
     model = experiment.model
-    return get_spec(
-        model.name,
-        width=model.width,
-        depth=model.depth,
-        resolution=model.image_size,
-        dropout=model.dropout,
-        survival_probability=model.survival_probability,
-        batch_norm_momentum=experiment.batch_norm.momentum,
-        batch_norm_epsilon=experiment.batch_norm.epsilon,
-        phi=model.phi,
-    )
+    try:
+        return get_spec(
+            model.name,
+            width=model.width,
+            depth=model.depth,
+            resolution=model.image_size,
+            dropout=model.dropout,
+            survival_probability=model.survival_probability,
+            batch_norm_momentum=experiment.batch_norm.momentum,
+            batch_norm_epsilon=experiment.batch_norm.epsilon,
+            phi=model.phi,
+        )
+    except ValueError as error:
+        raise ExperimentError(f"model: {error}") from error
 
 
 def open_source(experiment: Experiment, spec: ModelSpec) -> Source:
@@ -130,7 +137,12 @@ def make_plan(experiment: Experiment, num_examples: int) -> Plan:
 
 
 def check_batches(experiment: Experiment, distribution: Distribution) -> None:
-    """Raise ExperimentError unless the batches can be shared out among the replicas."""
+    """Check that batches and groups of batch norm can be shared out among the replicas.
+
+    Raises:
+      ExperimentError: a batch cannot.
+      DistributionError: a group cannot.
+    """
     replicas, accumulation = distribution.num_replicas, experiment.train.accumulation_steps
     for key, size in (
         ("train.global_batch_size", experiment.train.global_batch_size),
@@ -144,6 +156,7 @@ def check_batches(experiment: Experiment, distribution: Distribution) -> None:
             raise ExperimentError(
                 f"{key}: {size} is not divisible by {replicas} replicas{each}; take {near}"
             )
+    batch_norm_group_size(experiment.batch_norm.group, replicas)
 
 
 def eval_batch_size(experiment: Experiment, distribution: Distribution) -> int:

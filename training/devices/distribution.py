@@ -32,7 +32,7 @@ STRATEGIES = ("auto", "tpu", "mirrored", "multi_worker", "cpu")
 
 
 class DistributionError(ValueError):
-    """The devices that were asked for are not there; the message says what to do."""
+    """Devices that are not there, or cannot be used as asked: one line with what to do."""
 
 
 class Replica(NamedTuple):
@@ -250,14 +250,14 @@ def batch_norm_group_size(group: str | int, num_replicas: int) -> int:
     `"recipe"` is the reference's rule: none up to 8 replicas, above that groups of max(8, N // 8).
 
     Raises:
-      ValueError: when `group` does not divide the number of replicas.
+      DistributionError: when `group` does not divide the number of replicas.
     """
     if group == "recipe":
         size = 1 if num_replicas <= 8 else max(8, num_replicas // 8)
     else:
         size = {"none": 1, "all": num_replicas}.get(group, group)  # type: ignore[arg-type]
     if num_replicas % int(size):
-        raise ValueError(
+        raise DistributionError(
             f"batch_norm.group: groups of {size} do not divide {num_replicas} replicas; "
             "give a divisor, 'all' or 'none'"
         )

@@ -14,6 +14,7 @@ from efficientnet import ModelSpec, complexity
 from input_pipeline.sources import synthetic
 from training import assembly
 from training.assembly import ExperimentError, Plan
+from training.devices.distribution import batch_norm_group_size
 from training.forecast.tpu_chips import Roofline, Topology, parse_topology, roofline
 from training.progress import say
 
@@ -98,6 +99,7 @@ def make_forecast(
 
     Raises:
       ExperimentError: no such topology, or the batch can't be shared out among its replicas.
+      DistributionError: groups of batch norm do not divide its replicas.
     """
     try:
         chips = parse_topology(topology) if topology else None
@@ -110,6 +112,8 @@ def make_forecast(
             f"train.global_batch_size: {train.global_batch_size} is not divisible by {shares} "
             f"(replicas of {chips} x accumulation steps)"
         )
+    if chips:
+        batch_norm_group_size(experiment.batch_norm.group, chips.replicas)
     num_examples = _num_examples(experiment)
     plan = assembly.make_plan(experiment, num_examples)
     steps = np.linspace(0, plan.total_steps - 1, CURVE_POINTS).astype(np.int32)

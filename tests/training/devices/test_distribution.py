@@ -37,7 +37,9 @@ def test_groups_may_be_given():
 
 @pytest.mark.parametrize(("group", "replicas"), [(4, 6), (16, 8), ("recipe", 12)])
 def test_groups_that_do_not_divide_the_replicas_are_refused(group, replicas):
-    with pytest.raises(ValueError, match=rf"^batch_norm\.group: .* divide {replicas} replicas"):
+    with pytest.raises(
+        DistributionError, match=rf"^batch_norm\.group: .* divide {replicas} replicas"
+    ):
         batch_norm_group_size(group, replicas)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from configs.load import load_experiment
 from training.assembly import ExperimentError
+from training.devices.distribution import DistributionError
 from training.forecast import forecast
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -105,6 +106,12 @@ def test_a_topology_that_can_not_be_is_one_line(topology, no_report):
     with pytest.raises(ExperimentError) as error:
         forecast.make_forecast(load_experiment(B0), topology, no_report)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_batch_norm_groups_that_do_not_divide_the_replicas_are_refused(no_report):
+    experiment = load_experiment(B0, overrides=["batch_norm.group=3"])
+    with pytest.raises(DistributionError, match=r"groups of 3 do not divide 4 replicas"):
+        forecast.make_forecast(experiment, "v5e:2x2", no_report)
 
 
 @pytest.mark.parametrize("schedule", ["exponential", "cosine", "constant"])

@@ -1,15 +1,22 @@
-"""What the schema allows, in words: for error messages and for the table in docs/experiments.md."""
+"""What the schema allows, in words: for error messages and for the table in docs/experiments.md.
+
+A path is pydantic's: in a section that comes in kinds, the kind follows the section's name, as in
+`("optimizer", "sgd", "nesterov")`.
+"""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from configs.schema import Experiment
+from configs.schema import KINDS, Experiment
 
 
 def keys_of(path: Sequence[str]) -> list[str]:
-    """The keys of the section at `path` (`()` is the whole experiment); none below a field."""
-    return list((_node(path) or {}).get("properties", ()))
+    """The keys of the section at `path` (`()` is the whole experiment); none below a field.
+
+    Those of all kinds, if it has kinds and the path names none.
+    """
+    return _keys(_node(path) or {})
 
 
 def known_part(path: Sequence[str | int]) -> tuple[str, ...]:
@@ -23,16 +30,44 @@ def known_part(path: Sequence[str | int]) -> tuple[str, ...]:
 
 def allowed(path: Sequence[str]) -> str:
     """What may stand at `path`, as the end of the sentence "it must be ..."."""
+    if len(path) > 1 and path[0] in KINDS and path[-1] == KINDS[path[0]].key:
+        return one_of(kind_labels(path[0]))
     return _words(_node(path) or {})
+
+
+def kind_labels(section: str) -> list[str]:
+    """The kinds of a section as one writes them: `tfrecord`, `tfds:NAME`."""
+    kinds = KINDS[section]
+    return [_words(_node((section, kind, kinds.key)) or {}) for kind in kinds.classes]
+
+
+def one_of(names: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _node(path: Sequence[str]) -> dict[str, Any] | None:
     node: dict[str, Any] | None = _json_schema()
     for key in path:
-        node = (node or {}).get("properties", {}).get(key)
-        if node and "$ref" in node:
-            node = _json_schema()["$defs"][node["$ref"].removeprefix("#/$defs/")]
+        if node and "oneOf" in node:
+            # The kinds of a section, in the order of its union.
+            node = dict(zip(KINDS[path[0]].classes, node["oneOf"], strict=True)).get(key)
+        else:
+            node = (node or {}).get("properties", {}).get(key)
+        node = _resolved(node) if node else None
     return node
+
+
+def _resolved(node: dict[str, Any]) -> dict[str, Any]:
+    definition = node.get("$ref", "").removeprefix("#/$defs/")
+    return _json_schema()["$defs"][definition] if definition else node
+
+
+def _keys(node: dict[str, Any]) -> list[str]:
+    if "oneOf" in node:
+        return list(dict.fromkeys(key for kind in node["oneOf"] for key in _keys(_resolved(kind))))
+    return list(node.get("properties", ()))
 
 
 @functools.cache
@@ -42,14 +77,16 @@ def _json_schema() -> dict[str, Any]:
 
 def _words(node: dict[str, Any]) -> str:
     """One node of a JSON schema in words."""
-    if "properties" in node:
-        return f"a section with keys out of {', '.join(node['properties'])}"
+    if "properties" in node or "oneOf" in node:
+        return f"a section with keys out of {', '.join(_keys(node))}"
     if "description" in node:
         return str(node["description"])
     if "anyOf" in node:
         return ", or ".join(_words(choice) for choice in node["anyOf"])
+    if "const" in node:
+        return str(node["const"])
     if "enum" in node:
-        return _one_of(node["enum"])
+        return one_of(node["enum"])
     match node.get("type"):
         case "integer":
             return "a whole number" + _bounds(node)
@@ -65,11 +102,6 @@ def _words(node: dict[str, Any]) -> str:
             return "null"
         case other:
             raise NotImplementedError(f"no words for the type {other} of {node}")
-
-
-def _one_of(names: list[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _bounds(node: dict[str, Any]) -> str:

@@ -6,11 +6,12 @@ What a field means is the comment on its line in schema.py, so that the schema a
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from configs.describe import allowed
-from configs.schema import Experiment, Section
+from configs.describe import allowed, kind_labels
+from configs.schema import KINDS, Experiment, section_classes
+from configs.sections import Section, own_fields, shared_class
 
 PAGE = Path(__file__).parent.parent / "docs" / "experiments.md"
 BEGIN = "<!-- fields: written by `python -m configs.document` -->"
@@ -22,17 +23,33 @@ _FIELD = re.compile(r"    (?P<name>\w+): .*?  # (?P<meaning>.+)")
 def tables() -> str:
     """A table of fields in Markdown for the whole experiment and for each of its sections.
 
+    A section that comes in kinds has a table of what they share, and one of each kind's own fields.
+
     Raises:
       KeyError: a field has no comment.
     """
-    defaults = Experiment().model_dump(mode="json")
-    top = {key: value for key, value in defaults.items() if not isinstance(value, dict)}
-    lines = ["### The run", "", *_table((), top, Experiment)]
-    for name, section in _sections():
-        assert section.__doc__
-        lines += ["", f"### {name}", "", section.__doc__, ""]
-        lines += _table((name,), defaults[name], section)
+    classes = section_classes()
+    lines = ["### The run", "", *_table((), Experiment, Experiment.model_fields.keys() - classes)]
+    for name, (section, *_) in classes.items():
+        if name in KINDS:
+            lines += _kinds(name)
+        else:
+            lines += ["", f"### {name}", "", section.__doc__ or "", ""]
+            lines += _table((name,), section, section.model_fields)
     return "\n".join(lines)
+
+
+def _kinds(name: str) -> Iterator[str]:
+    kinds = KINDS[name]
+    shared = shared_class(kinds.classes[kinds.default])
+    yield from ("", f"### {name}", "", shared.__doc__ or "", "")
+    yield from _table((name, kinds.default), kinds.classes[kinds.default], shared.model_fields)
+    for (kind, section), label in zip(kinds.classes.items(), kind_labels(name), strict=True):
+        yield from ("", f"With `{name}.{kinds.key}={label}`: {section.__doc__}", "")
+        if fields := own_fields(section):
+            yield from _table((name, kind), section, fields)
+        else:
+            yield "It has no fields of its own."
 
 
 def with_tables(page: str) -> str:
@@ -44,30 +61,30 @@ def with_tables(page: str) -> str:
     return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
 
 
-def _sections() -> Iterator[tuple[str, type[Section]]]:
-    for name, field in Experiment.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield name, kind
-
-
-def _table(
-    path: tuple[str, ...], defaults: dict[str, object], section: type[Section]
-) -> Iterator[str]:
+def _table(path: tuple[str, ...], section: type[Section], fields: Collection[str]) -> Iterator[str]:
+    """A row for each of the `fields` of the section, in the schema's order; `path` as in describe."""
     meanings = _meanings(section)
     yield "| key | default | allowed | meaning |"
     yield "|---|---|---|---|"
-    for name, default in defaults.items():
-        key = ".".join((*path, name))
-        value = default if isinstance(default, str) else json.dumps(default)
+    for name in section.model_fields:
+        if name not in fields:
+            continue
+        key = ".".join((*path[:1], name))
         meaning = meanings[name].replace("None:", "null:")
-        cells = [f"`{key}`", f"`{value}`", allowed((*path, name)), meaning]
+        cells = [f"`{key}`", f"`{_default(section, name)}`", allowed((*path, name)), meaning]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def _default(section: type[Section], name: str) -> str:
+    value = json.loads(json.dumps(section.model_fields[name].default, default=str))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _meanings(section: type[Section]) -> dict[str, str]:
-    lines = map(_FIELD.fullmatch, inspect.getsource(section).splitlines())
-    return {line["name"]: line["meaning"] for line in lines if line}
+    """Comments of a section's fields, of those it inherits too."""
+    classes = [each for each in reversed(section.__mro__) if issubclass(each, Section)]
+    lines = [line for each in classes for line in inspect.getsource(each).splitlines()]
+    return {line["name"]: line["meaning"] for line in map(_FIELD.fullmatch, lines) if line}
 
 
 if __name__ == "__main__":

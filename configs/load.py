@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from configs import describe, strict_yaml
-from configs.schema import ConflictError, Experiment
+from configs import describe, formats, strict_yaml
+from configs.schema import KINDS, ConflictError, Experiment
+from configs.sections import own_fields
 from system import files
 
 FOLDER = Path(__file__).parent
@@ -65,6 +66,9 @@ def load_experiment(
 ) -> Experiment:
     """Read an experiment: the file over its `base:` files, then `overrides`, then `values`.
 
+    Where one of these names another kind of a section (`optimizer.name`), it replaces the fields
+    that only the kind below has, and is merged with those that all kinds share.
+
     Args:
       path: a YAML file, local or remote (`gs://`); None: the digits, `configs/digits.yaml`.
       overrides: the texts of `--set`, `"optimizer.momentum=0.8"`; what follows `=` is YAML.
@@ -74,14 +78,14 @@ def load_experiment(
     Raises:
       ConfigError: whatever is wrong, in one line.
     """
-    layers = [
-        *_file_layers(files.beside("", os.fspath(path or DIGITS))),
-        *map(_override_layer, overrides),
-        *(_flag_layer(key, value) for key, value in (values or {}).items() if value is not None),
-    ]
-    tree: dict[str, Any] = {}
-    for layer in layers:
-        tree = _merged(tree, layer.values)
+    layers = _stacked(
+        [
+            *([layer] for layer in _file_layers(files.beside("", os.fspath(path or DIGITS)))),
+            [*map(_override_layer, overrides)],
+            [_flag_layer(key, value) for key, value in (values or {}).items() if value is not None],
+        ]
+    )
+    tree = _sum(layers)
     try:
         return Experiment.model_validate(_with_tuples(tree))
     except ValidationError as error:
@@ -102,7 +106,7 @@ def config_for_model(name: str) -> str:
 
 def to_yaml(experiment: Experiment) -> str:
     """Every field of `experiment` as YAML that `load_experiment` reads back as the same one."""
-    return strict_yaml.dump(experiment.model_dump(mode="json"))
+    return strict_yaml.dump({"format": formats.FORMAT, **experiment.model_dump(mode="json")})
 
 
 def save_experiment(experiment: Experiment, path: str | os.PathLike[str]) -> None:
@@ -121,12 +125,13 @@ def difference(old: Experiment, new: Experiment, keys: Collection[str] | None = 
     """Lines `model.name: efficientnet-b0 -> efficientnet-b4` for what differs, as the schema goes.
 
     `keys` (fields or sections, as RESUME_KEYS) restricts them to what matters; None: everything.
+    Of a section of two kinds the kinds differ, and fields that both have.
     """
     before, after = (dict(_leaves(e.model_dump(mode="json"))) for e in (old, new))
     return [
         f"{key}: {_plain(before[key])} -> {_plain(after[key])}"
         for key in before
-        if before[key] != after[key] and (keys is None or _is_under(key, keys))
+        if before[key] != after.get(key, before[key]) and (keys is None or _is_under(key, keys))
     ]
 
 
@@ -139,7 +144,7 @@ def _file_layers(path: str, chain: tuple[str, ...] = ()) -> Iterator[_Layer]:
         raise ConfigError(f"{chain[0]}: base goes in a circle: {' -> '.join((*chain, path))}")
     if len(chain) >= _MOST_FILES:
         raise ConfigError(f"{chain[0]}: more than {_MOST_FILES} files, each the base of another")
-    values = dict(_read_mapping(path, chain))
+    values = _read_mapping(path, chain)
     for base in _bases(path, values.pop("base", [])):
         yield from _file_layers(files.beside(path, base), (*chain, path))
     yield _Layer(path, values)
@@ -152,7 +157,7 @@ def _bases(path: str, base: object) -> list[str]:
     return bases
 
 
-def _read_mapping(path: str, chain: tuple[str, ...]) -> Mapping[str, Any]:
+def _read_mapping(path: str, chain: tuple[str, ...]) -> dict[str, Any]:
     try:
         tree = strict_yaml.parse(files.read_text(path, limit=_LARGEST_FILE))
     except FileNotFoundError:
@@ -167,7 +172,10 @@ def _read_mapping(path: str, chain: tuple[str, ...]) -> Mapping[str, Any]:
         raise ConfigError(
             f"{path}: an experiment is sections of keys and values, not {_shown(tree)}"
         )
-    return tree
+    try:
+        return formats.upgraded(tree)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _missing_file(path: str, chain: tuple[str, ...]) -> str:
@@ -197,6 +205,42 @@ def _nested(key: str, value: object) -> dict[str, Any]:
     """`("model.name", x)` as `{"model": {"name": x}}`."""
     first, dot, rest = key.partition(".")
     return {first: _nested(rest, value) if dot else value}
+
+
+def _stacked(groups: Sequence[Sequence[_Layer]]) -> list[_Layer]:
+    """The layers of all groups, lowest first, without the fields of kinds that are replaced.
+
+    What the layers of a group say counts at once: `--set optimizer.nesterov=true` may stand before
+    the `--set optimizer.name=sgd` that it needs.
+    """
+    stack: list[_Layer] = []
+    for group in groups:
+        below, above = _sum(stack), _sum(group)
+        for section, kinds in KINDS.items():
+            values = above.get(section)
+            if not isinstance(values, dict) or kinds.key not in values:
+                continue
+            replaced = kinds.of(below.get(section, {}))
+            if replaced and kinds.of(values) not in (replaced, None):
+                fields = own_fields(kinds.classes[replaced])
+                stack = [_without(layer, section, fields) for layer in stack]
+        stack += group
+    return stack
+
+
+def _without(layer: _Layer, section: str, fields: Collection[str]) -> _Layer:
+    values = layer.values.get(section)
+    if not isinstance(values, dict):
+        return layer
+    kept = {key: value for key, value in values.items() if key not in fields}
+    return _Layer(layer.origin, {**layer.values, section: kept})
+
+
+def _sum(layers: Sequence[_Layer]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        tree = _merged(tree, layer.values)
+    return tree
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,25 +275,51 @@ def _problems(
             yield f"{' and '.join(dict.fromkeys(filter(None, places)))}: {cause}"
         elif problem["type"] == "extra_forbidden":
             path = [str(part) for part in problem["loc"]]
-            yield f"{_origin(path, layers)}: {_unknown_key(path, tree)}"
+            yield f"{_origin(_keys(path), layers)}: {_unknown_key(path, tree)}"
         else:
             path = [*describe.known_part(problem["loc"])]
-            must = f"{'.'.join(path)} must be {describe.allowed(path)}"
-            yield f"{_origin(path, layers)}: {must}, not {_shown(_value(tree, path))}"
+            if problem["type"].startswith("union_tag") and isinstance(tree[path[0]], dict):
+                path.append(KINDS[path[0]].key)  # a mapping, so it is the kind that is unknown
+            keys = _keys(path)
+            must = f"{'.'.join(keys)} must be {describe.allowed(path)}"
+            yield f"{_origin(keys, layers)}: {must}, not {_shown(_value(tree, keys))}"
+
+
+def _keys(path: Sequence[str]) -> list[str]:
+    """A path of pydantic's as the user writes it: without the kind that follows a section's name."""
+    section, *rest = path
+    has_kind = section in KINDS and rest and rest[0] in KINDS[section].classes
+    return [section, *rest[1:]] if has_kind else [*path]
 
 
 def _unknown_key(path: Sequence[str], tree: Mapping[str, Any]) -> str:
     *section, name = path
+    keys = _keys(path)
+    value = _shown(_value(tree, keys))
     known = describe.keys_of(section)
+    holder = ".".join(section) or "an experiment"
+    if len(section) == 2 and section[0] in KINDS:
+        kinds, (holder, kind) = KINDS[section[0]], section
+        holders = [other for other, each in kinds.classes.items() if name in each.model_fields]
+        chosen = f"{holder}.{kinds.key}={kind}"
+        if holders:
+            return (
+                f"{'.'.join(keys)}={value} has no effect with {chosen}, which takes"
+                f" {', '.join(key for key in known if key != kinds.key)};"
+                f" {name} is for {describe.one_of(holders)}"
+            )
+        holder = chosen
     top, _, below = name.partition(".")
     if below in describe.keys_of([top]):
         near = [f"{top}: {{{below}: ...}}"]
     else:
         elsewhere = (other for other in describe.keys_of([]) if name in describe.keys_of([other]))
-        near = _near(name, known) or [f"{other}.{name}" for other in elsewhere]
-    found = f"unknown key {'.'.join(path)} (with the value {_shown(_value(tree, path))})"
+        near = _near(name, describe.keys_of(section[:1])) or [
+            f"{other}.{name}" for other in elsewhere
+        ]
+    found = f"unknown key {'.'.join(keys)} (with the value {value})"
     hint = f" {_did_you_mean(near)}" if near else ""
-    return f"{found};{hint} {'.'.join(section) or 'an experiment'} has {', '.join(known)}"
+    return f"{found};{hint} {holder} has {', '.join(known)}"
 
 
 def _near(name: str, known: Sequence[str]) -> list[str]:

@@ -3,14 +3,17 @@
 The defaults are the published EfficientNet recipe (AutoAugment, 350 epochs), so a YAML file holds
 what differs from it. Everything is frozen and validated; an unknown key is an error. The comment of
 a field is its line in docs/experiments.md; where a value is None it says where the real one comes
-from.
+from. Some sections come in kinds (see configs.sections): their class above the kinds has the fields
+that all of them share.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from configs.durations import Duration, PositiveDuration
+from configs.sections import By, Kinds, Section, kinds_of
 
 
 class ConflictError(ValueError):
@@ -58,12 +61,6 @@ FileName = Annotated[
 ]
 
 
-class Section(BaseModel):
-    """A part of an experiment: frozen, and strict about its keys and their types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
 class Model(Section):
     """The network, by name or by scaling coefficients over that name's."""
 
@@ -91,11 +88,8 @@ class Model(Section):
 class Data(Section):
     """Where the images come from, and how they are read."""
 
-    source: Text = "tfrecord"  # tfrecord | image_folder | digits | synthetic | tfds:NAME
-    data_dir: Text | None = None  # a folder or gs:// path; --data_dir
+    source: str  # what holds the images
     eval_split: Literal["validation", "minival"] = "validation"  # minival: the holdout shards
-    holdout_shards: Natural = 0  # first train shards kept back as minival
-    num_train_examples: Count | None = None  # synthetic data only: how many images are imagined
     shuffle_buffer_mib: Positive = 1024.0  # MiB of encoded images per host
     cache: Literal["none", "memory", "disk"] = "none"  # encoded images, read once and kept near
     cache_dir: Text | None = None  # for cache=disk: a folder on a local disk
@@ -105,7 +99,14 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _what_is_asked_for_exists(self) -> "Data":
-        if self.eval_split == "minival" and not self.holdout_shards:
+        if self.eval_split == "minival" and not hasattr(self, "holdout_shards"):
+            raise ConflictError(
+                "data.eval_split=minival evaluates the holdout shards, and"
+                f" data.source={self.source} is not read in shards: expected validation",
+                "data.eval_split",
+                "data.source",
+            )
+        if self.eval_split == "minival" and not getattr(self, "holdout_shards", 0):
             raise ConflictError(
                 "data.eval_split=minival evaluates the holdout shards, and there are none:"
                 " data.holdout_shards must be at least 1 (20 of ImageNet's 1024 in the recipe)",
@@ -138,14 +139,50 @@ class Data(Section):
         return self
 
 
+class TFRecord(Data):
+    """TFRecord shards, as `python -m input_pipeline.prepare` writes them."""
+
+    source: Literal["tfrecord"] = "tfrecord"
+    data_dir: Text | None = None  # folder or gs:// path of the shards; --data_dir
+    holdout_shards: Natural = 0  # first train shards kept back as minival
+
+
+class ImageFolder(Data):
+    """Image files in a folder for each class."""
+
+    source: Annotated[
+        str,
+        Field(pattern=r"^image_folder(:[^:]+)?$", description="image_folder[:SHARE]"),
+    ] = "image_folder"
+    data_dir: Text | None = None  # the folder above the classes'; --data_dir
+
+
+class Digits(Data):
+    """The 1,797 handwritten digits that ship inside scikit-learn."""
+
+    source: Literal["digits"] = "digits"
+    data_dir: Text | None = None  # where to write them as TFRecords; None: data/digits; --data_dir
+
+
+class Synthetic(Data):
+    """Noise of the model's image size, for tests."""
+
+    source: Literal["synthetic"] = "synthetic"
+    num_train_examples: Count | None = None  # training images; None: as many as ImageNet
+
+
+class TFDS(Data):
+    """A data set that TensorFlow Datasets has prepared, in TFRecord format."""
+
+    source: Annotated[str, Field(pattern=r"^tfds:.+$", description="tfds:NAME")]
+    data_dir: Text | None = None  # its data_dir; None: ~/tensorflow_datasets; --data_dir
+    holdout_shards: Natural = 0  # first train shards kept back as minival
+
+
 class Augment(Section):
     """How training images are cropped and augmented."""
 
-    policy: Literal["none", "autoaugment", "randaugment"] = "autoaugment"  # after crop and flip
-    layers: Count = 2  # RandAugment: operations per image
-    magnitude: NotNegative = 10.0  # RandAugment: level, 10 is the tables' full range
-    magnitude_std: NotNegative = 0.0  # RandAugment: spread of the level
-    quirks: bool = True  # keep the published code's deviations from the papers
+    policy: str  # operations after crop and flip
     flip: bool = True  # mirror half of the images
     crop_area: ShareRange = (0.08, 1.0)  # share of the image's area
     crop_aspect_ratio: Range = (0.75, 1.3333333333333333)  # width / height
@@ -160,6 +197,29 @@ class Augment(Section):
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
 
+class AutoAugment(Augment):
+    """AutoAugment v0 (arXiv 1805.09501), the published recipe's."""
+
+    policy: Literal["autoaugment"] = "autoaugment"
+    quirks: bool = True  # keep the published code's deviations from the papers
+
+
+class RandAugment(Augment):
+    """RandAugment (arXiv 1909.13719): operations drawn uniformly, all at one level."""
+
+    policy: Literal["randaugment"] = "randaugment"
+    layers: Count = 2  # operations per image
+    magnitude: NotNegative = 10.0  # level of the operations; 10 is the tables' full range
+    magnitude_std: NotNegative = 0.0  # standard deviation of the level
+    quirks: bool = True  # keep the published code's deviations from the papers
+
+
+class NoAugment(Augment):
+    """Crop and flip alone."""
+
+    policy: Literal["none"] = "none"
+
+
 class Train(Section):
     """The loop: how much, in what batches, on which loss."""
 
@@ -172,7 +232,18 @@ class Train(Section):
     gradient_clip_norm: Positive | None = None  # global norm, after the all-reduce
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"  # by device
     on_nonfinite: Literal["stop", "skip"] = "stop"  # what a NaN loss or gradient does
-    max_skipped_steps: Natural = 10  # for on_nonfinite=skip; more than that stops the run
+    max_skipped_steps: Natural | None = None  # for on_nonfinite=skip: more stop the run; None: 10
+
+    @model_validator(mode="after")
+    def _steps_are_skipped_if_counted(self) -> "Train":
+        if self.max_skipped_steps is not None and self.on_nonfinite != "skip":
+            raise ConflictError(
+                f"train.max_skipped_steps={self.max_skipped_steps} has no effect with"
+                f" train.on_nonfinite={self.on_nonfinite}: it is for skip",
+                "train.max_skipped_steps",
+                "train.on_nonfinite",
+            )
+        return self
 
     @model_validator(mode="after")
     def _micro_batches_are_whole(self) -> "Train":
@@ -189,21 +260,52 @@ class Train(Section):
 class Optimizer(Section):
     """What turns gradients into updates."""
 
-    name: Literal["rmsprop", "sgd"] = "rmsprop"  # RMSProp as published: epsilon inside the root
+    name: str  # the update rule
+
+
+class RMSProp(Optimizer):
+    """RMSProp as published: momentum over the scaled rate, epsilon inside the root."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    decay: Fraction = 0.9  # of the mean square
     momentum: Fraction = 0.9  # of the update
-    decay: Fraction = 0.9  # RMSProp: of the mean square
-    epsilon: Positive = 1e-3  # RMSProp: inside the root
-    nesterov: bool = False  # SGD: Nesterov's momentum
+    epsilon: Positive = 1e-3  # added to the mean square, inside the root
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: Fraction = 0.9  # of the gradient
+    nesterov: bool = False  # Nesterov's momentum: look one step ahead
 
 
 class Schedule(Section):
     """The learning rate over time."""
 
-    name: Literal["exponential", "cosine", "constant"] = "exponential"  # after the warm-up
+    name: str  # the curve after the warm-up
     learning_rate: Positive = 0.016  # per 256 examples of the global batch
     warmup: Duration = Duration(5, "epochs")  # linear from 0; overrides the schedule, no delay
-    decay_every: PositiveDuration = Duration(2.4, "epochs")  # exponential: length of a stair
-    decay_rate: Share = 0.97  # exponential: what a stair keeps of the rate
+
+
+class Exponential(Schedule):
+    """A staircase that falls by the same factor each time."""
+
+    name: Literal["exponential"] = "exponential"
+    decay_every: PositiveDuration = Duration(2.4, "epochs")  # length of a stair
+    decay_rate: Share = 0.97  # factor from one stair to the next
+
+
+class Cosine(Schedule):
+    """Half a cosine, down to 0 at the end of the training."""
+
+    name: Literal["cosine"] = "cosine"
+
+
+class Constant(Schedule):
+    """The same rate at every step."""
+
+    name: Literal["constant"] = "constant"
 
 
 class Ema(Section):
@@ -259,11 +361,11 @@ class Experiment(Section):
     model_dir: Text | None = None  # checkpoints, curves, exports; --model_dir; None: runs/NAME
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of every random choice
     model: Model = Model()
-    data: Data = Data()
-    augment: Augment = Augment()
+    data: Annotated[TFRecord | ImageFolder | Digits | Synthetic | TFDS, By("source")] = TFRecord()
+    augment: Annotated[AutoAugment | RandAugment | NoAugment, By("policy")] = AutoAugment()
     train: Train = Train()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
+    optimizer: Annotated[RMSProp | SGD, By("name")] = RMSProp()
+    schedule: Annotated[Exponential | Cosine | Constant, By("name")] = Exponential()
     ema: Ema = Ema()
     batch_norm: BatchNorm = BatchNorm()
     eval: Evaluation = Evaluation()
@@ -285,3 +387,20 @@ class Experiment(Section):
                     "ema.decay",
                 )
         return self
+
+
+# The sections that come in kinds.
+KINDS: Mapping[str, Kinds] = {
+    name: kinds for name, field in Experiment.model_fields.items() if (kinds := kinds_of(field))
+}
+
+
+def section_classes() -> dict[str, tuple[type[Section], ...]]:
+    """The classes that each section of an experiment can have."""
+    classes: dict[str, tuple[type[Section], ...]] = {}
+    for name, field in Experiment.model_fields.items():
+        if name in KINDS:
+            classes[name] = tuple(KINDS[name].classes.values())
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            classes[name] = (field.annotation,)
+    return classes

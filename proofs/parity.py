@@ -218,7 +218,7 @@ def schedule_rows(goldens: Path) -> Iterator[Row]:
         peak = schedules.scaled_rate(0.016, size)
         by_name = {
             "exponential": schedules.exponential(
-                peak=peak, decay_steps=2.4 * epoch, decay_rate=0.97
+                peak=peak, decay_every=2.4 * epoch, decay_rate=0.97
             ),
             "cosine": schedules.cosine(peak=peak, total_steps=int(350 * epoch)),
             "constant": schedules.constant(peak=peak),

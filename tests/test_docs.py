@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.schema import Experiment, Section
+from configs.schema import section_classes
 from docs import pictures
 
 DOCS = Path(pictures.__file__).parent
@@ -15,12 +15,11 @@ DOCS = Path(pictures.__file__).parent
 
 @pytest.mark.parametrize("page", ["data.md", "experiments.md"])
 def test_every_field_that_a_page_names_is_in_the_schema(page: str) -> None:
-    sections = Experiment.model_fields
     known = {
         f"{name}.{field}"
-        for name, info in sections.items()
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section)
-        for field in info.annotation.model_fields
+        for name, classes in section_classes().items()
+        for section in classes
+        for field in section.model_fields
     }
     names = "|".join({name.partition(".")[0] for name in known})
     named = set(re.findall(rf"`((?:{names})\.[a-z_0-9]+)(?=[`=])", (DOCS / page).read_text()))

@@ -8,7 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from configs.durations import Duration
 from configs.schema import Experiment
+from configs.sections import own_settings
 from efficientnet import ModelSpec, build_model, get_spec, normalize_images
 from efficientnet.weights.initialize import load_weights
 from input_pipeline.augment import get_augment
@@ -77,11 +79,9 @@ def open_source(experiment: Experiment, spec: ModelSpec) -> Source:
     data = experiment.data
     return get_source(
         data.source,
-        data.data_dir,
+        **own_settings(data),
         num_classes=experiment.model.num_classes,
-        num_train_examples=data.num_train_examples,
         image_size=spec.resolution,
-        holdout_shards=data.holdout_shards,
         skip_damage=data.on_error == "skip",
     )
 
@@ -205,7 +205,7 @@ def make_state(
     state = create_train_state(
         network,
         distribution,
-        optimizer=_optimizer(experiment),
+        optimizer=make_optimizer(experiment),
         with_ema=experiment.ema.decay > 0,
         with_loss_scale=policy == "mixed_float16",
         skips_allowed=skips_allowed(experiment),
@@ -216,7 +216,9 @@ def make_state(
 def skips_allowed(experiment: Experiment) -> int:
     """Steps that are not finite and are skipped before the run stops."""
     train = experiment.train
-    return 0 if train.on_nonfinite == "stop" else train.max_skipped_steps
+    if train.on_nonfinite == "stop":
+        return 0
+    return 10 if train.max_skipped_steps is None else train.max_skipped_steps
 
 
 def make_recipe(
@@ -229,7 +231,7 @@ def make_recipe(
     """What a training step needs besides the network."""
     train, ema = experiment.train, experiment.ema
     return TrainRecipe(
-        optimizer=_optimizer(experiment),
+        optimizer=make_optimizer(experiment),
         learning_rate=make_schedule(experiment, plan),
         normalize=normalizer(spec, precision(experiment, distribution)),
         noise=noise,
@@ -262,13 +264,7 @@ def train_dataset(
             start_step=start_step,
             host_index=host_index,
             num_hosts=num_hosts,
-            augment=get_augment(
-                augment.policy,
-                quirks=augment.quirks,
-                layers=augment.layers,
-                magnitude=augment.magnitude,
-                magnitude_std=augment.magnitude_std,
-            ),
+            augment=get_augment(augment.policy, **own_settings(augment)),
             random_erasing=augment.random_erasing,
             area_range=augment.crop_area,
             aspect_ratio_range=augment.crop_aspect_ratio,
@@ -333,18 +329,10 @@ def _batch_norm(experiment: Experiment, distribution: Distribution) -> Any:
     )
 
 
-def _optimizer(experiment: Experiment) -> optimizers.Optimizer:
+def make_optimizer(experiment: Experiment) -> optimizers.Optimizer:
+    """The optimizer that the experiment names, with its settings."""
     given = experiment.optimizer
-    makers: dict[str, Callable[[], optimizers.Optimizer]] = {
-        "rmsprop": functools.partial(
-            optimizers.RMSProp,
-            decay=given.decay,
-            momentum=given.momentum,
-            epsilon=given.epsilon,
-        ),
-        "sgd": functools.partial(optimizers.SGD, momentum=given.momentum, nesterov=given.nesterov),
-    }
-    return makers[given.name]()
+    return optimizers.OPTIMIZERS[given.name](**own_settings(given))
 
 
 def make_schedule(experiment: Experiment, plan: Plan) -> schedules.Schedule:
@@ -353,16 +341,11 @@ def make_schedule(experiment: Experiment, plan: Plan) -> schedules.Schedule:
     num_examples = round(plan.steps_per_epoch * size)
     steps = {"num_examples": num_examples, "global_batch_size": size}
     peak = schedules.scaled_rate(given.learning_rate, size)
-    makers: dict[str, Callable[[], schedules.Schedule]] = {
-        "exponential": functools.partial(
-            schedules.exponential,
-            peak=peak,
-            decay_steps=given.decay_every.in_steps(**steps),
-            decay_rate=given.decay_rate,
-        ),
-        "cosine": functools.partial(schedules.cosine, peak=peak, total_steps=plan.total_steps),
-        "constant": functools.partial(schedules.constant, peak=peak),
+    settings = {
+        name: value.in_steps(**steps) if isinstance(value, Duration) else value
+        for name, value in own_settings(given).items()
     }
-    schedule = makers[given.name]()
+    make = schedules.SCHEDULES[given.name]
+    schedule = make(peak=peak, total_steps=plan.total_steps, **settings)
     warmup_steps = given.warmup.whole_steps(**steps)
     return schedules.with_warmup(schedule, peak=peak, warmup_steps=warmup_steps)

@@ -347,40 +347,17 @@ POLICIES: Mapping[str, type[NoAugment] | type[AutoAugment] | type[RandAugment]] 
 }
 
 
-def get_augment(
-    policy: str,
-    *,
-    quirks: bool = True,
-    layers: int = 2,
-    magnitude: float = 10.0,
-    magnitude_std: float = 0.0,
-    translate_const: float | None = None,
-    cutout_const: float | None = None,
-) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def get_augment(policy: str, **options: Any) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """A policy by name: a function from (uint8 [H, W, 3], seed [2]) to uint8 [H, W, 3].
 
     Args:
       policy: one of `POLICIES`.
-      quirks: keep the published code's deviations from the papers.
-      layers: RandAugment's operations per image, at least 1.
-      magnitude: RandAugment's level, at least 0; 10 is the far end of every range.
-      magnitude_std: RandAugment's spread of the level, at least 0.
-      translate_const: pixels at level 10; None: the policy's own.
-      cutout_const: half the side of a cutout at level 10, in pixels; None: the policy's own.
+      options: the attributes of its class.
 
     Raises:
       ValueError: no such policy, or an option out of its range.
+      TypeError: the policy has no such option.
     """
     if policy not in POLICIES:
         raise ValueError(f"no augmentation policy {policy!r}; known: {', '.join(POLICIES)}")
-    options = {
-        "quirks": quirks,
-        "layers": layers,
-        "magnitude": magnitude,
-        "magnitude_std": magnitude_std,
-        "translate_const": translate_const,
-        "cutout_const": cutout_const,
-    }
-    kind: Any = POLICIES[policy]
-    taken = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in options.items() if name in taken})
+    return POLICIES[policy](**options)

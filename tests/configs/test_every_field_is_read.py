@@ -2,7 +2,8 @@
 
 A read is `experiment.train.label_smoothing`, or `train.label_smoothing` where `train` came from
 `train = experiment.train` or from a parameter of type `Train` in the same function. So `model.name`
-on a Keras model is no read of the experiment's.
+on a Keras model is no read of the experiment's. `own_settings(experiment.optimizer)` reads what the
+kinds of the section have of their own.
 """
 
 import ast
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs import schema
-from configs.schema import Experiment, Section
+from configs.schema import KINDS, Experiment, section_classes
+from configs.sections import Section, own_fields, shared_class
 
 ROOT = Path(__file__).parents[2]
 READERS = ("main.py", "training/*.py", "serving/*.py", "benchmarks/*.py")
@@ -19,16 +21,27 @@ READERS = ("main.py", "training/*.py", "serving/*.py", "benchmarks/*.py")
 # Fields that may be without a reader, as "section.field". There is no reason for any.
 WITHOUT_READER: frozenset[str] = frozenset()
 
-SECTIONS: dict[str, type[Section]] = {
-    name: field.annotation
-    for name, field in Experiment.model_fields.items()
-    if inspect.isclass(field.annotation) and issubclass(field.annotation, Section)
+SECTIONS = section_classes()
+FIELDS = {
+    f"{name}.{field}"
+    for name, classes in SECTIONS.items()
+    for section in classes
+    for field in section.model_fields
 }
-FIELDS = {f"{name}.{field}" for name, section in SECTIONS.items() for field in section.model_fields}
 FIELDS |= set(Experiment.model_fields) - set(SECTIONS)
 
+# What `own_settings` reads of a section: {"optimizer": {"optimizer.momentum", ...}, ...}
+OWN_FIELDS = {
+    name: {f"{name}.{field}" for kind in SECTIONS[name] for field in own_fields(kind)}
+    for name in KINDS
+}
+
 # What a class of the schema stands for: {"Experiment": "", "Train": "train", ...}
-PLACE_OF_CLASS = {section.__name__: name for name, section in SECTIONS.items()} | {"Experiment": ""}
+PLACE_OF_CLASS = {
+    section.__name__: name for name, classes in SECTIONS.items() for section in classes
+}
+PLACE_OF_CLASS |= {shared_class(SECTIONS[name][0]).__name__: name for name in KINDS}
+PLACE_OF_CLASS |= {"Experiment": ""}
 
 
 def reads(source: str) -> set[str]:
@@ -39,6 +52,9 @@ def reads(source: str) -> set[str]:
     for scope in (module, *functions(module)):
         known = {"experiment": ""} | (places(scope, classes) if scope is not module else {})
         found |= {place for node in ast.walk(scope) if (place := place_of(node, known))}
+        for node in ast.walk(scope):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "own_settings":
+                found |= OWN_FIELDS.get(place_of(node.args[0], known) or "", set())
     return found & FIELDS
 
 
@@ -135,6 +151,7 @@ def f(experiment, self):
 
 def h(settings: schema.Augment, e: "Experiment", keep: Checkpoint):
     settings.flip, e.optimizer.name, keep.every
+    make(**own_settings(e.schedule))
 """
     assert reads(source) == {
         "seed",
@@ -144,6 +161,8 @@ def h(settings: schema.Augment, e: "Experiment", keep: Checkpoint):
         "augment.flip",
         "optimizer.name",
         "checkpoint.every",
+        "schedule.decay_every",
+        "schedule.decay_rate",
     }
 
 

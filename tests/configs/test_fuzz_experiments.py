@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from configs import schema
 from configs.load import ConfigError, load_experiment
-from configs.schema import Experiment
+from configs.schema import Experiment, section_classes
 from tests.fuzz import bounded, damaged
 
 ROOT = Path(schema.__file__).parent
 FILES = {path.name: path.read_bytes() for path in ROOT.glob("*.yaml")}
 KEYS = [
     f"{name}.{field}"
-    for name, section in Experiment.model_fields.items()
-    if hasattr(section.annotation, "model_fields")
-    for field in section.annotation.model_fields
+    for name, classes in section_classes().items()
+    for section in classes
+    for field in section.model_fields
 ] + ["seed", "name"]
 
 values = st.one_of(

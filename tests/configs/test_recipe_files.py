@@ -113,7 +113,7 @@ def test_the_default_is_the_digits_at_32_pixels_unmirrored():
 
 def test_smoke_is_tiny_and_needs_no_files():
     experiment = recipe("smoke")
-    assert (experiment.data.source, experiment.data.data_dir) == ("synthetic", None)
+    assert experiment.data.source == "synthetic"
     spec = get_spec("efficientnet-b0", width=experiment.model.width, depth=experiment.model.depth)
     assert spec != get_spec("efficientnet-b0")
     assert experiment.train.duration.unit == "steps"

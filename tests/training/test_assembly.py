@@ -1,13 +1,30 @@
-"""From durations and batches of an experiment to the steps of a run."""
+"""From an experiment to the steps, the optimizer and the schedule of a run."""
 
+import dataclasses
+import inspect
 import itertools
 from collections.abc import Iterator
 
 import pytest
+import tensorflow as tf
 
 from configs.load import load_experiment
-from training.assembly import ExperimentError, Plan, check_batches, make_plan
+from configs.schema import KINDS
+from configs.sections import own_fields
+from input_pipeline.augment import POLICIES
+from input_pipeline.sources import SOURCES, get_source
+from training.assembly import (
+    ExperimentError,
+    Plan,
+    check_batches,
+    make_optimizer,
+    make_plan,
+    make_schedule,
+    skips_allowed,
+)
 from training.devices.distribution import connect
+from training.optimizers import OPTIMIZERS, SGD
+from training.optimizers.schedules import SCHEDULES
 
 
 def test_the_published_recipe_is_218949_steps_at_batch_2048() -> None:
@@ -55,3 +72,67 @@ def test_a_batch_that_cannot_be_accumulated_is_refused() -> None:
     experiment, mirrored = experiment.model_copy(update={"train": train}), connect("mirrored")
     with pytest.raises(ExperimentError, match=r"global_batch_size: 8 is not divisible"):
         check_batches(experiment, mirrored)
+
+
+# Kinds
+
+
+def _own_fields(section: str) -> dict[str, frozenset[str]]:
+    return {kind: own_fields(cls) for kind, cls in KINDS[section].classes.items()}
+
+
+def test_every_optimizer_takes_the_fields_of_its_section() -> None:
+    taken = {
+        name: frozenset(field.name for field in dataclasses.fields(optimizer))
+        for name, optimizer in OPTIMIZERS.items()
+    }
+    assert taken == _own_fields("optimizer")
+
+
+def test_every_schedule_takes_the_fields_of_its_section() -> None:
+    taken = {
+        name: frozenset(inspect.signature(schedule).parameters) - {"peak", "total_steps"}
+        for name, schedule in SCHEDULES.items()
+    }
+    assert taken == _own_fields("schedule")
+
+
+def test_every_policy_takes_the_fields_of_its_section() -> None:
+    # What a policy takes over and above has no field: benchmarks and tests set it.
+    assert POLICIES.keys() == KINDS["augment"].classes.keys()
+    for policy, fields in _own_fields("augment").items():
+        assert fields <= {field.name for field in dataclasses.fields(POLICIES[policy])}
+
+
+def test_every_source_takes_the_fields_of_its_section() -> None:
+    assert SOURCES.keys() == KINDS["data"].classes.keys()
+    for fields in _own_fields("data").values():
+        assert fields <= set(inspect.signature(get_source).parameters)
+
+
+def test_settings_reach_the_optimizer_and_the_schedule() -> None:
+    experiment = load_experiment(
+        "configs/smoke.yaml",
+        overrides=["optimizer.name=sgd", "optimizer.nesterov=true", "train.duration=40 steps"],
+    )
+    plan = make_plan(experiment, 80)
+    assert make_optimizer(experiment) == SGD(momentum=0.9, nesterov=True)
+    rates = [make_schedule(experiment, plan)(step).numpy() for step in (5, 10, 15)]
+    assert rates == pytest.approx([0.0005 * 0.97**stair for stair in (1, 2, 3)])
+    experiment = load_experiment("configs/smoke.yaml", overrides=["schedule.name=cosine"])
+    rate = make_schedule(experiment, make_plan(experiment, 80))(tf.constant(10))
+    assert rate.numpy() == pytest.approx(0.00025)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "allowed"),
+    [
+        ([], 0),
+        (["train.on_nonfinite=skip"], 10),
+        (["train.on_nonfinite=skip", "train.max_skipped_steps=3"], 3),
+    ],
+)
+def test_skipped_steps_are_counted_where_they_are_skipped(
+    overrides: list[str], allowed: int
+) -> None:
+    assert skips_allowed(load_experiment(overrides=overrides)) == allowed

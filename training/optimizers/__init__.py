@@ -6,7 +6,7 @@ is also what can be compiled ahead of time for a TPU.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import tensorflow as tf
@@ -69,3 +69,6 @@ class SGD:
         momentum = self.momentum * slots["momentum"] + gradient
         direction = gradient + self.momentum * momentum if self.nesterov else momentum
         return weight - learning_rate * direction, {"momentum": momentum}
+
+
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {"rmsprop": RMSProp, "sgd": SGD}

@@ -5,7 +5,7 @@ would have been without it, so the exponential one falls to 0.97**2 of its peak 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
@@ -17,13 +17,15 @@ def scaled_rate(rate_per_256: float, global_batch_size: int) -> float:
     return rate_per_256 * global_batch_size / 256
 
 
-def exponential(*, peak: float, decay_steps: float, decay_rate: float) -> Schedule:
-    """`peak * decay_rate ** floor(step / decay_steps)`; `decay_steps` may be a fraction."""
+def exponential(
+    *, peak: float, decay_every: float, decay_rate: float, total_steps: int | None = None
+) -> Schedule:
+    """`peak * decay_rate ** floor(step / decay_every)`; `decay_every` in steps, may be a fraction."""
 
     def rate(step: tf.Tensor) -> tf.Tensor:
         # The quotient in float64, or a staircase could be a step late; the power in float32, as in the
         # reference (a float64 one is 4e-6 away after 145 decays).
-        times = tf.floor(tf.cast(step, tf.float64) / decay_steps)
+        times = tf.floor(tf.cast(step, tf.float64) / decay_every)
         return peak * tf.pow(tf.constant(decay_rate, tf.float32), tf.cast(times, tf.float32))
 
     return rate
@@ -39,9 +41,17 @@ def cosine(*, peak: float, total_steps: int) -> Schedule:
     return rate
 
 
-def constant(*, peak: float) -> Schedule:
+def constant(*, peak: float, total_steps: int | None = None) -> Schedule:
     """`peak` at every step."""
     return lambda step: tf.constant(peak, tf.float32)
+
+
+# Each takes its peak rate, the steps of the training, and its own settings with durations in steps.
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
+    "exponential": exponential,
+    "cosine": cosine,
+    "constant": constant,
+}
 
 
 def with_warmup(schedule: Schedule, *, peak: float, warmup_steps: int) -> Schedule:

@@ -100,11 +100,14 @@ def test_an_unknown_policy_lists_the_known_ones():
         get_augment("autoaugmnet")
 
 
-def test_a_policy_takes_the_options_that_concern_it():
+def test_a_policy_takes_the_options_that_concern_it_and_no_others():
     options = {"layers": 3, "magnitude": 28.0, "magnitude_std": 0.5, "cutout_const": 4.0}
-    assert get_augment("none", **options) == NoAugment()
-    assert get_augment("autoaugment", quirks=False, **options) == AutoAugment(False, None, 4.0)
+    assert get_augment("none") == NoAugment()
+    assert get_augment("autoaugment", quirks=False, cutout_const=4.0) == AutoAugment(False, None, 4)
     assert get_augment("randaugment", **options) == RandAugment(3, 28.0, 0.5, True, None, 4.0)
+    for policy in ("none", "autoaugment"):
+        with pytest.raises(TypeError, match="layers"):
+            get_augment(policy, layers=3)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_the_rate_grows_with_the_batch():
 
 
 def test_the_exponential_rate_falls_in_steps_at_whole_multiples():
-    rate = schedules.exponential(peak=2.0, decay_steps=2.5, decay_rate=0.5)
+    rate = schedules.exponential(peak=2.0, decay_every=2.5, decay_rate=0.5)
     assert at(rate, 0, 2, 3, 4, 5, 7, 8) == pytest.approx([2.0, 2.0, 1.0, 1.0, 0.5, 0.5, 0.25])
 
 
@@ -34,7 +34,7 @@ def test_the_cosine_rate_ends_at_zero_and_stays():
 
 
 def test_warm_up_rises_from_zero_and_overrides_the_schedule_without_delaying_it():
-    plain = schedules.exponential(peak=1.0, decay_steps=2.0, decay_rate=0.5)
+    plain = schedules.exponential(peak=1.0, decay_every=2.0, decay_rate=0.5)
     warm = schedules.with_warmup(plain, peak=1.0, warmup_steps=4)
     assert at(warm, 0, 1, 2, 3) == pytest.approx([0.0, 0.25, 0.5, 0.75])
     # Two decays have passed unseen: the rate falls from about its peak to a quarter of it.

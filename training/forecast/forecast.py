@@ -119,7 +119,7 @@ def make_forecast(
     steps = np.linspace(0, plan.total_steps - 1, CURVE_POINTS).astype(np.int32)
     rates = assembly.make_schedule(experiment, plan)(tf.constant(steps)).numpy()
     costs = complexity(spec, num_classes=experiment.model.num_classes or IMAGENET_CLASSES)
-    slots = {"rmsprop": 2, "sgd": 1}[experiment.optimizer.name]
+    slots = len(assembly.make_optimizer(experiment).initial_slots)
     kept = costs.all_parameters * (2 if experiment.ema.decay else 1)
     state_bytes = 4 * (kept + slots * costs.trainable_parameters)
     record = _record(report, experiment, spec, chips, state_bytes) if chips else None
@@ -193,14 +193,21 @@ def lines(forecast: Forecast) -> list[str]:
 
 
 def tell(forecast: Forecast, model_dir: str) -> None:
-    """Print the forecast, and draw its learning rate to MODEL_DIR/learning_rate.png."""
+    """Print the forecast; draw its learning rate to MODEL_DIR/learning_rate.png if there is a MODEL_DIR.
+
+    A plan makes no folder: what looks like a run's folder would then be one without a run.
+    """
     for line in lines(forecast):
         say(line)
     if importlib.util.find_spec("matplotlib") is None:
         say("no picture of the learning rate: pip install matplotlib")
         return
+    if not tf.io.gfile.isdir(model_dir):
+        say(
+            f"no picture of the learning rate: {model_dir} does not exist, and a plan makes no folder"
+        )
+        return
     path = f"{model_dir}/learning_rate.png"
-    tf.io.gfile.makedirs(model_dir)
     draw(forecast, path)
     say(f"learning rate: {path}")
 

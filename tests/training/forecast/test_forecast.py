@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -136,4 +137,26 @@ def test_the_command_plans_without_a_device(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "109,474 steps of 4,096 images" in done.stdout
-    assert (tmp_path / "run/learning_rate.png").exists()
+
+
+def test_the_state_holds_the_slots_of_whatever_optimizer(no_report, monkeypatch):
+    three = types.SimpleNamespace(initial_slots={"rms": 1.0, "momentum": 0.0, "third": 0.0})
+    monkeypatch.setattr(forecast.assembly, "make_optimizer", lambda experiment: three)
+    found = forecast.make_forecast(load_experiment(B0), None, no_report)
+    assert found.state_bytes == 4 * (2 * 5_330_564 + 3 * 5_288_548)
+
+
+def test_the_learning_rate_is_drawn_into_a_folder_that_exists(no_report, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    found = forecast.make_forecast(load_experiment(B0), None, no_report)
+    forecast.tell(found, str(tmp_path))
+    assert (tmp_path / "learning_rate.png").exists()
+    assert f"learning rate: {tmp_path}/learning_rate.png\n" in capsys.readouterr().out
+
+
+def test_a_plan_makes_no_folder(no_report, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    found = forecast.make_forecast(load_experiment(B0), None, no_report)
+    forecast.tell(found, f"{tmp_path}/run")
+    assert list(tmp_path.iterdir()) == []
+    assert f"no picture of the learning rate: {tmp_path}/run does not" in capsys.readouterr().out

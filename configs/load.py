@@ -30,13 +30,15 @@ FLAG_KEYS = {
     "seed": "seed",
 }
 
-# What a resumed run must share with the one that it continues: the network and the data set.
+# What a resumed run must share with the one that it continues: the network, the data set, and the batch,
+# because the position in the data is a number of batches.
 RESUME_KEYS = (
     "model",
     "data.source",
     "data.data_dir",
     "data.holdout_shards",
     "data.num_train_examples",
+    "train.global_batch_size",
 )
 
 _LARGEST_FILE = 2**20  # bytes; a whole experiment is 3 kB

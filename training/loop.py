@@ -15,7 +15,7 @@ from configs.schema import Experiment
 from efficientnet import ModelSpec
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import Source
-from input_pipeline.sources.dataset_info import write_dataset_info
+from input_pipeline.sources.dataset_info import read_dataset_info, write_dataset_info
 from input_pipeline.stream.pipeline import explain_error
 from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from run_folder.lock import locked
@@ -404,20 +404,27 @@ def _claimed(
     model_dir = str(experiment.model_dir)
     with contextlib.ExitStack() as stack:
         with _must_be_writable(model_dir):
-            _refuse_another_run(model_dir, experiment)
+            _refuse_another_run(model_dir, experiment, source)
             check = stack.enter_context(locked(model_dir, say))
             save_experiment(experiment, posixpath.join(model_dir, EXPERIMENT_FILE))
             write_dataset_info(source.info, model_dir)
         yield check
 
 
-def _refuse_another_run(model_dir: str, experiment: Experiment) -> None:
+def _refuse_another_run(model_dir: str, experiment: Experiment, source: Source) -> None:
+    """Raise ExperimentError if model_dir holds a run that `experiment` cannot continue."""
     before = run_experiment_file(model_dir)
-    changes = difference(load_experiment(before), experiment, RESUME_KEYS) if before else []
+    if not before:
+        return
+    changes = difference(load_experiment(before), experiment, RESUME_KEYS)
+    with contextlib.suppress(DatasetError):  # a description that is missing is written again
+        then = read_dataset_info(model_dir).splits["train"].num_examples
+        now = source.info.splits["train"].num_examples
+        changes += [f"training images: {then:,} -> {now:,}"] if then != now else []
     if changes:
         raise ExperimentError(
-            f"{model_dir} holds a run of something else ({'; '.join(changes)}); "
-            "give another --model_dir, or the model and data of that run"
+            f"{model_dir} holds a run with other values ({'; '.join(changes)}); a run resumes with the "
+            "same model, data and batch: give its values, or another --model_dir"
         )
 
 

@@ -481,7 +481,7 @@ def test_the_difference_is_a_line_for_each_value():
     assert difference(old, old) == []
 
 
-def test_a_resume_asks_for_the_network_and_the_images_alone():
+def test_a_resume_asks_for_the_network_the_images_and_the_batch_alone():
     old = Experiment()
     harmless = Experiment(
         name="other",
@@ -491,6 +491,9 @@ def test_a_resume_asks_for_the_network_and_the_images_alone():
         train={"precision": "auto"},
     )
     assert difference(old, harmless, RESUME_KEYS) == []
+    assert difference(old, Experiment(train={"global_batch_size": 8}), RESUME_KEYS) == [
+        "train.global_batch_size: 4096 -> 8"
+    ]
     other = Experiment(model=Model(width=2.0), data=Digits(data_dir="x"))
     assert difference(old, other, RESUME_KEYS) == [
         "model.width: null -> 2.0",

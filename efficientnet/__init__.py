@@ -9,18 +9,23 @@ The package needs Keras and runs on every backend of it.
 """
 
 from efficientnet.builder import build_model, endpoints
-from efficientnet.catalog import UnknownModelError, get_spec, list_models
-from efficientnet.complexity import Complexity, LayerCost, complexity
+from efficientnet.catalog import UnknownModelError, get_spec, list_models, vary
+from efficientnet.complexity import Complexity, complexity
+from efficientnet.layer_kinds import LayerCost
 from efficientnet.layers import BatchNormFactory, UniformNoise, normalize_images
-from efficientnet.spec import BlockSpec, ModelSpec, StageSpec
+from efficientnet.spec import BlockSpec, HeadSpec, ModelSpec, Size, SpecError, StageSpec, StemSpec
 
 __all__ = [
     "BatchNormFactory",
     "BlockSpec",
     "Complexity",
+    "HeadSpec",
     "LayerCost",
     "ModelSpec",
+    "Size",
+    "SpecError",
     "StageSpec",
+    "StemSpec",
     "UniformNoise",
     "UnknownModelError",
     "build_model",
@@ -29,4 +34,5 @@ __all__ = [
     "get_spec",
     "list_models",
     "normalize_images",
+    "vary",
 ]

@@ -1,138 +1,144 @@
-"""The building blocks, from the small to the large: convolutions, squeeze-and-excite, MBConv."""
+"""The building blocks, each written once: squeeze-and-excite, MBConv, Fused-MBConv, shortcuts.
+
+A block is a function that adds its layers to a `Layers` and returns the name of the last. Keras
+layers, variables, multiply-adds and activations all follow from that list.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-import keras
-
-from efficientnet.layers import (
-    BatchNormFactory,
-    StochasticDepth,
-    UniformNoise,
-    conv_initializer,
+from efficientnet.layer_kinds import (
+    Activation,
+    Add,
+    BatchNorm,
+    Conv,
+    DepthwiseConv,
+    DropBranch,
+    GlobalPooling,
+    LayerKind,
+    Multiply,
 )
 from efficientnet.spec import BlockSpec, ModelSpec
 
+IMAGES = "images"
+"""Name of the network's input."""
 
-@dataclass(frozen=True)
-class Style:
-    """What all blocks of one network share.
+
+class Node(NamedTuple):
+    """A layer and the names of the layers that feed it."""
+
+    layer: LayerKind
+    inputs: tuple[str, ...]
+
+
+class Layers:
+    """The layers of one network, in the order in which they are built.
 
     Attributes:
-      spec: of the network; gives activation and batch norm's constants.
-      dtype: Keras dtype policy of every layer.
-      batch_norm: makes batch norm layers.
-      uniform: source of noise for stochastic depth, or None for Keras' own.
+      spec: of the network; gives activation, batch norm's constants and survival probabilities.
+      nodes: what was added so far.
     """
 
-    spec: ModelSpec
-    dtype: str
-    batch_norm: BatchNormFactory
-    uniform: UniformNoise | None
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.nodes: list[Node] = []
 
-    def normalize(self, x: Any, name: str) -> Any:
-        """Batch norm."""
-        return self.batch_norm(
-            name=name,
-            momentum=self.spec.batch_norm_momentum,
-            epsilon=self.spec.batch_norm_epsilon,
-            dtype=self.dtype,
-        )(x)
+    def add(self, layer: LayerKind, *inputs: str) -> str:
+        """Add a layer that is fed by `inputs`; return its name."""
+        self.nodes.append(Node(layer, inputs))
+        return layer.name
 
-    def activate(self, x: Any, name: str) -> Any:
-        """The network's activation."""
-        return keras.layers.Activation(self.spec.activation, name=name, dtype=self.dtype)(x)
+    def normalize(self, x: str, name: str) -> str:
+        """Add batch norm."""
+        spec = self.spec
+        return self.add(BatchNorm(name, spec.batch_norm_momentum, spec.batch_norm_epsilon), x)
 
+    def activate(self, x: str, name: str) -> str:
+        """Add the network's activation."""
+        return self.add(Activation(name, self.spec.activation), x)
 
-def conv(
-    x: Any,
-    filters: int,
-    kernel_size: int,
-    style: Style,
-    name: str,
-    *,
-    stride: int = 1,
-    use_bias: bool = False,
-) -> Any:
-    """'Same' padding: [batch, H, W, C] -> [batch, H/stride, W/stride, filters]."""
-    return keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        strides=stride,
-        padding="same",
-        use_bias=use_bias,
-        kernel_initializer=conv_initializer(),
-        dtype=style.dtype,
-        name=name,
-    )(x)
+    def conv(self, x: str, name: str, filters: int, kernel_size: int, stride: int = 1) -> str:
+        """Add a convolution and batch norm: `name`_conv, `name`_bn."""
+        x = self.add(Conv(f"{name}_conv", filters, kernel_size, stride), x)
+        return self.normalize(x, f"{name}_bn")
+
+    def conv_activation(
+        self, x: str, name: str, filters: int, kernel_size: int, stride: int = 1
+    ) -> str:
+        """Add a convolution, batch norm and the activation."""
+        return self.activate(self.conv(x, name, filters, kernel_size, stride), f"{name}_activation")
 
 
-def depthwise_conv(x: Any, kernel_size: int, style: Style, name: str, *, stride: int = 1) -> Any:
-    """Each filter by itself: [batch, H, W, C] -> [batch, H/stride, W/stride, C]."""
-    return keras.layers.DepthwiseConv2D(
-        kernel_size,
-        strides=stride,
-        padding="same",
-        use_bias=False,
-        depthwise_initializer=conv_initializer(),
-        dtype=style.dtype,
-        name=name,
-    )(x)
+def squeeze_excite(layers: Layers, x: str, block: BlockSpec) -> str:
+    """Gate each filter by what the whole image shows (arXiv 1709.01507); keep the shape.
 
-
-def squeeze_excite(x: Any, squeeze_filters: int, style: Style, name: str) -> Any:
-    """Gates each filter by what the whole image shows (arXiv 1709.01507); keeps the shape.
-
-    The only two convolutions of the network that have a bias.
+    The only convolutions of a network that have a bias.
     """
-    gate = keras.layers.GlobalAveragePooling2D(
-        keepdims=True, dtype=style.dtype, name=f"{name}_squeeze"
-    )(x)  # [batch, 1, 1, C]
-    gate = conv(gate, squeeze_filters, 1, style, f"{name}_reduce", use_bias=True)
-    gate = style.activate(gate, f"{name}_activation")
-    gate = conv(gate, x.shape[-1], 1, style, f"{name}_expand", use_bias=True)
-    gate = keras.layers.Activation("sigmoid", name=f"{name}_gate", dtype=style.dtype)(gate)
-    return keras.layers.Multiply(name=f"{name}_excite", dtype=style.dtype)([x, gate])
+    if not block.squeeze_filters:
+        return x
+    name = f"{block.name}_se"
+    gate = layers.add(GlobalPooling(f"{name}_squeeze", keepdims=True), x)
+    gate = layers.add(Conv(f"{name}_reduce", block.squeeze_filters, 1, use_bias=True), gate)
+    gate = layers.activate(gate, f"{name}_activation")
+    gate = layers.add(Conv(f"{name}_expand", block.inner_filters, 1, use_bias=True), gate)
+    gate = layers.add(Activation(f"{name}_gate", "sigmoid"), gate)
+    return layers.add(Multiply(f"{name}_excite"), x, gate)
 
 
-def mbconv(inputs: Any, block: BlockSpec, style: Style) -> Any:
-    """Mobile inverted bottleneck: expand 1x1, depthwise k x k, squeeze-excite, project 1x1, skip.
+def mbconv(layers: Layers, inputs: str, block: BlockSpec) -> str:
+    """Mobile inverted bottleneck: expand 1x1, depthwise k x k, squeeze-excite, project 1x1.
 
-    [batch, H, W, input_filters] -> [batch, H/stride, W/stride, output_filters].
+    (H, W, input_filters) -> (H/stride, W/stride, output_filters).
     """
     x, name = inputs, block.name
-    if block.expand_ratio != 1:
-        x = conv(x, block.expanded_filters, 1, style, f"{name}_expand_conv")
-        x = style.normalize(x, f"{name}_expand_bn")
-        x = style.activate(x, f"{name}_expand_activation")
-
-    x = depthwise_conv(x, block.kernel_size, style, f"{name}_depthwise_conv", stride=block.stride)
-    x = style.normalize(x, f"{name}_depthwise_bn")
-    x = style.activate(x, f"{name}_depthwise_activation")
-
-    if block.squeeze_filters:
-        x = squeeze_excite(x, block.squeeze_filters, style, f"{name}_se")
-
-    x = conv(x, block.output_filters, 1, style, f"{name}_project_conv")
-    x = style.normalize(x, f"{name}_project_bn")
-    return residual(x, inputs, block, style)
+    if block.expanded_filters is not None:
+        x = layers.conv_activation(x, f"{name}_expand", block.expanded_filters, 1)
+    depthwise = DepthwiseConv(f"{name}_depthwise_conv", block.kernel_size, block.stride)
+    x = layers.normalize(layers.add(depthwise, x), f"{name}_depthwise_bn")
+    x = layers.activate(x, f"{name}_depthwise_activation")
+    x = squeeze_excite(layers, x, block)
+    x = layers.conv(x, f"{name}_project", block.output_filters, 1)
+    return add_shortcut(layers, x, inputs, block)
 
 
-def residual(branch: Any, inputs: Any, block: BlockSpec, style: Style) -> Any:
-    """Adds the block's input where it has a skip; in training the branch may be left out."""
-    if not block.has_skip:
+def fused_mbconv(layers: Layers, inputs: str, block: BlockSpec) -> str:
+    """Fused-MBConv (arXiv 2104.00298): expand k x k, squeeze-excite, project 1x1.
+
+    Without an expansion it is one k x k convolution with batch norm and activation, as published.
+    (H, W, input_filters) -> (H/stride, W/stride, output_filters).
+    """
+    x, name = inputs, block.name
+    if block.expanded_filters is None:
+        x = squeeze_excite(layers, x, block)
+        x = layers.conv_activation(
+            x, f"{name}_project", block.output_filters, block.kernel_size, block.stride
+        )
+    else:
+        x = layers.conv_activation(
+            x, f"{name}_expand", block.expanded_filters, block.kernel_size, block.stride
+        )
+        x = squeeze_excite(layers, x, block)
+        x = layers.conv(x, f"{name}_project", block.output_filters, 1)
+    return add_shortcut(layers, x, inputs, block)
+
+
+def add_shortcut(layers: Layers, branch: str, inputs: str, block: BlockSpec) -> str:
+    """Add the block's input to its branch; in training the branch may be left out."""
+    if block.shortcut == "none":
         return branch
-    if block.survival_probability < 1.0:
-        branch = StochasticDepth(
-            block.survival_probability,
-            index=block.index,
-            uniform=style.uniform,
-            dtype=style.dtype,
-            name=f"{block.name}_stochastic_depth",
-        )(branch)
-    return keras.layers.Add(name=f"{block.name}_add", dtype=style.dtype)([branch, inputs])
+    survival_probability = layers.spec.block_survival_probability(block.index)
+    if survival_probability < 1.0:
+        drop = DropBranch(f"{block.name}_stochastic_depth", survival_probability, block.index)
+        branch = layers.add(drop, branch)
+    if block.shortcut == "projection":
+        inputs = layers.conv(
+            inputs, f"{block.name}_shortcut", block.output_filters, 1, block.stride
+        )
+    return layers.add(Add(f"{block.name}_add"), branch, inputs)
 
 
-# The kinds that a StageSpec may name.
-BLOCKS: dict[str, Callable[[Any, BlockSpec, Style], Any]] = {"mbconv": mbconv}
+# The kinds that a BlockSpec may name.
+BLOCKS: dict[str, Callable[[Layers, str, BlockSpec], str]] = {
+    "mbconv": mbconv,
+    "fused_mbconv": fused_mbconv,
+}

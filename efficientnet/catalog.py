@@ -3,12 +3,12 @@
 import difflib
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from efficientnet.families.lite import LITE
 from efficientnet.families.v1 import V1
 from efficientnet.scaling import compound_coefficients, scale
-from efficientnet.spec import Family, ModelSpec
+from efficientnet.spec import RGB, Family, ModelSpec, Size
 
 # A new family is one file in families/ and one entry here.
 FAMILIES: tuple[Family, ...] = (V1, LITE)
@@ -29,45 +29,61 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for family in FAMILIES for name in family.models if fnmatchcase(name, pattern)]
 
 
+class Variation(TypedDict, total=False):
+    """What `vary` changes in a finished network; None leaves it as it is.
+
+    Keys:
+      resolution: size of the training images in pixels, and of the evaluation images unless
+        eval_resolution is given.
+      eval_resolution: size of the evaluation images in pixels.
+      dropout: rate before the classifier, in [0, 1).
+      survival_probability: of the last block (stochastic depth), in (0, 1]; 1 turns it off.
+      batch_norm_momentum: of the moving statistics, in [0, 1).
+      batch_norm_epsilon: added to the variance. Trained weights need the one that they were trained
+        with.
+      normalization: (mean_rgb, stddev_rgb) on the scale 0..255. Trained weights need the one that
+        they were trained with.
+    """
+
+    resolution: Size | None
+    eval_resolution: Size | None
+    dropout: float | None
+    survival_probability: float | None
+    batch_norm_momentum: float | None
+    batch_norm_epsilon: float | None
+    normalization: tuple[RGB, RGB] | None
+
+
 def get_spec(
     name: str,
     *,
     width: float | None = None,
     depth: float | None = None,
-    resolution: int | None = None,
-    dropout: float | None = None,
-    survival_probability: float | None = None,
-    batch_norm_momentum: float | None = None,
-    batch_norm_epsilon: float | None = None,
     phi: float | None = None,
+    **variation: Unpack[Variation],
 ) -> ModelSpec:
-    """Looks up a published model and varies it.
+    """Look up a published model and vary it.
 
     Args:
       name: one of `list_models()`.
       width: coefficient that multiplies filters, instead of the published one.
       depth: coefficient that multiplies repeats, instead of the published one.
-      resolution: side of the square input in pixels, instead of the published one.
-      dropout: rate before the classifier, in [0, 1), instead of the published one.
-      survival_probability: of the last block (stochastic depth), in (0, 1]; 1 turns it off.
-      batch_norm_momentum: of the moving statistics, in [0, 1), instead of the family's.
-      batch_norm_epsilon: added to the variance, instead of the family's. Whoever uses the weights needs
-        the one that they were trained with.
       phi: compound scaling of the family's base, such as efficientnet-b0, instead of coefficients;
         see `scaling.compound_coefficients`.
+      **variation: see `Variation`.
 
     Returns:
       The network. Its name stays the published one, whatever is varied.
 
     Raises:
       UnknownModelError: for a name that isn't listed.
-      ValueError: for phi beside coefficients or for another model than a base, and for a value out
-        of range.
+      SpecError: for a value out of range.
+      ValueError: for phi beside coefficients or for another model than a base.
     """
     family = _family(name)
     coefficients = family.models[name]
-    given = _given(width=width, depth=depth, resolution=resolution)
     if phi is not None:
+        given = _given(width=width, depth=depth, resolution=variation.get("resolution"))
         if given:
             raise ValueError(f"phi replaces {', '.join(given)}: give either phi or these")
         if name != family.base:
@@ -75,16 +91,22 @@ def get_spec(
                 f"phi scales {family.base}, not {name}: take that one, or leave phi out"
             )
         coefficients = compound_coefficients(phi, coefficients)
-    coefficients = replace(coefficients, **given, **_given(dropout=dropout))
-    spec = scale(family, name, coefficients)
-    return replace(
-        spec,
-        **_given(
-            survival_probability=survival_probability,
-            batch_norm_momentum=batch_norm_momentum,
-            batch_norm_epsilon=batch_norm_epsilon,
-        ),
-    )
+    coefficients = replace(coefficients, **_given(width=width, depth=depth))
+    return vary(scale(family, name, coefficients), **variation)
+
+
+def vary(spec: ModelSpec, **variation: Unpack[Variation]) -> ModelSpec:
+    """Change what a finished network leaves open; see `Variation`.
+
+    Raises:
+      SpecError: for a value out of range.
+    """
+    changes: dict[str, Any] = _given(**variation)
+    if "resolution" in changes:
+        changes.setdefault("eval_resolution", changes["resolution"])
+    if "normalization" in changes:
+        changes["mean_rgb"], changes["stddev_rgb"] = changes.pop("normalization")
+    return replace(spec, **changes)
 
 
 def _family(name: str) -> Family:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from efficientnet.spec import Coefficients, Family, ModelSpec
+from efficientnet.spec import Coefficients, Family, ModelSpec, Size, expand_stages
 
 # Section 3.3 of the paper: found by grid search at phi = 1, with alpha * beta^2 * gamma^2 near 2,
 # so that every step of phi doubles the multiply-adds.
@@ -24,13 +24,24 @@ def compound_coefficients(phi: float, base: Coefficients) -> Coefficients:
       that the first three reductions divide it evenly; dropout is the base's. The published b1..b7
       follow the paper's rule only roughly: ask for them by name.
     """
-    pixels = base.resolution * GAMMA**phi
     return replace(
         base,
         width=base.width * BETA**phi,
         depth=base.depth * ALPHA**phi,
-        resolution=max(DIVISOR, round(pixels / DIVISOR) * DIVISOR),
+        resolution=_scaled(base.resolution, phi),
+        eval_resolution=base.eval_resolution and _scaled(base.eval_resolution, phi),
     )
+
+
+def _scaled(size: Size, phi: float) -> Size:
+    if not isinstance(size, int):
+        height, width = size
+        return _scaled_side(height, phi), _scaled_side(width, phi)
+    return _scaled_side(size, phi)
+
+
+def _scaled_side(side: int, phi: float) -> int:
+    return max(DIVISOR, round(side * GAMMA**phi / DIVISOR) * DIVISOR)
 
 
 def round_filters(filters: int, width: float, *, limit_loss: bool = True) -> int:
@@ -71,22 +82,26 @@ def scale(family: Family, name: str, coefficients: Coefficients) -> ModelSpec:
     def filters(unscaled: int, by: Coefficients) -> int:
         return round_filters(unscaled, by.width, limit_loss=family.limit_rounding_loss)
 
-    stem_filters = filters(family.stem_filters, ends)
-    stages = tuple(
+    stem, head = family.stem, family.head
+    stem = replace(stem, filters=filters(stem.filters, ends))
+    if head.filters is not None:
+        head = replace(head, filters=filters(head.filters, ends))
+    stages = (
         replace(
             stage,
             repeats=round_repeats(stage.repeats, (ends if i in (0, last) else coefficients).depth),
-            input_filters=filters(stage.input_filters, coefficients) if i else stem_filters,
             output_filters=filters(stage.output_filters, coefficients),
         )
         for i, stage in enumerate(family.stages)
     )
+    resolution, eval_resolution = coefficients.resolution, coefficients.eval_resolution
     return ModelSpec(
         name=name,
-        stem_filters=stem_filters,
-        stages=stages,
-        head_filters=filters(family.head_filters, ends),
-        resolution=coefficients.resolution,
+        stem=stem,
+        blocks=expand_stages(stages, stem.filters),
+        head=head,
+        resolution=resolution,
+        eval_resolution=resolution if eval_resolution is None else eval_resolution,
         dropout=coefficients.dropout,
         survival_probability=family.survival_probability,
         activation=family.activation,

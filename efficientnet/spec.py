@@ -1,18 +1,37 @@
-"""What a network is, as frozen plain data: a family's table, and one model's stages and blocks.
+"""What a network is, as frozen plain data: a family's table, and one model's blocks.
 
-Nothing here knows Keras. A `Family` is what a paper publishes: one table of stages and one row of
-coefficients per model. `scaling.scale` turns the two into a `ModelSpec`, which says everything that
-`builder` needs to build the network and `complexity` needs to measure it.
+Nothing here needs Keras. A `Family` is what a paper publishes: one table of stages and one row of
+coefficients per model. `scaling.scale` turns the two into a `ModelSpec`, which holds everything that
+`network.layers` needs to list the layers. A model file holds the same (see `plain`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from itertools import groupby
+from typing import Any, Literal, get_args
+
+from system.errors import UsageError
 
 RGB = tuple[float, float, float]
+Size = int | tuple[int, int]
+"""Size of images in pixels: the side of a square, or (height, width)."""
 Include = Literal["logits", "pooled", "features"]
 """Where a network ends: after the classifier, after pooling, or after the last block."""
+Shortcut = Literal["identity", "projection", "none"]
+StemPooling = Literal["none", "max"]
+HeadPooling = Literal["average", "max"]
+
+IMAGE_CHANNELS = 3
+
+
+class SpecError(UsageError, ValueError):
+    """A network that cannot be built; the message names the key, its value and what is expected."""
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    """Return `size` as (height, width)."""
+    return (size, size) if isinstance(size, int) else size
 
 
 @dataclass(frozen=True)
@@ -21,38 +40,70 @@ class StageSpec:
 
     Attributes:
       repeats: number of blocks, at least 1.
-      kernel_size: side of the square depthwise kernel, in pixels.
-      stride: stride of the first block, 1 or 2.
+      kernel_size: side of the square kernel, in pixels.
+      stride: stride of the first block.
       expand_ratio: filters inside a block over its input filters; 1 leaves the expansion out.
-      input_filters: filters that enter the first block.
       output_filters: filters that leave every block.
       se_ratio: squeeze-and-excite filters over the block's INPUT filters; 0 leaves it out.
       block: kind of block, a key of `blocks.BLOCKS`.
+      shortcut: what is added to a block's output. "identity": its input, where the shapes are
+        equal, as published; "projection": its input, through a 1x1 convolution and batch norm where
+        the shapes differ; "none": nothing.
     """
 
     repeats: int
     kernel_size: int
     stride: int
     expand_ratio: int
-    input_filters: int
     output_filters: int
     se_ratio: float = 0.25
     block: str = "mbconv"
+    shortcut: Shortcut = "identity"
 
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One block of the finished network, counted from 0 over all stages."""
+    """One block of the finished network.
+
+    Attributes:
+      index: position among all blocks, from 0; gives the block its name.
+      stage: number of the block's stage, from 0.
+      block: kind of block, a key of `blocks.BLOCKS`.
+      kernel_size: side of the square kernel, in pixels.
+      stride: of the block.
+      input_filters: filters that enter the block.
+      expanded_filters: filters inside the block; None leaves the expansion out, and the block works
+        on its input filters.
+      squeeze_filters: filters between the two squeeze-and-excite convolutions; 0 leaves them out.
+      output_filters: filters that leave the block.
+      shortcut: what is added to the output: the input ("identity", which needs equal shapes), the
+        input through a 1x1 convolution and batch norm ("projection"), or nothing ("none").
+    """
 
     index: int
+    stage: int
     block: str
     kernel_size: int
     stride: int
-    expand_ratio: int
     input_filters: int
+    expanded_filters: int | None
+    squeeze_filters: int
     output_filters: int
-    se_ratio: float
-    survival_probability: float
+    shortcut: Shortcut
+
+    def __post_init__(self) -> None:
+        where = f"blocks[{self.index}]"
+        positive = ["kernel_size", "stride", "input_filters", "output_filters"]
+        if self.expanded_filters is not None:
+            positive.append("expanded_filters")
+        _check_at_least(self, 1, *positive, where=f"{where}.")
+        _check_at_least(self, 0, "stage", "squeeze_filters", where=f"{where}.")
+        _check_choice(f"{where}.shortcut", self.shortcut, get_args(Shortcut))
+        if self.shortcut == "identity" and self.changes_shape:
+            raise SpecError(
+                f"{where}.shortcut is 'identity', but the block goes from {self.input_filters} to "
+                f"{self.output_filters} filters at stride {self.stride}: expected 'projection' or 'none'"
+            )
 
     @property
     def name(self) -> str:
@@ -60,36 +111,128 @@ class BlockSpec:
         return f"block_{self.index}"
 
     @property
-    def expanded_filters(self) -> int:
-        """Filters of the depthwise convolution."""
-        return self.input_filters * self.expand_ratio
+    def inner_filters(self) -> int:
+        """Filters inside the block, expanded or not."""
+        return self.input_filters if self.expanded_filters is None else self.expanded_filters
 
     @property
-    def squeeze_filters(self) -> int:
-        """Filters between the two squeeze-and-excite convolutions; 0 means there are none.
+    def changes_shape(self) -> bool:
+        """Whether the output differs from the input in size or filters."""
+        return changes_shape(self.stride, self.input_filters, self.output_filters)
 
-        A fraction of the block's input filters, not of its expanded ones.
-        """
-        return max(1, int(self.input_filters * self.se_ratio)) if self.se_ratio else 0
 
-    @property
-    def has_skip(self) -> bool:
-        """Whether the block's input is added to its output."""
-        return self.stride == 1 and self.input_filters == self.output_filters
+def changes_shape(stride: int, input_filters: int, output_filters: int) -> bool:
+    """Whether a block of these numbers puts out another shape than it takes."""
+    return stride != 1 or input_filters != output_filters
+
+
+def expand_stages(stages: Iterable[StageSpec], input_filters: int) -> tuple[BlockSpec, ...]:
+    """List the blocks of stages.
+
+    Args:
+      stages: in order, scaled.
+      input_filters: filters that enter the first block.
+
+    Raises:
+      SpecError: a number that cannot be.
+    """
+    blocks: list[BlockSpec] = []
+    for number, stage in enumerate(stages):
+        where = f"stages[{number}]."
+        _check_at_least(
+            stage, 1, "repeats", "stride", "expand_ratio", "output_filters", where=where
+        )
+        _check_choice(f"{where}shortcut", stage.shortcut, get_args(Shortcut))
+        for repeat in range(stage.repeats):
+            blocks.append(
+                _block_of(
+                    stage, len(blocks), number, input_filters, stage.stride if not repeat else 1
+                )
+            )
+            input_filters = stage.output_filters
+    return tuple(blocks)
+
+
+def _block_of(
+    stage: StageSpec, index: int, number: int, input_filters: int, stride: int
+) -> BlockSpec:
+    changes = changes_shape(stride, input_filters, stage.output_filters)
+    shortcut: Shortcut = stage.shortcut
+    if shortcut == "identity" and changes:
+        shortcut = "none"
+    elif shortcut == "projection" and not changes:
+        shortcut = "identity"
+    return BlockSpec(
+        index=index,
+        stage=number,
+        block=stage.block,
+        kernel_size=stage.kernel_size,
+        stride=stride,
+        input_filters=input_filters,
+        expanded_filters=None if stage.expand_ratio == 1 else input_filters * stage.expand_ratio,
+        # A fraction of the block's input filters, not of its expanded ones.
+        squeeze_filters=max(1, int(input_filters * stage.se_ratio)) if stage.se_ratio else 0,
+        output_filters=stage.output_filters,
+        shortcut=shortcut,
+    )
 
 
 @dataclass(frozen=True)
+class StemSpec:
+    """What comes before the blocks: a convolution with batch norm and activation.
+
+    Attributes:
+      filters: of the convolution.
+      kernel_size: side of its square kernel, in pixels.
+      stride: of the convolution.
+      pooling: "max" for 3x3 max pooling of stride 2 after it, or "none".
+    """
+
+    filters: int
+    kernel_size: int = 3
+    stride: int = 2
+    pooling: StemPooling = "none"
+
+    def __post_init__(self) -> None:
+        _check_at_least(self, 1, "filters", "kernel_size", "stride", where="stem.")
+        _check_choice("stem.pooling", self.pooling, get_args(StemPooling))
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What comes between the blocks and the classifier.
+
+    Attributes:
+      filters: of the convolution with batch norm and activation before pooling; None leaves it out.
+      kernel_size: side of its square kernel, in pixels.
+      pooling: over the whole feature map, "average" or "max".
+    """
+
+    filters: int | None
+    kernel_size: int = 1
+    pooling: HeadPooling = "average"
+
+    def __post_init__(self) -> None:
+        if self.filters is not None:
+            _check_at_least(self, 1, "filters", where="head.")
+        _check_at_least(self, 1, "kernel_size", where="head.")
+        _check_choice("head.pooling", self.pooling, get_args(HeadPooling))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """One network: already scaled, nothing left to decide but the number of classes.
 
     Attributes:
       name: published name; also the prefix of its variables in a published checkpoint.
-      stem_filters: filters of the first 3x3 convolution, stride 2.
-      stages: the scaled stages, in order.
-      head_filters: filters of the 1x1 convolution before pooling.
-      resolution: side of the square input that the network was scaled for, in pixels.
+      stem: what comes before the blocks; None feeds them the images.
+      blocks: in order; each takes what the one before puts out.
+      head: what comes between the blocks and the classifier.
+      resolution: size of the images that the network is trained on, in pixels.
+      eval_resolution: size of the images that it is evaluated and served on, in pixels.
       dropout: rate before the classifier, in [0, 1).
-      survival_probability: stochastic depth, of the last block, in (0, 1]; see `blocks`.
+      survival_probability: stochastic depth, of the last block, in (0, 1]; see
+        `block_survival_probability`.
       activation: name of a Keras activation.
       batch_norm_momentum: share of the old moving statistics kept at an update, in [0, 1).
       batch_norm_epsilon: added to the variance.
@@ -98,10 +241,11 @@ class ModelSpec:
     """
 
     name: str
-    stem_filters: int
-    stages: tuple[StageSpec, ...]
-    head_filters: int
-    resolution: int
+    stem: StemSpec | None
+    blocks: tuple[BlockSpec, ...]
+    head: HeadSpec
+    resolution: Size
+    eval_resolution: Size
     dropout: float
     survival_probability: float
     activation: str
@@ -111,43 +255,56 @@ class ModelSpec:
     stddev_rgb: RGB
 
     def __post_init__(self) -> None:
-        if self.resolution < 1:
-            raise ValueError(f"{self.name}: resolution is {self.resolution}, expected 1 or more")
+        for key in ("resolution", "eval_resolution"):
+            if min(height_width(getattr(self, key))) < 1:
+                self._refuse(key, "1 or more")
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"{self.name}: dropout is {self.dropout}, expected 0 <= dropout < 1")
+            self._refuse("dropout", "0 <= dropout < 1")
         if not 0.0 < self.survival_probability <= 1.0:
-            raise ValueError(
-                f"{self.name}: survival_probability is {self.survival_probability}, "
-                "expected 0 < survival_probability <= 1 (1 turns stochastic depth off)"
+            self._refuse(
+                "survival_probability",
+                "0 < survival_probability <= 1 (1 turns stochastic depth off)",
             )
+        if not min(self.stddev_rgb) > 0.0:
+            self._refuse("stddev_rgb", "numbers above 0")
+        if not self.blocks:
+            self._refuse("blocks", "1 or more")
+        filters = self.stem.filters if self.stem else IMAGE_CHANNELS
+        for index, block in enumerate(self.blocks):
+            if (block.index, block.input_filters) != (index, filters):
+                raise SpecError(
+                    f"{self.name}: block {index} is numbered {block.index} and takes "
+                    f"{block.input_filters} filters, expected number {index} and {filters} filters"
+                )
+            filters = block.output_filters
 
-    @cached_property
-    def blocks(self) -> tuple[BlockSpec, ...]:
-        """All blocks in order.
+    def _refuse(self, key: str, expected: str) -> None:
+        raise SpecError(f"{self.name}: {key} is {getattr(self, key)}, expected {expected}")
+
+    def block_survival_probability(self, index: int) -> float:
+        """Return the probability that the branch of block `index` is kept in training.
 
         Block i of N survives with probability 1 - (1 - survival_probability) * i / N: from 1 at
         the first, falling linearly (arXiv 1603.09382), as in the published EfficientNet code.
         """
-        total = sum(stage.repeats for stage in self.stages)
-        blocks: list[BlockSpec] = []
-        for stage in self.stages:
-            for repeat in range(stage.repeats):
-                index = len(blocks)
-                blocks.append(
-                    BlockSpec(
-                        index=index,
-                        block=stage.block,
-                        kernel_size=stage.kernel_size,
-                        stride=stage.stride if repeat == 0 else 1,
-                        expand_ratio=stage.expand_ratio,
-                        input_filters=stage.input_filters if repeat == 0 else stage.output_filters,
-                        output_filters=stage.output_filters,
-                        se_ratio=stage.se_ratio,
-                        survival_probability=1.0
-                        - (1.0 - self.survival_probability) * index / total,
-                    )
-                )
-        return tuple(blocks)
+        return 1.0 - (1.0 - self.survival_probability) * index / len(self.blocks)
+
+    @property
+    def side(self) -> int:
+        """The side of the square training images, for those who take only squares.
+
+        Raises:
+          SpecError: the resolution is not square.
+        """
+        height, width = height_width(self.resolution)
+        if height != width:
+            self._refuse("resolution", "a square")
+        return height
+
+    @cached_property
+    def stages(self) -> tuple[tuple[BlockSpec, ...], ...]:
+        """The blocks of each stage, in order."""
+        return tuple(tuple(group) for _, group in groupby(self.blocks, lambda block: block.stage))
 
     @cached_property
     def reductions(self) -> tuple[int, ...]:
@@ -163,19 +320,21 @@ class Coefficients:
     Attributes:
       width: multiplies filters.
       depth: multiplies repeats.
-      resolution: side of the square input, in pixels.
+      resolution: size of the training images, in pixels.
       dropout: rate before the classifier.
+      eval_resolution: size of the images in evaluation, in pixels; None: that of training.
     """
 
     width: float
     depth: float
-    resolution: int
+    resolution: Size
     dropout: float
+    eval_resolution: Size | None = None
 
     def __post_init__(self) -> None:
         for name in ("width", "depth"):
             if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")
+                raise SpecError(f"{name} is {getattr(self, name)}, expected a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,20 +345,21 @@ class Family:
       base: name of the unscaled model.
       models: coefficients by model name.
       stages: the unscaled stages.
-      stem_filters: unscaled filters of the stem.
-      head_filters: unscaled filters of the head.
+      stem: with unscaled filters.
+      head: with unscaled filters.
       activation, mean_rgb, stddev_rgb, survival_probability, batch_norm_momentum,
         batch_norm_epsilon: as in `ModelSpec`.
       fixed_ends: the Lite rule: stem and head keep their filters, the first and the last stage
         their repeats, whatever the coefficients.
-      limit_rounding_loss: the V1 rule: rounding never loses more than 10 % of the filters.
+      limit_rounding_loss: the V1 rule: rounding never loses more than 10 % of the filters. The
+        published V2 code does without.
     """
 
     base: str
     models: Mapping[str, Coefficients] = field(hash=False)
     stages: tuple[StageSpec, ...]
-    stem_filters: int
-    head_filters: int
+    stem: StemSpec
+    head: HeadSpec
     activation: str
     mean_rgb: RGB
     stddev_rgb: RGB
@@ -208,3 +368,14 @@ class Family:
     batch_norm_epsilon: float = 1e-3
     fixed_ends: bool = False
     limit_rounding_loss: bool = True
+
+
+def _check_at_least(spec: Any, least: int, *keys: str, where: str) -> None:
+    for key in keys:
+        if getattr(spec, key) < least:
+            raise SpecError(f"{where}{key} is {getattr(spec, key)}, expected {least} or more")
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SpecError(f"{key} is {value!r}, expected {', '.join(choices)}")

@@ -57,7 +57,7 @@ def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
     step = traced_train_step(state, recipe, one, batch_spec)
     arguments = step.structured_input_signature[0]
     return Lowered(
-        _stablehlo(step, arguments), state_bytes=_bytes(arguments[0]), image_size=spec.resolution
+        _stablehlo(step, arguments), state_bytes=_bytes(arguments[0]), image_size=spec.side
     )
 
 
@@ -71,7 +71,7 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
     keras.config.set_dtype_policy("mixed_bfloat16")
     network = build(
         weights=None,
-        input_shape=(spec.resolution, spec.resolution, 3),
+        input_shape=(spec.side, spec.side, 3),
         classes=experiment.model.num_classes or IMAGENET_CLASSES,
         classifier_activation=None,
     )
@@ -110,7 +110,7 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
 
     state = (weights, statistics, slots, weights)
     return Lowered(
-        _stablehlo(step, (state, batch)), state_bytes=_bytes(state), image_size=spec.resolution
+        _stablehlo(step, (state, batch)), state_bytes=_bytes(state), image_size=spec.side
     )
 
 

@@ -194,7 +194,7 @@ def _card(format_name: str, network: TrainedNetwork) -> ModelCard:
 
 def _preprocessing(network: TrainedNetwork) -> Preprocessing:
     return Preprocessing(
-        image_size=network.spec.resolution,
+        image_size=network.spec.side,
         crop_padding=network.experiment.eval.crop_padding,
         resize=network.experiment.augment.resize,
         mean_rgb=network.spec.mean_rgb,

@@ -81,7 +81,7 @@ def open_source(experiment: Experiment, spec: ModelSpec) -> Source:
         data.source,
         **own_settings(data),
         num_classes=experiment.model.num_classes,
-        image_size=spec.resolution,
+        image_size=spec.side,
         skip_damage=data.on_error == "skip",
     )
 
@@ -258,7 +258,7 @@ def train_dataset(
     def make(host_index: int, num_hosts: int) -> tf.data.Dataset:
         return make_train_dataset(
             source,
-            image_size=spec.resolution,
+            image_size=spec.side,
             host_batch_size=experiment.train.global_batch_size // num_hosts,
             seed=experiment.seed,
             start_step=start_step,
@@ -290,7 +290,7 @@ def train_batch_spec(
     if experiment.augment.mixes_labels:
         labels = tf.TensorSpec([size, experiment.model.num_classes], tf.float32)
     return {
-        "image": tf.TensorSpec([size, spec.resolution, spec.resolution, 3], tf.uint8),
+        "image": tf.TensorSpec([size, spec.side, spec.side, 3], tf.uint8),
         "label": labels,
         "index": tf.TensorSpec([size], tf.int32),
     }
@@ -308,7 +308,7 @@ def eval_dataset(
         return make_eval_dataset(
             source,
             split,
-            image_size=spec.resolution,
+            image_size=spec.side,
             host_batch_size=size // num_hosts,
             crop_padding=experiment.eval.crop_padding,
             host_index=host_index,

@@ -6,7 +6,7 @@ No squeeze-and-excite, relu6 for swish, and stem, head, first and last stage kee
 from dataclasses import replace
 
 from efficientnet.families import v1
-from efficientnet.spec import Coefficients, Family
+from efficientnet.spec import Coefficients, Family, HeadSpec, StemSpec
 
 LITE = Family(
     base="efficientnet-lite0",
@@ -19,8 +19,8 @@ LITE = Family(
         "efficientnet-lite4": Coefficients(1.4, 1.8, 300, 0.3),
     },
     stages=tuple(replace(stage, se_ratio=0.0) for stage in v1.STAGES),
-    stem_filters=32,
-    head_filters=1280,
+    stem=StemSpec(32),
+    head=HeadSpec(1280),
     activation="relu6",
     mean_rgb=(127.0, 127.0, 127.0),
     stddev_rgb=(128.0, 128.0, 128.0),

@@ -1,16 +1,16 @@
 """EfficientNet b0..b8 and l2 (arXiv 1905.11946; b8: 1911.09665, l2: 1911.04252)."""
 
-from efficientnet.spec import Coefficients, Family, StageSpec
+from efficientnet.spec import Coefficients, Family, HeadSpec, StageSpec, StemSpec
 
-# Repeats, kernel, stride, expand ratio, input filters, output filters: table 1 of the paper.
+# Repeats, kernel, stride, expand ratio, output filters: table 1 of the paper.
 STAGES = (
-    StageSpec(1, 3, 1, 1, 32, 16),
-    StageSpec(2, 3, 2, 6, 16, 24),
-    StageSpec(2, 5, 2, 6, 24, 40),
-    StageSpec(3, 3, 2, 6, 40, 80),
-    StageSpec(3, 5, 1, 6, 80, 112),
-    StageSpec(4, 5, 2, 6, 112, 192),
-    StageSpec(1, 3, 1, 6, 192, 320),
+    StageSpec(1, 3, 1, 1, 16),
+    StageSpec(2, 3, 2, 6, 24),
+    StageSpec(2, 5, 2, 6, 40),
+    StageSpec(3, 3, 2, 6, 80),
+    StageSpec(3, 5, 1, 6, 112),
+    StageSpec(4, 5, 2, 6, 192),
+    StageSpec(1, 3, 1, 6, 320),
 )
 
 V1 = Family(
@@ -29,8 +29,8 @@ V1 = Family(
         "efficientnet-l2": Coefficients(4.3, 5.3, 800, 0.5),
     },
     stages=STAGES,
-    stem_filters=32,
-    head_filters=1280,
+    stem=StemSpec(32),
+    head=HeadSpec(1280),
     activation="silu",
     mean_rgb=(0.485 * 255, 0.456 * 255, 0.406 * 255),
     stddev_rgb=(0.229 * 255, 0.224 * 255, 0.225 * 255),

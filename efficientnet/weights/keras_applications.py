@@ -57,13 +57,12 @@ def keras_applications_layers(spec: ModelSpec) -> dict[str, str]:
         "project_conv": "project_conv",
         "project_bn": "project_bn",
     }
-    places = (
-        f"block{stage}{chr(ord('a') + repeat)}"
-        for stage, stage_spec in enumerate(spec.stages, start=1)
-        for repeat in range(stage_spec.repeats)
-    )
-    for block, place in zip(spec.blocks, places, strict=True):
-        layers |= {f"{block.name}_{ours}": f"{place}_{theirs}" for ours, theirs in parts.items()}
+    for number, stage in enumerate(spec.stages, start=1):
+        for repeat, block in enumerate(stage):
+            place = f"block{number}{chr(ord('a') + repeat)}"
+            layers |= {
+                f"{block.name}_{ours}": f"{place}_{theirs}" for ours, theirs in parts.items()
+            }
     return layers
 
 

@@ -31,11 +31,16 @@ def tf1_names(spec: ModelSpec, num_classes: int = 1000) -> dict[str, str]:
     Returns:
       {`block_1_expand_conv/kernel`: `efficientnet-b0/blocks_1/conv2d/kernel`, ...}. Shapes are the
       same on both sides.
+
+    Raises:
+      WeightsError: the network has a layer that no published checkpoint has.
     """
     layers = _tf1_layers(spec)
     names = {}
     for path in complexity(spec, num_classes=num_classes).variable_shapes:
         layer, variable = path.split("/")
+        if layer not in layers:
+            raise WeightsError(f"{spec.name}: no published checkpoint has a layer like {layer}")
         if layer.endswith("_depthwise_conv"):
             variable = "depthwise_kernel"
         names[path] = f"{spec.name}/{layers[layer]}/{variable}"
@@ -106,7 +111,7 @@ def _tf1_layers(spec: ModelSpec) -> dict[str, str]:
     }
     for block in spec.blocks:
         scope = f"blocks_{block.index}"
-        expand = ["expand"] if block.expand_ratio != 1 else []
+        expand = ["expand"] if block.expanded_filters is not None else []
         for i, part in enumerate([*expand, "project"]):
             layers[f"{block.name}_{part}_conv"] = f"{scope}/conv2d{_suffix(i)}"
         for i, part in enumerate([*expand, "depthwise", "project"]):

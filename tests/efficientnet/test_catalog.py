@@ -2,7 +2,7 @@
 
 import pytest
 
-from efficientnet import UnknownModelError, complexity, get_spec, list_models
+from efficientnet import UnknownModelError, complexity, get_spec, list_models, vary
 
 
 def test_part_of_a_name_is_taken_for_those_that_contain_it():
@@ -80,10 +80,11 @@ def test_squeeze_filters_are_a_quarter_of_the_blocks_input():
 
 
 def test_survival_falls_linearly_from_one_and_is_counted_over_all_blocks():
-    survival = [block.survival_probability for block in get_spec("efficientnet-b0").blocks]
+    spec = get_spec("efficientnet-b0")
+    survival = [spec.block_survival_probability(block.index) for block in spec.blocks]
     assert survival == pytest.approx([1.0 - 0.2 * i / 16 for i in range(16)])
     off = get_spec("efficientnet-b0", survival_probability=1.0)
-    assert {block.survival_probability for block in off.blocks} == {1.0}
+    assert {off.block_survival_probability(block.index) for block in off.blocks} == {1.0}
 
 
 def test_coefficients_replace_the_published_ones():
@@ -91,16 +92,16 @@ def test_coefficients_replace_the_published_ones():
         "efficientnet-b0", width=0.25, depth=0.5, resolution=64, dropout=0.0,
         survival_probability=0.5,
     )  # fmt: skip
-    assert (spec.stem_filters, spec.head_filters, len(spec.blocks)) == (8, 320, 10)
-    assert [stage.output_filters for stage in spec.stages] == [8, 8, 16, 24, 32, 48, 80]
+    assert (spec.stem.filters, spec.head.filters, len(spec.blocks)) == (8, 320, 10)
+    assert [stage[0].output_filters for stage in spec.stages] == [8, 8, 16, 24, 32, 48, 80]
     assert (spec.resolution, spec.dropout, spec.survival_probability) == (64, 0.0, 0.5)
     assert spec.name == "efficientnet-b0"
 
 
 def test_lite_keeps_its_ends_whatever_the_coefficients():
     spec = get_spec("efficientnet-lite0", width=2.0, depth=3.0)
-    assert (spec.stem_filters, spec.head_filters) == (32, 1280)
-    assert [stage.repeats for stage in spec.stages] == [1, 6, 6, 9, 9, 12, 1]
+    assert (spec.stem.filters, spec.head.filters) == (32, 1280)
+    assert [len(stage) for stage in spec.stages] == [1, 6, 6, 9, 9, 12, 1]
     assert spec.blocks[0].input_filters == 32
     assert spec.blocks[0].output_filters == 32
 
@@ -136,3 +137,12 @@ def test_an_impossible_value_is_one_line_naming_it(variation):
     with pytest.raises(ValueError, match=next(iter(variation))) as error:
         get_spec("efficientnet-b0", **variation)
     assert "\n" not in str(error.value)
+
+
+def test_normalization_and_evaluation_size_can_be_given():
+    normalization = ((127.5,) * 3, (128.0,) * 3)
+    spec = get_spec("efficientnet-b0", normalization=normalization, eval_resolution=288)
+    assert (spec.mean_rgb, spec.stddev_rgb) == normalization
+    assert (spec.resolution, spec.eval_resolution) == (224, 288)
+    assert vary(spec, resolution=192).eval_resolution == 192
+    assert vary(spec) == spec

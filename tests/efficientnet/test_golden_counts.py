@@ -76,7 +76,7 @@ def test_specification_has_the_published_number_of_parameters(name):
 @pytest.mark.parametrize("name", GOLDEN_SHAPES)
 def test_specification_has_the_published_blocks_stem_and_head(name):
     spec = get_spec(name)
-    assert (len(spec.blocks), spec.stem_filters, spec.head_filters) == GOLDEN_SHAPES[name]
+    assert (len(spec.blocks), spec.stem.filters, spec.head.filters) == GOLDEN_SHAPES[name]
 
 
 def test_forms_without_classifier_have_the_published_number_of_parameters():

@@ -75,7 +75,7 @@ def test_larger_networks_have_our_variables_layer_by_layer(number):
     )
     np.testing.assert_array_equal(
         weights[f"block_{len(spec.blocks) - 1}_expand_conv/kernel"],
-        theirs.get_layer(f"block7{'abcd'[spec.stages[-1].repeats - 1]}_expand_conv").kernel,
+        theirs.get_layer(f"block7{'abcd'[len(spec.stages[-1]) - 1]}_expand_conv").kernel,
     )
 
 

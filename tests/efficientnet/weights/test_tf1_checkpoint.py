@@ -1,6 +1,7 @@
 """The published checkpoints' layout: names, values, strictness."""
 
 import collections
+import dataclasses
 import math
 import shutil
 
@@ -248,3 +249,11 @@ def test_a_damaged_checkpoint_is_one_line(goldens, tmp_path):
     with pytest.raises(WeightsError, match=r"can't read .*model\.ckpt") as error:
         read_tf1_checkpoint(tmp_path, TINY)
     assert "\n" not in str(error.value)
+
+
+def test_a_layer_that_no_published_checkpoint_has_is_named():
+    spec = get_spec("efficientnet-b0")
+    projected = dataclasses.replace(spec.blocks[1], shortcut="projection")
+    spec = dataclasses.replace(spec, blocks=(spec.blocks[0], projected, *spec.blocks[2:]))
+    with pytest.raises(WeightsError, match=r"no published checkpoint .* block_1_shortcut_conv"):
+        tf1_names(spec)

@@ -1,0 +1,63 @@
+"""ModelSpec -> the list of its layers: stem, blocks, head, classifier."""
+
+from efficientnet.blocks import BLOCKS, IMAGES, Layers, Node
+from efficientnet.layer_kinds import Dense, DropElements, Endpoint, GlobalPooling, MaxPooling
+from efficientnet.spec import Include, ModelSpec, SpecError
+
+
+def network_layers(
+    spec: ModelSpec, *, num_classes: int | None, include: Include
+) -> tuple[Node, ...]:
+    """List the layers of a network in the order in which they are built; the last is its output.
+
+    Args:
+      spec: the network.
+      num_classes: units of the classifier; None leaves it out.
+      include: where the network ends.
+
+    Raises:
+      SpecError: for an unknown kind of block.
+    """
+    layers = Layers(spec)
+    x = _blocks(layers, _stem(layers, IMAGES))
+    if include != "features":
+        x = _head(layers, x)
+        if include == "logits" and num_classes is not None:
+            _classifier(layers, x, num_classes)
+    return tuple(layers.nodes)
+
+
+def _stem(layers: Layers, x: str) -> str:
+    stem = layers.spec.stem
+    if stem is None:
+        return x
+    x = layers.conv_activation(x, "stem", stem.filters, stem.kernel_size, stem.stride)
+    return layers.add(MaxPooling("stem_pooling"), x) if stem.pooling == "max" else x
+
+
+def _blocks(layers: Layers, x: str) -> str:
+    reductions = layers.spec.reductions
+    for block in layers.spec.blocks:
+        if block.block not in BLOCKS:
+            raise SpecError(
+                f"blocks[{block.index}].block is {block.block!r}, expected {', '.join(BLOCKS)}"
+            )
+        x = BLOCKS[block.block](layers, x, block)
+        if block.index in reductions:
+            x = layers.add(Endpoint(f"reduction_{reductions.index(block.index) + 1}"), x)
+    return x
+
+
+def _head(layers: Layers, x: str) -> str:
+    head = layers.spec.head
+    if head.filters is not None:
+        x = layers.conv_activation(x, "head", head.filters, head.kernel_size)
+    return layers.add(GlobalPooling("pooled", head.pooling), x)
+
+
+def _classifier(layers: Layers, x: str, num_classes: int) -> str:
+    rate = layers.spec.dropout
+    if rate > 0.0:
+        # The blocks' stochastic depth has the indices below.
+        x = layers.add(DropElements("dropout", rate, index=len(layers.spec.blocks)), x)
+    return layers.add(Dense("classifier", num_classes), x)

@@ -15,15 +15,15 @@ An experiment is a YAML file (configs/*.yaml, described in docs/experiments.md);
 given as --set section.field=value.
 """
 
-import os
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what fails comes as an exception anyway
 
 from absl import app, flags, logging
 
 from configs.load import FLAG_KEYS, ConfigError, config_for_model, load_experiment
 from configs.schema import Experiment
+from system.console import quiet_tensorflow
+from system.errors import UserError
+from system.files import file_errors
 from system.memory import limit_malloc_arenas
 
 MODES = ("train_and_eval", "train", "eval", "eval_loop", "export", "plan", "replay")
@@ -58,55 +58,18 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         return _failed(f"{argv[1]!r} is not a flag; see python main.py --help", status=2)
+    quiet_tensorflow()
     limit_malloc_arenas()
-    # TensorFlow takes seconds to import: not for a mistyped flag.
-    import tensorflow as tf
-
-    from efficientnet import UnknownModelError
-    from efficientnet.weights.matching import WeightsError
-    from input_pipeline.errors import DatasetError
-    from run_folder.checkpoints import CheckpointError
-    from run_folder.lock import RunLockError
-    from run_folder.logs import LogError
-    from serving.network import ExportError
-    from training.assembly import ExperimentError
-    from training.devices.distribution import DistributionError
-    from training.diagnosis.nonfinite import ReplayError
-    from training.evaluate import IncompleteEvaluationError
-    from training.loop import TrainingError
-    from training.preemption import Stopped
-
+    folder = FLAGS.model_dir or "the run's folder"
+    advice = (
+        f"check --model_dir={folder}, --data_dir and, for gs://, "
+        "`gcloud auth application-default login`"
+    )
     try:
-        return run(experiment_from_flags(), FLAGS.mode)
-    except (ConfigError, UnknownModelError, DistributionError, ExperimentError) as error:
-        return _failed(str(error), status=2)
-    except (
-        DatasetError,
-        WeightsError,
-        CheckpointError,
-        LogError,
-        TrainingError,
-        RunLockError,
-        ReplayError,
-        IncompleteEvaluationError,
-        ExportError,
-    ) as error:
-        return _failed(str(error), status=1)
-    except (
-        tf.errors.NotFoundError,
-        tf.errors.PermissionDeniedError,
-        tf.errors.FailedPreconditionError,
-        tf.errors.UnauthenticatedError,
-        tf.errors.UnavailableError,
-    ) as error:  # of files and buckets
-        folder = FLAGS.model_dir or "the run's folder"
-        return _failed(
-            f"{str(error).splitlines()[0]}; check --model_dir={folder}, --data_dir and, for gs://, "
-            "`gcloud auth application-default login`",
-            status=1,
-        )
-    except Stopped as stopped:
-        return _failed(str(stopped), status=stopped.status)
+        with file_errors(advice):
+            return run(experiment_from_flags(), FLAGS.mode)
+    except UserError as error:
+        return _failed(str(error), status=error.status)
     except KeyboardInterrupt:
         return _failed("interrupted; the same command resumes from the last checkpoint", status=130)
 

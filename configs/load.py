@@ -17,6 +17,7 @@ from configs import describe, formats, strict_yaml
 from configs.schema import KINDS, ConflictError, Experiment
 from configs.sections import own_fields
 from system import files
+from system.errors import UsageError
 
 FOLDER = Path(__file__).parent
 DIGITS = str(FOLDER / "digits.yaml")  # what runs when nothing is asked for
@@ -46,7 +47,7 @@ _MOST_FILES = 100  # of one experiment, overlays of overlays included
 _LONGEST_VALUE = 80  # characters of a value in a message
 
 
-class ConfigError(ValueError):
+class ConfigError(UsageError):
     """An experiment that cannot be: one line that says where, which key, what is allowed."""
 
     def __init__(self, message: str) -> None:

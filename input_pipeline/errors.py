@@ -2,9 +2,14 @@
 
 import re
 
+from system.errors import UserError
 
-class DatasetError(ValueError):
-    """A data set that cannot be used as it is: one line naming what, and what to do."""
+
+class DatasetError(UserError, ValueError):
+    """A data set that cannot be used as it is: one line naming what, and what to do.
+
+    A ValueError too: raised inside tf.data it arrives as InvalidArgumentError, as broken data do.
+    """
 
 
 def plain_message(message: str) -> str:

@@ -32,6 +32,7 @@ from efficientnet.weights.keras_file import assign_weights
 from efficientnet.weights.tf1 import read_tf1_checkpoint, tf1_names
 from input_pipeline.augment import operations
 from input_pipeline.images.crop import Resize, eval_crop, eval_crop_uint8
+from system.errors import UserError
 from training.devices.distribution import connect
 from training.optimizers import RMSProp, Slots, schedules
 from training.step.batch_norm import CrossReplicaBatchNormalization
@@ -78,7 +79,7 @@ class Row:
         return self.measured <= self.bound
 
 
-class MissingGoldensError(OSError):
+class MissingGoldensError(UserError):
     """A folder does not hold the reference implementation's outputs."""
 
 

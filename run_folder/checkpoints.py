@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from system.errors import UserError
+
 Arrays = Mapping[str, np.ndarray]
 Say = Callable[[str], None]
 
@@ -30,7 +32,7 @@ _MANIFEST = "manifest.json"
 _PREFIX = "values"
 
 
-class CheckpointError(OSError):
+class CheckpointError(UserError):
     """No usable checkpoint, or one that can't be written: one line with what to do."""
 
 

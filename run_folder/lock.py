@@ -21,12 +21,14 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from system.errors import UserError
+
 LOCK_FILE = "run.lock"
 RENEWAL_SECONDS = 20.0
 EXPIRY_SECONDS = 120.0
 
 
-class RunLockError(RuntimeError):
+class RunLockError(UserError):
     """Somebody else trains in this folder; one line that says who."""
 
 

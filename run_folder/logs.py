@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
+from system.errors import UserError
 
-class LogError(OSError):
+
+class LogError(UserError):
     """What a run leaves to look at can't be written: one line with what to do."""
 
 

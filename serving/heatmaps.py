@@ -3,13 +3,15 @@
 import numpy as np
 import tensorflow as tf
 
+from system.errors import UserError
+
 OPACITY = 0.5
 
 # Colours at heat 0, 1/4, 1/2, 3/4 and 1.
 _COLOURS = np.array([[0, 0, 130], [0, 100, 255], [80, 220, 120], [255, 200, 0], [200, 0, 0]])
 
 
-class HeatmapError(OSError):
+class HeatmapError(UserError):
     """A picture that cannot be written; one line."""
 
 

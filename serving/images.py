@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
+from system.errors import UserError
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 HEATMAP_ENDING = ".cam.png"  # what `serving.predict --explain` writes beside images
 
 
-class ImagesError(OSError):
+class ImagesError(UserError):
     """Images that cannot be found; one line."""
 
 

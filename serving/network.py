@@ -7,9 +7,10 @@ import keras
 import numpy as np
 
 from efficientnet import ModelSpec, build_model
+from system.errors import UserError
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """What was to be exported does not fit together; one line says what and why."""
 
 

@@ -18,6 +18,7 @@ from input_pipeline.errors import DatasetError
 from input_pipeline.sources import Source, get_source
 from input_pipeline.sources.cache import cache_source
 from input_pipeline.stream.pipeline import eval_steps, make_eval_dataset, make_train_dataset
+from system.errors import UsageError
 from training import optimizers
 from training.devices.distribution import Distribution, batch_norm_group_size
 from training.optimizers import schedules
@@ -27,7 +28,7 @@ from training.step.state import TrainState, create_train_state
 from training.step.train_step import Normalize, TrainRecipe
 
 
-class ExperimentError(ValueError):
+class ExperimentError(UsageError):
     """An experiment that does not fit its data or devices: one line that names key and remedy."""
 
 

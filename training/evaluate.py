@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from system.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -27,7 +29,7 @@ class EvaluationStopped(Exception):  # noqa: N818 - nothing is wrong
     """An evaluation that was told to end before its time."""
 
 
-class IncompleteEvaluationError(RuntimeError):
+class IncompleteEvaluationError(UserError):
     """An evaluation that saw more or fewer images than there are: its figures mean nothing."""
 
 

@@ -20,6 +20,7 @@ from input_pipeline.stream.pipeline import explain_error
 from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from run_folder.lock import locked
 from run_folder.logs import RunLog
+from system.errors import UserError
 from training import assembly
 from training.assembly import ExperimentError, Plan
 from training.devices.distribution import Distribution
@@ -33,7 +34,7 @@ from training.step.train_step import METRICS, make_eval_step, make_train_loop
 EXPERIMENT_FILE = "experiment.yaml"
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """A run that can't go on: one line that says why and what to do."""
 
 

@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from system.errors import UserError
+
 # Exit statuses: 75 is EX_TEMPFAIL, "try again"; 130 is what shells give to Ctrl-C.
 EXIT_STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
-class Stopped(Exception):  # noqa: N818 - nothing is wrong
-    """A run that ended early because it was told to; its last step is in a checkpoint."""
+class Stopped(UserError):  # noqa: N818 - nothing is wrong
+    """A run that ended early on a signal; its last step is in a checkpoint."""
 
     def __init__(self, message: str, by: signal.Signals) -> None:
         super().__init__(message)

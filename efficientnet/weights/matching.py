@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from system.errors import UserError
+
 Weights = dict[str, np.ndarray]
 """Arrays by the path of our variable, such as `block_3_expand_bn/gamma`."""
 
 LISTED = 5  # names of a kind that a message holds; the exception's attributes hold them all
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """Weights that can't be read, or aren't those of the network.
 
     Attributes:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from system.errors import UsageError
 from training.step.packed import pack, unpack
 
 _GROUP_KEYS = 2**24  # far from those that tf.distribute numbers its own collectives with
@@ -31,7 +32,7 @@ CONNECT_SECONDS = 20.0  # to wait for a grpc:// address
 STRATEGIES = ("auto", "tpu", "mirrored", "multi_worker", "cpu")
 
 
-class DistributionError(ValueError):
+class DistributionError(UsageError):
     """Devices that are not there, or cannot be used as asked: one line with what to do."""
 
 

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from configs.schema import Experiment
 from efficientnet import ModelSpec
+from system.errors import UserError
 from training import assembly
 from training.devices.distribution import Distribution, connect
 from training.step.losses import cross_entropy, is_decayed, l2_loss
@@ -30,7 +31,7 @@ FOLDER = "nonfinite"
 _FILE = re.compile(r"step-(\d{8,})(-worker-\d+)?\.npz")
 
 
-class ReplayError(ValueError):
+class ReplayError(UserError):
     """Nothing to replay, or nothing that can be: one line."""
 
 

@@ -98,13 +98,11 @@ def make_forecast(
     """Work out what `experiment` needs, on a TPU of `topology` ("v5e:2x4") or without one.
 
     Raises:
-      ExperimentError: no such topology, or the batch can't be shared out among its replicas.
+      UsageError: no such topology.
+      ExperimentError: the batch can't be shared out among its replicas.
       DistributionError: groups of batch norm do not divide its replicas.
     """
-    try:
-        chips = parse_topology(topology) if topology else None
-    except ValueError as error:
-        raise ExperimentError(str(error)) from None
+    chips = parse_topology(topology) if topology else None
     spec, train = assembly.model_spec(experiment), experiment.train
     shares = (chips.replicas if chips else 1) * train.accumulation_steps
     if train.global_batch_size % shares:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from system.errors import UsageError
+
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
@@ -118,11 +120,11 @@ def parse_topology(text: str) -> Topology:
     """Read `v5e:2x2`; chips with a three-dimensional wiring take `v4:2x2x1`, or `v4:2x2` for it.
 
     Raises:
-      ValueError: one line that tells what is expected.
+      UsageError: no such chip or topology.
     """
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})", text)
     if not match or match[1] not in CHIPS:
-        raise ValueError(
+        raise UsageError(
             f"--topology={text}: expected CHIP:AxB or CHIP:AxBxC, such as v5e:2x2 or v4:2x2x1, "
             f"with a chip of {', '.join(CHIPS)}"
         )

@@ -79,7 +79,7 @@ def experiment_from_flags() -> Experiment:
 
     Without --config or --model it is that of the run in --model_dir, if there is one.
     """
-    from training.loop import run_experiment_file
+    from run_folder.experiment import run_experiment_file
 
     config = FLAGS.config or (config_for_model(FLAGS.model) if FLAGS.model else None)
     if not config and FLAGS.model_dir:

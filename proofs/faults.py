@@ -241,7 +241,7 @@ def survive(
     kills: int,
     workers: int = 1,
     seed: int = 0,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Toll:
     """Train undisturbed and with kills in `folder`, and compare.
 
@@ -250,7 +250,7 @@ def survive(
       kills: how many at least, len(PLACES) or more to have them everywhere.
       workers: processes that train together; one of them is killed at a time.
       seed: of the moments.
-      say: gets a line for each kill.
+      log: gets a line for each kill.
 
     Raises:
       RuntimeError: a run that was not killed failed, with what it printed.
@@ -288,7 +288,7 @@ def survive(
         toll.differences += [] if ended else _not_resumed(life, newest)
         newest, lost = _inspect(killed, newest)
         toll.bytes_lost += lost
-        say(f"kill {toll.kills.total()} in {place}; newest checkpoint {newest}, {lost} bytes lost")
+        log(f"kill {toll.kills.total()} in {place}; newest checkpoint {newest}, {lost} bytes lost")
     life = Life(arguments, workers)
     if any(life.end()):
         raise RuntimeError(life.output())
@@ -469,7 +469,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             kills=options.kills,
             workers=options.workers,
             seed=options.seed,
-            say=lambda line: print(line, flush=True),
+            log=lambda line: print(line, flush=True),
         )
     print(toll)
     print("\n".join(toll.differences))

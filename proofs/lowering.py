@@ -48,7 +48,7 @@ def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
     )
     one, spec = connect("cpu"), assembly.model_spec(experiment)
     state, noise = assembly.make_state(
-        experiment, spec, one, initial_weights=None, say=lambda text: None
+        experiment, spec, one, initial_weights=None, log=lambda text: None
     )
     plan = assembly.make_plan(experiment, IMAGENET_TRAIN_EXAMPLES)
     recipe = assembly.make_recipe(experiment, spec, noise, one, plan)

@@ -25,7 +25,7 @@ import tensorflow as tf
 from system.errors import UserError
 
 Arrays = Mapping[str, np.ndarray]
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 _STEP_FOLDER = re.compile(r"step_(\d{8,})")
 _MANIFEST = "manifest.json"
@@ -64,7 +64,7 @@ class CheckpointStore:
       model_dir: of the run, local or gs://; checkpoints go to a folder in it.
       keep: newest ones to keep; the best one is kept besides.
       asynchronous: whether `save` returns while a thread writes; never more than one write behind.
-      say: gets a line for each checkpoint that had to be passed over.
+      log: gets a line for each checkpoint that had to be passed over.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class CheckpointStore:
         *,
         keep: int = 3,
         asynchronous: bool = False,
-        say: Say = lambda line: None,
+        log: Log = lambda line: None,
     ) -> None:
         self.directory = posixpath.join(model_dir, "checkpoints")
         self._keep = keep
         self._asynchronous = asynchronous
-        self._say = say
+        self._log = log
         self._writer: threading.Thread | None = None
         self._failure: Exception | None = None
 
@@ -144,7 +144,7 @@ class CheckpointStore:
             if checkpoint:
                 yield checkpoint
             else:
-                self._say(f"{path}: {problem}; taking an earlier checkpoint")
+                self._log(f"{path}: {problem}; taking an earlier checkpoint")
 
     def _folders(self) -> dict[int, str]:
         if not tf.io.gfile.isdir(self.directory):
@@ -190,6 +190,25 @@ class CheckpointStore:
                 if step in manifests:
                     tf.io.gfile.remove(posixpath.join(path, _MANIFEST))
                 tf.io.gfile.rmtree(path)
+
+
+def best_checkpoint(model_dir: str, *, log: Log = lambda line: None) -> Checkpoint:
+    """Return the best good checkpoint of a run, or the newest when none was evaluated.
+
+    Args:
+      model_dir: of the run, local or gs://.
+      log: gets a line for each checkpoint that had to be passed over.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    store = CheckpointStore(model_dir, log=log)
+    checkpoint = store.best() or store.latest()
+    if not checkpoint:
+        raise CheckpointError(
+            f"{store.directory}: no checkpoint here; train first, or give another --model_dir"
+        )
+    return checkpoint
 
 
 def _write_checkpoint(path: str, step: int, arrays: Arrays, metrics: Mapping[str, float]) -> None:

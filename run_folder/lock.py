@@ -60,7 +60,7 @@ class Owner:
 
 
 @contextlib.contextmanager
-def locked(model_dir: str, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+def locked(model_dir: str, log: Callable[[str], None]) -> Iterator[Callable[[], None]]:
     """Be the only one to train in `model_dir` within the block.
 
     Yields a function to call before something is overwritten: it raises RunLockError when the lock has
@@ -68,7 +68,7 @@ def locked(model_dir: str, say: Callable[[str], None]) -> Iterator[Callable[[], 
 
     Args:
       model_dir: local or gs://; made if it isn't there.
-      say: gets a line when a stale lock is taken over.
+      log: gets a line when a stale lock is taken over.
 
     Raises:
       RunLockError: somebody else trains there.
@@ -81,7 +81,7 @@ def locked(model_dir: str, say: Callable[[str], None]) -> Iterator[Callable[[], 
         if before and _is_alive(before, age):
             raise RunLockError(_refusal(model_dir, before, age))
         if before:
-            say(f"{model_dir}: the lock of {before} is stale, taking over")
+            log(f"{model_dir}: the lock of {before} is stale, taking over")
         _write(path, me)
 
     def check() -> None:

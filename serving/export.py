@@ -12,15 +12,16 @@ from configs.schema import Experiment
 from efficientnet import ModelSpec, build_model
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, read_dataset_info
 from input_pipeline.stream.pipeline import make_eval_dataset
-from run_folder.checkpoints import Checkpoint
+from run_folder.checkpoints import Checkpoint, best_checkpoint
+from run_folder.experiment import EXPERIMENT_FILE, run_experiment_file
 from serving.model_card import ModelCard, Preprocessing, write_model_card
 from serving.network import ExportError, build_inference_network
 from serving.onnx import write_onnx
 from serving.saved_model import export_saved_model
 from serving.tflite import CALIBRATION_IMAGES, VARIANTS, write_tflite
 from serving.version_folder import write_version
+from system.console import log
 from training.assembly import model_spec, open_source
-from training.loop import best_checkpoint, run_experiment_file
 
 
 class TrainedNetwork(NamedTuple):
@@ -91,7 +92,7 @@ def load_trained_network(model_dir: str, which: str | None) -> TrainedNetwork:
     """
     experiment = _experiment(model_dir)
     spec = model_spec(experiment)
-    checkpoint = best_checkpoint(model_dir)
+    checkpoint = best_checkpoint(model_dir, log=log)
     arrays = checkpoint.read()
     has_average = any(name.startswith("ema/") for name in arrays)
     which = which or ("ema" if has_average else "raw")
@@ -127,7 +128,7 @@ def load_trained_network(model_dir: str, which: str | None) -> TrainedNetwork:
 def _experiment(model_dir: str) -> Experiment:
     path = run_experiment_file(model_dir)
     if path is None:
-        raise ExportError(f"{model_dir}: no run here (no experiment.yaml); train first")
+        raise ExportError(f"{model_dir}: no run here (no {EXPERIMENT_FILE}); train first")
     return load_experiment(path)
 
 

@@ -23,6 +23,8 @@ PACKAGES = tuple(name for name in ALLOWED if name != "main")
 # Folders of training that get values, never an Experiment, and know only one another.
 LEAVES = ("training.step", "training.optimizers", "training.devices")
 
+LOOP = ("loop", "eval_loop", "evaluate", "report", "progress", "preemption")  # of training
+
 STRATEGIES = {
     "CentralStorageStrategy",
     "MirroredStrategy",
@@ -115,6 +117,23 @@ def test_imports_never_go_in_a_circle():
 
     for name in modules():
         visit(name)
+
+
+def reachable(name):
+    """Modules of the project that are imported when a module is, itself included."""
+    found, left = set(), [name]
+    while left:
+        module = left.pop()
+        if module in modules() and module not in found:
+            found.add(module)
+            left += house(module)
+    return found
+
+
+def test_serving_needs_nothing_of_the_training_loop():
+    for name in named("serving"):
+        loop = {f"training.{module}" for module in LOOP} & reachable(name)
+        assert not loop, f"{name} reaches {loop}"
 
 
 def test_networks_need_keras_alone():

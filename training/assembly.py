@@ -183,11 +183,11 @@ def make_state(
     distribution: Distribution,
     *,
     initial_weights: str | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[TrainState, MaskNoise]:
     """The network with its first weights, replicated, and the noise that its masks ask for.
 
-    `initial_weights` is a file to start from instead of at random; `say` gets a line about it.
+    `initial_weights` is a file to start from instead of at random; `log` gets a line about it.
     """
     noise = MaskNoise(experiment.seed)
     keras.utils.set_random_seed(experiment.seed)
@@ -202,7 +202,7 @@ def make_state(
             uniform=noise,
         )
         if initial_weights:
-            say(str(load_weights(network, initial_weights)))
+            log(str(load_weights(network, initial_weights)))
     state = create_train_state(
         network,
         distribution,

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from configs.schema import Experiment
 from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from run_folder.logs import RunLog, logged_steps
+from system.console import log
 from training import assembly
 from training.devices.distribution import Distribution
 from training.loop import Evaluator, TrainingError, log_notes, restore
-from training.progress import say
 
 FOLDER = "eval_loop"
 POLL_SECONDS = 5.0
@@ -48,16 +48,16 @@ def follow(
     source = assembly.open_source(experiment, spec)
     experiment = assembly.resolve(experiment, spec, source)
     plan = assembly.make_plan(experiment, source.info.splits["train"].num_examples)
-    state, _ = assembly.make_state(experiment, spec, distribution, initial_weights=None, say=say)
+    state, _ = assembly.make_state(experiment, spec, distribution, initial_weights=None, log=log)
     evaluator = Evaluator(experiment, spec, source, distribution, state)
     store = CheckpointStore(model_dir)
     folder = posixpath.join(model_dir, FOLDER)
     seen = set(logged_steps(folder, "eval"))
-    log = RunLog(folder, resume_step=_FOREVER)
+    run_log = RunLog(folder, resume_step=_FOREVER)
     timeout, heard, count = experiment.eval.timeout_minutes * 60.0, now(), 0
 
     log_notes(source)
-    say(f"{store.directory}: following until step {plan.total_steps}")
+    log(f"{store.directory}: following until step {plan.total_steps}")
     while max(seen, default=0) < plan.total_steps:
         step = next((s for s in store.steps() if s not in seen), None)
         if step is None:
@@ -70,10 +70,10 @@ def follow(
             pause()
             continue
         seen.add(step)
-        count += _evaluate(store.find(step), step, experiment, evaluator, log)
+        count += _evaluate(store.find(step), step, experiment, evaluator, run_log)
         heard = now()
-    log.close()
-    say(f"{store.directory}: training has ended at step {plan.total_steps}")
+    run_log.close()
+    log(f"{store.directory}: training has ended at step {plan.total_steps}")
     return count
 
 
@@ -82,7 +82,7 @@ def _evaluate(
     step: int,
     experiment: Experiment,
     evaluator: Evaluator,
-    log: RunLog,
+    run_log: RunLog,
 ) -> int:
     """Evaluate and log one checkpoint; 0 if it was gone before it could be read, else 1."""
     try:
@@ -90,12 +90,12 @@ def _evaluate(
             raise CheckpointError("it is gone, or damaged")
         restore(evaluator.state, checkpoint)
     except CheckpointError as error:
-        say(f"step {step}: not evaluated: {error}")
+        log(f"step {step}: not evaluated: {error}")
         return 0
     result = evaluator(experiment.eval.weights)
-    log.scalars("eval", step, result.metrics())
-    log.flush()
-    say(
+    run_log.scalars("eval", step, result.metrics())
+    run_log.flush()
+    log(
         f"step {step}: top-1 {result.top_1:.2%}, top-5 {result.top_5:.2%}, "
         f"cross entropy {result.cross_entropy:.4f} on {result.num_examples:,} images"
     )

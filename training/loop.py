@@ -10,16 +10,18 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import tensorflow as tf
 
-from configs.load import RESUME_KEYS, difference, load_experiment, save_experiment
+from configs.load import RESUME_KEYS, difference, load_experiment
 from configs.schema import Experiment
 from efficientnet import ModelSpec
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import Source
 from input_pipeline.sources.dataset_info import read_dataset_info, write_dataset_info
 from input_pipeline.stream.pipeline import explain_error
-from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore, best_checkpoint
+from run_folder.experiment import run_experiment_file, save_run_experiment
 from run_folder.lock import locked
 from run_folder.logs import RunLog
+from system.console import log
 from system.errors import UserError
 from training import assembly
 from training.assembly import ExperimentError, Plan
@@ -27,11 +29,9 @@ from training.devices.distribution import Distribution
 from training.diagnosis.nonfinite import explain_step
 from training.evaluate import Evaluation, EvaluationStopped, evaluate
 from training.preemption import Stopped, stop_signals
-from training.progress import evaluation_progress, say, training_progress
+from training.progress import evaluation_progress, training_progress
 from training.step.state import TrainState
 from training.step.train_step import METRICS, make_eval_step, make_train_loop
-
-EXPERIMENT_FILE = "experiment.yaml"
 
 
 class TrainingError(UserError):
@@ -82,7 +82,7 @@ def train_and_evaluate(
             and last.step >= plan.total_steps
             and not (with_evaluation and _unmeasured(last, plan))
         ):
-            say(
+            log(
                 f"{experiment.model_dir}: finished already, at step {last.step} of {plan.total_steps}"
             )
             return Outcome(last.step, store.best(), measured=None)
@@ -109,7 +109,7 @@ class _Run:
     plan: Plan
     store: CheckpointStore
     state: TrainState
-    log: RunLog
+    run_log: RunLog
     last: Checkpoint | None
     train_steps: Callable[[int], np.ndarray]  # how many -> METRICS of each, [steps, metrics]
     diagnose: Callable[
@@ -134,19 +134,19 @@ def _start(
         spec,
         distribution,
         initial_weights=None if last else experiment.init.weights,
-        say=say,
+        log=log,
     )
     if last:
         restore(state, last)
-        say(f"resuming from step {last.step} of {plan.total_steps} ({last.path})")
+        log(f"resuming from step {last.step} of {plan.total_steps} ({last.path})")
     _introduce(experiment, spec, source, distribution, plan, state)
 
     first_step = last.step if last else 0
-    log = RunLog(_log_dir(experiment, distribution), resume_step=first_step)
+    run_log = RunLog(_log_dir(experiment, distribution), resume_step=first_step)
     make_dataset = assembly.train_dataset(experiment, spec, source, first_step)
     if not last:
-        _show_images(log, make_dataset, distribution.num_hosts)
-        log.text("model", 0, _summary(state))
+        _show_images(run_log, make_dataset, distribution.num_hosts)
+        run_log.text("model", 0, _summary(state))
     batches = iter(distribution.batches(make_dataset, experiment.train.global_batch_size))
     train_loop = make_train_loop(
         state,
@@ -169,7 +169,7 @@ def _start(
         plan,
         store,
         state,
-        log,
+        run_log,
         last,
         train_steps,
         diagnose_step,
@@ -194,7 +194,7 @@ def _train(run: _Run, evaluator: "Evaluator | None") -> None:
             step = stop
             figures = dict(zip(METRICS, rows.mean(axis=0), strict=True))
             figures["learning_rate"] = rows[-1, METRICS.index("learning_rate")]
-            run.log.scalars("train", step, figures)
+            run.run_log.scalars("train", step, figures)
             progress(step, figures["loss"], figures["learning_rate"])
 
             metrics: dict[str, float] = {}
@@ -209,7 +209,7 @@ def _train(run: _Run, evaluator: "Evaluator | None") -> None:
             if stopping:
                 _stop(run, step, asked())
     run.store.wait()
-    run.log.close()
+    run.run_log.close()
 
 
 def _progress(run: _Run, step: int) -> Any:
@@ -223,7 +223,7 @@ def _progress(run: _Run, step: int) -> Any:
 
 def _save(run: _Run, step: int, metrics: dict[str, float]) -> None:
     """The log first, so that no checkpoint is ahead of it."""
-    run.log.flush()
+    run.run_log.flush()
     if run.distribution.is_chief:
         run.check_claim()
         run.store.save(step, run.state.to_arrays(), metrics)
@@ -232,7 +232,7 @@ def _save(run: _Run, step: int, metrics: dict[str, float]) -> None:
 def _stop(run: _Run, step: int, asked: signal.Signals | None) -> NoReturn:
     """End in good order; `asked` is None where only another process was told to."""
     run.store.wait()
-    run.log.close()
+    run.run_log.close()
     run.distribution.wait_for_all()
     by = asked or signal.SIGTERM
     raise Stopped(
@@ -257,7 +257,7 @@ def _measure_again(
     """Make up for the evaluation of the checkpoint that the run resumes from."""
     metrics = _evaluate_and_tell(run, evaluator, last.step, asked)
     if metrics:
-        run.log.flush()
+        run.run_log.flush()
         if run.distribution.is_chief:
             run.check_claim()
             run.store.add_metrics(last, metrics)
@@ -276,8 +276,8 @@ def _evaluate_and_tell(
             result = evaluator(run.experiment.eval.weights, stop=stop)
     except EvaluationStopped:
         return {}
-    run.log.scalars("eval", step, result.metrics())
-    say(
+    run.run_log.scalars("eval", step, result.metrics())
+    log(
         f"step {step}, epoch {step / run.plan.steps_per_epoch:.1f}: top-1 {result.top_1:.2%}, "
         f"top-5 {result.top_5:.2%}, cross entropy {result.cross_entropy:.4f} "
         f"on {result.num_examples:,} images"
@@ -296,27 +296,12 @@ def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured
     source = assembly.open_source(experiment, spec)
     experiment = assembly.resolve(experiment, spec, source)
     log_notes(source)
-    checkpoint = best_checkpoint(str(experiment.model_dir))
-    state, _ = assembly.make_state(experiment, spec, distribution, initial_weights=None, say=say)
+    checkpoint = best_checkpoint(str(experiment.model_dir), log=log)
+    state, _ = assembly.make_state(experiment, spec, distribution, initial_weights=None, log=log)
     restore(state, checkpoint)
     evaluator = Evaluator(experiment, spec, source, distribution, state)
     result = evaluator(experiment.eval.weights)
     return Measured(checkpoint, result, source.info.class_names)
-
-
-def best_checkpoint(model_dir: str) -> Checkpoint:
-    """The best good checkpoint of a run, or the newest when none was evaluated.
-
-    Raises:
-      CheckpointError: there is none.
-    """
-    store = CheckpointStore(model_dir, say=say)
-    checkpoint = store.best() or store.latest()
-    if not checkpoint:
-        raise CheckpointError(
-            f"{store.directory}: no checkpoint here; train first, or give another --model_dir"
-        )
-    return checkpoint
 
 
 class Evaluator:
@@ -388,12 +373,6 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def run_experiment_file(model_dir: str) -> str | None:
-    """Path of the experiment that the run in `model_dir` was started with; None without a run."""
-    path = posixpath.join(model_dir, EXPERIMENT_FILE)
-    return path if tf.io.gfile.exists(path) else None
-
-
 @contextlib.contextmanager
 def _claimed(
     experiment: Experiment, source: Source, distribution: Distribution
@@ -406,8 +385,8 @@ def _claimed(
     with contextlib.ExitStack() as stack:
         with _must_be_writable(model_dir):
             _refuse_another_run(model_dir, experiment, source)
-            check = stack.enter_context(locked(model_dir, say))
-            save_experiment(experiment, posixpath.join(model_dir, EXPERIMENT_FILE))
+            check = stack.enter_context(locked(model_dir, log))
+            save_run_experiment(experiment, model_dir)
             write_dataset_info(source.info, model_dir)
         yield check
 
@@ -445,7 +424,7 @@ def _store(experiment: Experiment) -> CheckpointStore:
         str(experiment.model_dir),
         keep=experiment.checkpoint.keep,
         asynchronous=experiment.checkpoint.asynchronous,
-        say=say,
+        log=log,
     )
 
 
@@ -467,38 +446,38 @@ def _introduce(
     count = sum(v.shape.num_elements() for v in state.variables.weights)
     train, split = source.info.splits["train"], experiment.data.eval_split
     held_out = source.info.splits[split]
-    say(
+    log(
         f"{spec.name}, {count:,} weights, {spec.resolution} px, "
         f"{experiment.model.num_classes} classes, on {distribution.description} "
         f"({assembly.precision(experiment, distribution)})"
     )
-    say(
+    log(
         f"{source.info.name}: {train.num_examples:,} training images, "
         f"{held_out.num_examples:,} in {split}"
     )
     log_notes(source)
-    say(
+    log(
         f"{plan.total_steps:,} steps of {experiment.train.global_batch_size} images "
         f"({plan.total_steps / plan.steps_per_epoch:.1f} epochs); "
         f"run in {experiment.model_dir}"
     )
     if experiment.augment.policy != "none" and not experiment.augment.quirks:
-        say("augment.quirks=false: operations as in the papers, not as in the published code")
+        log("augment.quirks=false: operations as in the papers, not as in the published code")
 
 
 def log_notes(source: Source) -> None:
     """Log what the user should know about how the images were found."""
     for note in source.notes:
-        say(f"{source.info.name}: {note}")
+        log(f"{source.info.name}: {note}")
 
 
 def _show_images(
-    log: RunLog, make_dataset: Callable[[int, int], tf.data.Dataset], num_hosts: int
+    run_log: RunLog, make_dataset: Callable[[int, int], tf.data.Dataset], num_hosts: int
 ) -> None:
     """Put the first training images, as the network sees them, into TensorBoard."""
     with _data_errors_explained():
         for batch in make_dataset(0, num_hosts).take(1):
-            log.images("augmented training images", 0, batch["image"][:16].numpy())
+            run_log.images("augmented training images", 0, batch["image"][:16].numpy())
 
 
 def _summary(state: TrainState) -> str:
@@ -526,7 +505,7 @@ def _check_finite(rows: np.ndarray, first_step: int, run: _Run, allowed: int) ->
             "train.on_nonfinite=skip, and run again: it resumes from the last checkpoint"
         )
     for where in map(int, np.flatnonzero(broken)):
-        say(f"step {first_step + where}: not finite, skipped")
+        log(f"step {first_step + where}: not finite, skipped")
     return int(broken.sum())
 
 

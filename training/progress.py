@@ -7,17 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from system.console import console, log
+
 SECONDS_BETWEEN_LINES = 10.0
-
-console = Console(stderr=False, highlight=False)
-
-
-def say(line: str) -> None:
-    """Print one line of plain text, above the bar when there is one."""
-    console.print(line, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -45,7 +39,7 @@ def training_progress(
             if not console.is_terminal and due:
                 printed[0] = now
                 left = (now - started) / max(step - first_step, 1) * (total_steps - step)
-                say(f"step {step}/{total_steps}  {text}  {_duration(left)} left")
+                log(f"step {step}/{total_steps}  {text}  {_duration(left)} left")
 
         yield update
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.table import Table
 
+from system.console import console, log
 from training.diagnosis.nonfinite import Diagnosis, Incident
 from training.loop import Measured, Outcome
-from training.progress import console, say
 
 MOST_CONFUSIONS = 5  # pairs of classes that are listed
 MOST_CLASSES_SHOWN = 12  # up to this many, the whole matrix is printed
@@ -18,7 +18,7 @@ def finished(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) -> No
     if outcome.measured:
         evaluated(outcome.measured)
     elif outcome.best and outcome.best.metrics:
-        say(f"best: top-1 {outcome.best.metrics['top_1']:.2%} at step {outcome.best.step}")
+        log(f"best: top-1 {outcome.best.metrics['top_1']:.2%} at step {outcome.best.step}")
     places = Table(title="where things are", show_header=False, title_justify="left")
     best = outcome.best.path if outcome.best else f"{model_dir}/checkpoints"
     for what, where in {
@@ -35,7 +35,7 @@ def finished(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) -> No
 def exported(exports: Mapping[str, str]) -> None:
     """The end of an export."""
     for what, where in exports.items():
-        say(f"{what}: {where}")
+        log(f"{what}: {where}")
 
 
 def evaluated(measured: Measured) -> None:
@@ -69,7 +69,7 @@ def diagnosed(incident: Incident, diagnosis: Diagnosis) -> None:
         looks = (layer.weights, layer.activations, layer.gradients, layer.weight_gradients)
         table.add_row(layer.name, *(str(look) if look.size else "" for look in looks))
     console.print(table, markup=False)
-    say(f"loss {diagnosis.loss:g} on {incident.examples()}; {diagnosis.first()}")
+    log(f"loss {diagnosis.loss:g} on {incident.examples()}; {diagnosis.first()}")
 
 
 def _confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
@@ -83,4 +83,4 @@ def _confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
     wrong = confusion - np.diag(np.diag(confusion))
     worst = [divmod(int(i), len(names)) for i in np.argsort(-wrong, axis=None)[:MOST_CONFUSIONS]]
     pairs = [f"{names[t]} taken for {names[p]}: {wrong[t, p]}" for t, p in worst if wrong[t, p]]
-    say("most confused: " + ("; ".join(pairs) or "none"))
+    log("most confused: " + ("; ".join(pairs) or "none"))

@@ -18,7 +18,7 @@ ARRAYS = {"step": np.int32(7), "network/stem_conv/kernel": np.arange(6.0, dtype=
 
 def _store(path: Path, **options: object) -> tuple[CheckpointStore, list[str]]:
     said: list[str] = []
-    return CheckpointStore(str(path), say=said.append, **options), said  # type: ignore[arg-type]
+    return CheckpointStore(str(path), log=said.append, **options), said  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

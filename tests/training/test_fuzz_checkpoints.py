@@ -39,7 +39,7 @@ def test_fuzz_of_checkpoint_files(
         (newest / name).write_bytes(data.draw(damaged({name: original})))
     said: list[str] = []
     for which in ("latest", "best"):
-        checkpoint = getattr(CheckpointStore(str(folder), say=said.append), which)()
+        checkpoint = getattr(CheckpointStore(str(folder), log=said.append), which)()
         assert checkpoint is not None
         assert checkpoint.metrics == {"top_1": checkpoint.step / 10}
         expected, found = arrays(checkpoint.step), checkpoint.read()

@@ -237,7 +237,7 @@ def diagnose(experiment: Experiment, spec: ModelSpec, incident: Incident) -> Dia
     train = experiment.train.model_copy(update={"precision": incident.precision})
     experiment = experiment.model_copy(update={"train": train})
     state, noise = assembly.make_state(
-        experiment, spec, connect("cpu"), initial_weights=None, say=lambda line: None
+        experiment, spec, connect("cpu"), initial_weights=None, log=lambda line: None
     )
     state.from_arrays(incident.state)
     layers = [layer for layer in state.network.layers if layer.output is not state.network.input]

@@ -12,11 +12,11 @@ import tensorflow as tf
 from configs.schema import Experiment
 from efficientnet import ModelSpec, complexity
 from input_pipeline.sources import synthetic
+from system.console import log
 from training import assembly
 from training.assembly import ExperimentError, Plan
 from training.devices.distribution import batch_norm_group_size
 from training.forecast.tpu_chips import Roofline, Topology, parse_topology, roofline
-from training.progress import say
 
 COMPILE_REPORT = Path(__file__).with_name("tpu_compile.json")
 IMAGENET_CLASSES = 1000
@@ -196,9 +196,9 @@ def tell(forecast: Forecast, model_dir: str) -> None:
     A plan makes no folder: what looks like a run's folder would then be one without a run.
     """
     for line in lines(forecast):
-        say(line)
+        log(line)
     if importlib.util.find_spec("matplotlib") is None:
-        say("no picture of the learning rate: pip install matplotlib")
+        log("no picture of the learning rate: pip install matplotlib")
         return
     if not tf.io.gfile.isdir(model_dir):
         say(
@@ -207,7 +207,7 @@ def tell(forecast: Forecast, model_dir: str) -> None:
         return
     path = f"{model_dir}/learning_rate.png"
     draw(forecast, path)
-    say(f"learning rate: {path}")
+    log(f"learning rate: {path}")
 
 
 def draw(forecast: Forecast, path: str) -> None:

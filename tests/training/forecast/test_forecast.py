@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_experiment
-from training.assembly import ExperimentError
+from system.errors import UsageError
 from training.devices.distribution import DistributionError
 from training.forecast import forecast
 
@@ -104,7 +104,7 @@ def test_without_a_topology_no_hours_are_made_up(no_report):
 
 @pytest.mark.parametrize("topology", ["v5e", "v5e:3x3"])
 def test_a_topology_that_can_not_be_is_one_line(topology, no_report):
-    with pytest.raises(ExperimentError) as error:
+    with pytest.raises(UsageError) as error:
         forecast.make_forecast(load_experiment(B0), topology, no_report)
     assert len(str(error.value).splitlines()) == 1
 

@@ -201,7 +201,7 @@ def tell(forecast: Forecast, model_dir: str) -> None:
         log("no picture of the learning rate: pip install matplotlib")
         return
     if not tf.io.gfile.isdir(model_dir):
-        say(
+        log(
             f"no picture of the learning rate: {model_dir} does not exist, and a plan makes no folder"
         )
         return

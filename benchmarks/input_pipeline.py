@@ -30,12 +30,12 @@ import tensorflow as tf
 
 from benchmarks.photographs import jpegs
 from benchmarks.published_augment import Augment, published_structure
+from benchmarks.ratios import median_ratio
 from benchmarks.turns import (
     SHORT_TURN,
     Speed,
     measure_in_short_turns,
     measure_in_turns,
-    median_ratio,
 )
 from input_pipeline.augment import AutoAugment, RandAugment, mixing, policies
 from input_pipeline.images import crop

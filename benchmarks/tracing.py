@@ -11,7 +11,6 @@ took 285 to 325 s for B0 on two.
 """
 
 import argparse
-import functools
 import json
 import os
 import subprocess
@@ -24,7 +23,6 @@ from typing import Any, NoReturn
 from system.conditions import ROOT, conditions
 
 EXAMPLES_PER_REPLICA = 2
-NUM_CLASSES = 1000
 
 
 # -- one measurement, in its own process --------------------------------------------------------
@@ -42,62 +40,14 @@ def measure(model: str, replicas: int, image_size: int) -> dict[str, float]:
       For each of "build", "trace" and "first_step": seconds of wall time, and of processor time
       under the name with "_cpu".
     """
-    import keras
-    import tensorflow as tf
-
-    from efficientnet import build_model, get_spec, normalize_images
-    from training.devices.distribution import connect
-    from training.optimizers import RMSProp, schedules
-    from training.step.batch_norm import CrossReplicaBatchNormalization
-    from training.step.noise import MaskNoise
-    from training.step.state import create_train_state
-    from training.step.train_step import TrainRecipe, make_train_loop
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
-    )
-    distribution = connect("mirrored" if replicas > 1 else "cpu")
-    spec, noise = get_spec(model), MaskNoise(0)
-    keras.utils.set_random_seed(0)
+    from benchmarks.subjects.project import build_training
 
     stopwatch = _Stopwatch()
-    with distribution.strategy.scope():
-        network = build_model(
-            spec,
-            num_classes=NUM_CLASSES,
-            image_size=image_size,
-            batch_norm=functools.partial(
-                CrossReplicaBatchNormalization, group_mean=distribution.group_mean(replicas)
-            ),
-            uniform=noise,
-        )
-    recipe = TrainRecipe(
-        optimizer=RMSProp(),
-        learning_rate=schedules.constant(peak=0.001),
-        normalize=lambda x: normalize_images(x, spec.mean_rgb, spec.stddev_rgb),
-        noise=noise,
-    )
-    state = create_train_state(
-        network, distribution, optimizer=recipe.optimizer, with_ema=True, with_loss_scale=False
-    )
+    training = build_training(model, image_size, replicas, batch=replicas * EXAMPLES_PER_REPLICA)
     stopwatch.lap("build")
-
-    def make_batches(host_index: int, num_hosts: int) -> Any:
-        size = replicas * EXAMPLES_PER_REPLICA // num_hosts
-        images = tf.zeros([size, image_size, image_size, 3], tf.uint8)
-        batch = {"image": images, "label": tf.range(size)}
-        return tf.data.Dataset.from_tensors(batch).repeat()
-
-    batch_spec = {
-        "image": tf.TensorSpec([EXAMPLES_PER_REPLICA, image_size, image_size, 3], tf.uint8),
-        "label": tf.TensorSpec([EXAMPLES_PER_REPLICA], tf.int32),
-    }
-    batches = iter(distribution.batches(make_batches, replicas * EXAMPLES_PER_REPLICA))
-    loop = make_train_loop(state, recipe, distribution, batch_spec)
-    one_step = loop.get_concrete_function(batches, tf.constant(1))  # type: ignore[attr-defined]
+    one_call = training.trace()
     stopwatch.lap("trace")
-    one_step(batches, tf.constant(1)).numpy()
+    one_call(1)
     stopwatch.lap("first_step")
     return stopwatch.seconds
 

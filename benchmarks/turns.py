@@ -14,10 +14,10 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.turn_server import processor_time_at_rest
+
 ELEMENTS_AHEAD = 8  # before the clock starts: more than a pipeline makes ahead
 SHORT_TURN = 3  # elements
-AT_REST_S = 0.01  # how long hardly any processor time must be used
-AT_REST_SHARE = 0.1  # of one processor, at most
 ORDER_SEED = 1
 
 
@@ -80,28 +80,10 @@ def measure_in_short_turns(
         shuffle(order)
         for name in order:
             print(f"\rround {number + 1} of {rounds}: {name:<40}", end="", file=sys.stderr)
-            before = _processor_time_at_rest()
+            before = processor_time_at_rest()
             for _ in range(SHORT_TURN):
                 next(iterators[name])
-            used = _processor_time_at_rest() - before
+            used = processor_time_at_rest() - before
             turns[name].append(1e3 * used / (SHORT_TURN * images_per_element))
     print(f"\r{'':<60}\r", end="", file=sys.stderr)
     return {name: np.array(figures) for name, figures in turns.items()}
-
-
-def _processor_time_at_rest() -> float:
-    """Seconds of processor time used so far, as soon as hardly any more is."""
-    quiet, before = 0, time.process_time()
-    while quiet < 2:  # once may also be a processor that others had
-        time.sleep(AT_REST_S)
-        now = time.process_time()
-        quiet = quiet + 1 if now - before < AT_REST_S * AT_REST_SHARE else 0
-        before = now
-    return before
-
-
-def median_ratio(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """The median of the ratios of two series [n], and its standard error (from 1,000 resamplings)."""
-    ratios = one / other
-    places = np.random.default_rng(ORDER_SEED).integers(0, len(ratios), [1000, len(ratios)])
-    return float(np.median(ratios)), float(np.std(np.median(ratios[places], axis=1)))

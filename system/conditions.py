@@ -29,11 +29,11 @@ def conditions(*packages: str) -> str:
     return ", ".join(parts)
 
 
-def commit() -> str:
-    """Of this source, as git describes it; with -dirty when files have changed since."""
+def commit(checkout: Path = ROOT) -> str:
+    """Describe the commit of a checkout as git does; with -dirty when files have changed since."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     except OSError:  # no git here
         return "unknown"
     return done.stdout.strip() or "unknown"

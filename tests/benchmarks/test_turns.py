@@ -1,18 +1,8 @@
-"""Turns of one length, and ratios that a drifting processor leaves alone."""
+"""Turns of one length."""
 
-import numpy as np
 import tensorflow as tf
 
-from benchmarks.turns import ELEMENTS_AHEAD, SHORT_TURN, measure_in_short_turns, median_ratio
-
-
-def test_a_ratio_is_the_median_of_the_turns_and_its_error_follows_from_their_spread() -> None:
-    one, other = np.array([2.0, 4.0, 6.0, 90.0]), np.array([1.0, 2.0, 3.0, 45.0])
-    assert median_ratio(one, other) == (2.0, 0.0)  # a slow turn hits both sides alike
-    noise = np.random.default_rng(0).normal(1.0, 0.1, [2, 100])
-    ratio, error = median_ratio(*noise)
-    assert abs(ratio - 1.0) < 3 * error
-    assert 0.5 < error / (0.1 * np.sqrt(2) * np.sqrt(np.pi / 2) / 10) < 2  # a normal median's error
+from benchmarks.turns import ELEMENTS_AHEAD, SHORT_TURN, measure_in_short_turns
 
 
 def test_every_pipeline_has_a_turn_of_the_same_length_in_every_round() -> None:

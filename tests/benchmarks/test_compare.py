@@ -35,6 +35,7 @@ def test_renamed_modules_exist_by_their_present_names() -> None:
         assert importlib.util.find_spec(name), name
 
 
+@pytest.mark.slow
 def test_a_training_step_runs_on_batches_in_memory() -> None:
     turn = project.training_step("efficientnet-lite0", image_size=32, batch=2, steps=2)
     assert turn() == 4

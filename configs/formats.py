@@ -64,7 +64,17 @@ def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
         section = rest[name]
         dropped = unused.get(str(section[key]).partition(":")[0], ())
         rest[name] = {field: value for field, value in section.items() if field not in dropped}
+    if not _field(rest, "ema", "decay"):
+        # There was no average to use, and "ema" was only the default.
+        for name in ("eval", "export"):
+            if _field(rest, name, "weights") == "ema":
+                rest[name] = {key: value for key, value in rest[name].items() if key != "weights"}
     return rest
+
+
+def _field(tree: Mapping[str, Any], section: str, name: str) -> object:
+    values = tree.get(section)
+    return values.get(name) if isinstance(values, Mapping) else None
 
 
 def _is_format_1(tree: Mapping[str, Any]) -> bool:

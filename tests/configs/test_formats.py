@@ -152,6 +152,12 @@ def test_every_kind_of_an_old_file_is_read_with_what_it_used(section, values):
     assert {key: getattr(read, key) for key in values} == values
 
 
+def test_an_old_run_without_an_average_uses_its_raw_weights():
+    experiment = loaded(DIGITS.replace("decay: 0.99", "decay: 0"))
+    assert (experiment.eval.weights, experiment.export.weights) == (None, None)
+    assert loaded(DIGITS).eval.weights == "ema"
+
+
 def test_set_lies_over_an_old_file_as_over_any():
     assert loaded(DIGITS, overrides=["augment.magnitude=5"]).augment.magnitude == 5
     with pytest.raises(ConfigError, match=r"nesterov=true has no effect with optimizer.name=rms"):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from absl.testing import flagsaver
 
 import main
 from benchmarks.latency import evaluation_images
+from proofs.faults import Life
 from run_folder.checkpoints import CheckpointStore
 from serving.predictor import find_export, open_predictor
 
@@ -160,16 +160,11 @@ def test_export_writes_the_saved_model_again(trained: tuple[Path, str], command:
 def test_a_run_killed_in_a_step_ends_with_the_same_bits(
     trained: tuple[Path, str], tiny: Path
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *_flags(tiny, "killed"), "--mode=train"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    store = CheckpointStore(str(tiny / "killed"))
-    while process.poll() is None and store.latest() is None:
-        pass  # until the first checkpoint, at step 4, is whole
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    life = Life([*_flags(tiny, "killed"), "--mode=train"], workers=1)
+    places = life.places()
+    assert "end of checkpoint" in places, life.output()  # reads on until that of step 4 is whole
+    assert "step" in places, life.output()
+    life.kill(0)
     printed = _spawn(tiny, "killed")
     assert "resuming from step" in printed or "finished already" in printed
     ours, theirs = (

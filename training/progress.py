@@ -3,6 +3,7 @@
 On a terminal it is a bar that moves; in a log file, a line now and then.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +17,21 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def training_progress(
-    *, first_step: int, total_steps: int, global_batch_size: int, steps_per_epoch: float
+    *,
+    first_step: int,
+    total_steps: int,
+    global_batch_size: int,
+    steps_per_epoch: float,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int, float, float], None]]:
-    """Yields a function (step, loss, learning rate) to call whenever steps have been made."""
-    started, printed = time.monotonic(), [0.0]
+    """Yield a function (step, loss, learning rate) to call whenever steps have been made.
+
+    `clock` gives seconds.
+    """
+    started, printed = clock(), [-math.inf]
 
     def describe(step: int, loss: float, learning_rate: float) -> str:
-        seconds = max(time.monotonic() - started, 1e-9)
+        seconds = max(clock() - started, 1e-9)
         rate = (step - first_step) * global_batch_size / seconds
         return (
             f"epoch {step / steps_per_epoch:.1f}  {rate:.0f} images/s  "
@@ -32,7 +41,7 @@ def training_progress(
     with _bar("train", total_steps, first_step) as advance:
 
         def update(step: int, loss: float, learning_rate: float) -> None:
-            now = time.monotonic()
+            now = clock()
             text = describe(step, loss, learning_rate)
             advance(step, text)
             due = now - printed[0] > SECONDS_BETWEEN_LINES or step == total_steps
@@ -46,7 +55,7 @@ def training_progress(
 
 @contextmanager
 def evaluation_progress(num_steps: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function (step) to call after each batch of an evaluation."""
+    """Yield a function (step) to call after each batch of an evaluation."""
     with _bar("eval", num_steps, 0) as advance:
         yield lambda step: advance(step, "")
 

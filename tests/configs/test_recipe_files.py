@@ -31,7 +31,9 @@ def test_every_file_loads_under_its_own_name(path: Path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_names_a_published_model(path: Path):
     model = load_experiment(path).model
-    get_spec(model.name, width=model.width, depth=model.depth, phi=model.phi)
+    assert model.name in list_models()
+    spec = get_spec(model.name, width=model.width, depth=model.depth, phi=model.phi)
+    assert spec.name == model.name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -48,6 +48,11 @@ def pretend(folder: Path, **changes: object) -> Owner:
     return owner
 
 
+def holder(folder: Path) -> Owner:
+    """Who the lock names."""
+    return Owner(**json.loads((folder / LOCK_FILE).read_text()))
+
+
 def test_a_second_process_is_refused_with_host_and_pid_until_the_first_is_killed(
     tmp_path: Path,
 ) -> None:
@@ -68,9 +73,13 @@ def test_a_second_process_is_refused_with_host_and_pid_until_the_first_is_killed
 
 
 def test_a_pid_that_was_given_to_somebody_else_holds_no_lock(tmp_path: Path) -> None:
-    pretend(tmp_path, started="1")
-    with locked(str(tmp_path), print):
-        pass
+    owner = pretend(tmp_path, started="1")
+    lines: list[str] = []
+    with locked(str(tmp_path), lines.append):
+        assert holder(tmp_path).pid == os.getpid()
+        assert holder(tmp_path).token != owner.token
+    assert lines == [f"{tmp_path}: the lock of {owner} is stale, taking over"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_machine_holds_its_lock_until_it_expires(tmp_path: Path) -> None:
@@ -142,4 +151,5 @@ def test_of_many_that_start_at_once_one_wins(tmp_path: Path) -> None:
 def test_a_damaged_lock_file_is_nobodys(tmp_path: Path, content: str) -> None:
     (tmp_path / LOCK_FILE).write_text(content)
     with locked(str(tmp_path), print):
-        pass
+        assert holder(tmp_path).pid == os.getpid()
+    assert list(tmp_path.iterdir()) == []

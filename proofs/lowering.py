@@ -10,15 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from configs.schema import Experiment
+from tasks.classification import Classification
 from training import assembly
 from training.devices.distribution import connect
 from training.forecast.tpu_chips import IMAGENET_TRAIN_EXAMPLES
 from training.optimizers import RMSProp
-from training.step.losses import cross_entropy, l2_loss
+from training.step.packed import Layout, Packed
 from training.step.train_step import traced_train_step
+from training.step.weight_decay import WeightDecay
 
 IMAGENET_CLASSES = 1000
 
@@ -75,7 +78,9 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
         classes=experiment.model.num_classes or IMAGENET_CLASSES,
         classifier_activation=None,
     )
-    optimizer, decay = RMSProp(), experiment.ema.decay
+    optimizer, average_decay = RMSProp(), experiment.ema.decay
+    task = Classification(network.output_shape[-1], train.label_smoothing)
+    decay, layout = WeightDecay(train.weight_decay), Layout.of(network.trainable_variables)
     weights = [_spec(v) for v in network.trainable_variables]
     statistics = [_spec(v) for v in network.non_trainable_variables]
     slots = dict.fromkeys(optimizer.initial_slots, weights)
@@ -91,21 +96,26 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
             logits, statistics = network.stateless_call(
                 weights, statistics, batch["image"], training=True
             )
-            loss = tf.reduce_mean(
-                cross_entropy(
-                    tf.cast(logits, tf.float32),
-                    batch["label"],
-                    label_smoothing=train.label_smoothing,
-                )
-            ) + train.weight_decay * l2_loss([w for w in weights if w.shape.rank > 1])
+            loss, _ = task.loss(tf.cast(logits, tf.float32), batch, task.weight(batch), lambda x: x)
+            loss += decay.loss(layout.names, weights)
         gradients = tape.gradient(loss, weights)
         updates = [
-            optimizer.update(w, g, {"rms": r, "momentum": m}, tf.constant(0.256))
-            for w, g, r, m in zip(weights, gradients, slots["rms"], slots["momentum"], strict=True)
+            optimizer.update(
+                Packed(w, Layout((name,), (w.shape.num_elements(),))),
+                g,
+                {"rms": r, "momentum": m},
+                tf.constant(0.256),
+                np.zeros(1, np.float32),
+            )
+            for name, w, g, r, m in zip(
+                layout.names, weights, gradients, slots["rms"], slots["momentum"], strict=True
+            )
         ]
         weights = [weight for weight, _ in updates]
         slots = {name: [slots[name] for _, slots in updates] for name in slots}
-        average = [a - (a - w) * (1.0 - decay) for a, w in zip(average, weights, strict=True)]
+        average = [
+            a - (a - w) * (1.0 - average_decay) for a, w in zip(average, weights, strict=True)
+        ]
         return (weights, statistics, slots, average), loss
 
     state = (weights, statistics, slots, weights)

@@ -33,13 +33,16 @@ from efficientnet.weights.tf1 import read_tf1_checkpoint, tf1_names
 from input_pipeline.augment import operations
 from input_pipeline.images.crop import Resize, eval_crop, eval_crop_uint8
 from system.errors import UserError
+from tasks.classification import Classification
 from training.devices.distribution import connect
 from training.optimizers import RMSProp, Slots, schedules
 from training.step.batch_norm import CrossReplicaBatchNormalization
 from training.step.ema import ema_decay, ema_update
 from training.step.noise import MaskNoise
-from training.step.state import TrainState, create_train_state
-from training.step.train_step import METRICS, TrainRecipe, make_train_loop
+from training.step.packed import Layout, Packed
+from training.step.recipe import TrainRecipe
+from training.step.state import TrainState, WeightsKind, create_train_state
+from training.step.train_step import make_train_loop
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDENS = ROOT / "tests" / "goldens"
@@ -259,7 +262,10 @@ def _forty_updates(archive: Any, name: str) -> dict[str, np.ndarray]:
     history = []
     for t, gradient in enumerate(archive[f"gradients/{name}"]):
         rate = tf.constant(archive["learning_rate"][t])
-        weight, slots = optimizer.update(weight, tf.constant(gradient), slots, rate)
+        layout = Layout((name,), (weight.shape.num_elements(),))
+        weight, slots = optimizer.update(
+            Packed(weight, layout), tf.constant(gradient), slots, rate, np.zeros(1, np.float32)
+        )
         decay = ema_decay(tf.constant(t + 1), decay=0.9999, ramp=True)
         average = ema_update(average, weight, decay)
         history.append({"variable": weight, "ema": average, **slots})
@@ -269,11 +275,11 @@ def _forty_updates(archive: Any, name: str) -> dict[str, np.ndarray]:
 # -- whole training steps -----------------------------------------------------------------------
 
 
-def train_tiny(goldens: Path) -> tuple[TrainState, np.ndarray]:
+def train_tiny(goldens: Path) -> tuple[TrainState, dict[str, np.ndarray]]:
     """The golden run through our own network, loss, optimizer, average and training loop.
 
     Returns:
-      The state after its 5 steps, and `training.step.train_step.METRICS` of each, float32 [5, metrics].
+      The state after its 5 steps, and the metrics of each by name, float32 [5].
     """
     archive = np.load(goldens / "train_step_tiny_b0.npz")
     distribution, noise = connect("cpu"), MaskNoise(0)
@@ -288,6 +294,7 @@ def train_tiny(goldens: Path) -> tuple[TrainState, np.ndarray]:
     for variable in network.weights:
         variable.assign(archive[f"initial/{names[variable.path]}"])
     recipe = TrainRecipe(
+        task=Classification(TINY_CLASSES),
         optimizer=RMSProp(),
         learning_rate=schedules.with_warmup(
             schedules.constant(peak=0.005), peak=0.005, warmup_steps=5
@@ -304,7 +311,8 @@ def train_tiny(goldens: Path) -> tuple[TrainState, np.ndarray]:
         {"image": archive["images"], "label": archive["labels"]}
     )
     loop = make_train_loop(state, recipe, distribution, batches.element_spec)
-    return state, loop(iter(batches), tf.constant(len(archive["images"]))).numpy()
+    rows = loop(iter(batches), tf.constant(len(archive["images"]))).numpy()
+    return state, dict(zip(recipe.metrics, rows.T, strict=True))
 
 
 def training_rows(goldens: Path) -> Iterator[Row]:
@@ -317,15 +325,16 @@ def training_rows(goldens: Path) -> Iterator[Row]:
         ("loss", "total_loss", "+ 1e-5 * sum of w^2/2, biases too"),
         ("learning_rate", "learning_rate", "linear warm-up"),
     ):
-        found = metrics[:, METRICS.index(metric)]
+        found = metrics[metric]
         measured = _relative_to_each(found, archive[key])
         yield Row(section, key, reference, "the same", measured, 1e-4, "relative")
 
     paths, names = state.paths, tf1_names(TINY, TINY_CLASSES)
-    for which, kind, reference in (
+    kinds: tuple[tuple[WeightsKind, str, str], ...] = (
         ("raw", "final", "weights and batch statistics"),
         ("ema", "final_ema", "averages of weights and batch statistics"),
-    ):
+    )
+    for which, kind, reference in kinds:
         weights, statistics = state.read_network(which)
         values = [tensor.numpy() for tensor in (*weights, *statistics)]
         named: Weights = dict(zip(paths, values, strict=True))

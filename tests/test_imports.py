@@ -14,7 +14,8 @@ ALLOWED = {
     "run_folder": {"configs", "system"},
     "efficientnet": {"system"},
     "input_pipeline": {"system"},
-    "training": {"efficientnet", "input_pipeline", "run_folder", "configs", "system"},
+    "tasks": {"efficientnet", "input_pipeline", "system"},
+    "training": {"tasks", "efficientnet", "input_pipeline", "run_folder", "configs", "system"},
 }
 ALLOWED["serving"] = {"training", *ALLOWED["training"]}
 ALLOWED["proofs"] = ALLOWED["benchmarks"] = ALLOWED["main"] = {"serving", *ALLOWED["serving"]}
@@ -161,7 +162,7 @@ def test_the_step_the_optimizers_and_the_devices_know_no_experiment(folder):
     assert len(inside) > 1
     for name in inside:
         for target in house(name):
-            assert target.startswith(("system", *LEAVES)), f"{name} imports {target}"
+            assert target.startswith(("system", "tasks", *LEAVES)), f"{name} imports {target}"
 
 
 def test_only_devices_name_strategies():

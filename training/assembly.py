@@ -19,13 +19,16 @@ from input_pipeline.sources import Source, get_source
 from input_pipeline.sources.cache import cache_source
 from input_pipeline.stream.pipeline import eval_steps, make_eval_dataset, make_train_dataset
 from system.errors import UsageError
+from tasks.classification import Classification
+from tasks.task import Task
 from training import optimizers
 from training.devices.distribution import Distribution, batch_norm_group_size
 from training.optimizers import schedules
 from training.step.batch_norm import CrossReplicaBatchNormalization
 from training.step.noise import MaskNoise
+from training.step.recipe import Normalize, TrainRecipe
 from training.step.state import TrainState, create_train_state
-from training.step.train_step import Normalize, TrainRecipe
+from training.step.weight_decay import WeightDecay
 
 
 class ExperimentError(UsageError):
@@ -236,13 +239,19 @@ def make_recipe(
         learning_rate=make_schedule(experiment, plan),
         normalize=normalizer(spec, precision(experiment, distribution)),
         noise=noise,
-        label_smoothing=train.label_smoothing,
-        weight_decay=train.weight_decay,
+        task=task(experiment),
+        weight_decay=WeightDecay(train.weight_decay),
         gradient_clip_norm=train.gradient_clip_norm,
         accumulation_steps=train.accumulation_steps,
         ema_decay=ema.decay,
         ema_ramp=ema.ramp,
     )
+
+
+def task(experiment: Experiment) -> Task:
+    """What is learned; the experiment's number of classes must be known."""
+    assert experiment.model.num_classes
+    return Classification(experiment.model.num_classes, experiment.train.label_smoothing)
 
 
 def normalizer(spec: ModelSpec, policy: str) -> Normalize:

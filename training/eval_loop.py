@@ -93,10 +93,7 @@ def _evaluate(
         log(f"step {step}: not evaluated: {error}")
         return 0
     result = evaluator(experiment.eval.weights)
-    run_log.scalars("eval", step, result.metrics())
+    run_log.scalars("eval", step, result.figures)
     run_log.flush()
-    log(
-        f"step {step}: top-1 {result.top_1:.2%}, top-5 {result.top_5:.2%}, "
-        f"cross entropy {result.cross_entropy:.4f} on {result.num_examples:,} images"
-    )
+    log(f"step {step}: {result}")
     return 1

@@ -1,28 +1,35 @@
 """Exact evaluation: every image once, on any number of replicas."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+
+from tasks.task import Measures, Task
 
 from system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a model scores on a split."""
+    """What a model scores on a split.
 
-    top_1: float  # share of images in [0, 1]
-    top_5: float
-    cross_entropy: float  # nats, without label smoothing
+    Attributes:
+      figures: the task's score by name, for logs and checkpoints.
+      shown: the same as people read it.
+      num_examples: examples that were measured.
+      sums: what the task added up over them.
+    """
+
+    figures: Mapping[str, float]
+    shown: Mapping[str, str]
     num_examples: int
-    confusion: np.ndarray | None = None  # [classes, classes] images, rows true, up to 100 classes
+    sums: Mapping[str, np.ndarray]
 
-    def metrics(self) -> dict[str, float]:
-        """The figures, for logs and checkpoints."""
-        return {"top_1": self.top_1, "top_5": self.top_5, "cross_entropy": self.cross_entropy}
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value}" for name, value in self.shown.items())
+        return f"{figures} on {self.num_examples:,} images"
 
 
 class EvaluationStopped(Exception):  # noqa: N818 - nothing is wrong
@@ -34,35 +41,38 @@ class IncompleteEvaluationError(UserError):
 
 
 def evaluate(
-    eval_step: Callable[[Any], dict[str, tf.Tensor]],
+    eval_step: Callable[[Any], Measures],
     batches: Iterable[Any],
+    task: Task,
     *,
     num_steps: int,
     num_examples: int,
     may_miss: int = 0,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Evaluation:
-    """Add up `num_steps` results of `eval_step` over `batches`.
+    """Add up `num_steps` results of `eval_step` over `batches`, and score them.
 
     Raises:
       IncompleteEvaluationError: when the images seen are not `num_examples`, or more than `may_miss`
         broken ones were left out.
     """
     iterator = iter(batches)
-    totals: dict[str, np.ndarray] = {}
+    sums: dict[str, np.ndarray] = {}
+    rows: dict[str, list[np.ndarray]] = {}
     for step in range(num_steps):
-        for name, value in eval_step(iterator).items():
-            # float64: sums of 50,000 float32 losses lose digits otherwise.
-            totals[name] = totals.get(name, 0.0) + value.numpy().astype(np.float64)
+        measured = eval_step(iterator)
+        for name, value in measured.sums.items():
+            sums[name] = sums.get(name, 0) + _wide(value.numpy())
+        for name, value in measured.rows.items():
+            rows.setdefault(name, []).append(value.numpy())
         on_step(step + 1)
-    seen = round(float(totals["examples"]))
+    seen = int(sums["examples"])
     if not num_examples - may_miss <= seen <= num_examples:
         raise IncompleteEvaluationError(f"evaluation saw {seen} images of {num_examples}")
-    confusion = totals.get("confusion")
-    return Evaluation(
-        top_1=float(totals["top_1"]) / seen,
-        top_5=float(totals["top_5"]) / seen,
-        cross_entropy=float(totals["cross_entropy"]) / seen,
-        num_examples=seen,
-        confusion=None if confusion is None else np.rint(confusion).astype(np.int64),
-    )
+    figures = task.score(sums, {name: np.concatenate(parts) for name, parts in rows.items()})
+    return Evaluation(figures, task.shown(figures), seen, sums)
+
+
+def _wide(value: np.ndarray) -> np.ndarray:
+    """The value in 64 bits: sums of 50,000 float32 losses lose digits otherwise."""
+    return value.astype(np.int64 if value.dtype == np.int32 else np.float64)

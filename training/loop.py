@@ -23,6 +23,7 @@ from run_folder.lock import locked
 from run_folder.logs import RunLog
 from system.console import log
 from system.errors import UserError
+from tasks.task import Measures
 from training import assembly
 from training.assembly import ExperimentError, Plan
 from training.devices.distribution import Distribution
@@ -30,8 +31,8 @@ from training.diagnosis.nonfinite import explain_step
 from training.evaluate import Evaluation, EvaluationStopped, evaluate
 from training.preemption import Stopped, stop_signals
 from training.progress import evaluation_progress, training_progress
-from training.step.state import TrainState
-from training.step.train_step import METRICS, make_eval_step, make_train_loop
+from training.step.state import TrainState, WeightsKind
+from training.step.train_step import make_eval_step, make_train_loop
 
 
 class TrainingError(UserError):
@@ -111,7 +112,8 @@ class _Run:
     state: TrainState
     run_log: RunLog
     last: Checkpoint | None
-    train_steps: Callable[[int], np.ndarray]  # how many -> METRICS of each, [steps, metrics]
+    metrics: tuple[str, ...]  # names of the figures of a step
+    train_steps: Callable[[int], np.ndarray]  # how many -> metrics of each, [steps, metrics]
     diagnose: Callable[
         [int], str
     ]  # a step that was not finite -> where it went wrong, and what is kept
@@ -148,9 +150,10 @@ def _start(
         _show_images(run_log, make_dataset, distribution.num_hosts)
         run_log.text("model", 0, _summary(state))
     batches = iter(distribution.batches(make_dataset, experiment.train.global_batch_size))
+    recipe = assembly.make_recipe(experiment, spec, noise, distribution, plan)
     train_loop = make_train_loop(
         state,
-        assembly.make_recipe(experiment, spec, noise, distribution, plan),
+        recipe,
         distribution,
         assembly.train_batch_spec(experiment, spec, distribution),
     )
@@ -171,6 +174,7 @@ def _start(
         state,
         run_log,
         last,
+        recipe.metrics,
         train_steps,
         diagnose_step,
         check_claim,
@@ -186,14 +190,15 @@ def _train(run: _Run, evaluator: "Evaluator | None") -> None:
         if evaluator and run.last and _unmeasured(run.last, plan):
             _measure_again(run, evaluator, run.last, asked)
         best = run.store.best()
-        top_1 = best.metrics["top_1"] if best else 0.0
+        score = assembly.task(run.experiment).best
+        highest = best.metrics[score] if best else 0.0
         while step < plan.total_steps:
             stop = plan.next_stop(step)
             rows = run.train_steps(stop - step)
             skips_left -= _check_finite(rows, step, run, skips_left)
             step = stop
-            figures = dict(zip(METRICS, rows.mean(axis=0), strict=True))
-            figures["learning_rate"] = rows[-1, METRICS.index("learning_rate")]
+            figures = dict(zip(run.metrics, rows.mean(axis=0), strict=True))
+            figures["learning_rate"] = rows[-1, run.metrics.index("learning_rate")]
             run.run_log.scalars("train", step, figures)
             progress(step, figures["loss"], figures["learning_rate"])
 
@@ -202,8 +207,8 @@ def _train(run: _Run, evaluator: "Evaluator | None") -> None:
             if evaluator and not stopping and plan.is_due(step, plan.eval_every_steps):
                 metrics = _evaluate_and_tell(run, evaluator, step, asked)
                 stopping = run.distribution.anywhere(asked() is not None)
-            is_best = bool(metrics) and metrics["top_1"] >= top_1
-            top_1 = max(top_1, metrics.get("top_1", 0.0))
+            is_best = bool(metrics) and metrics[score] >= highest
+            highest = max(highest, metrics.get(score, 0.0))
             if stopping or is_best or plan.is_due(step, plan.checkpoint_every_steps):
                 _save(run, step, metrics)
             if stopping:
@@ -276,13 +281,9 @@ def _evaluate_and_tell(
             result = evaluator(run.experiment.eval.weights, stop=stop)
     except EvaluationStopped:
         return {}
-    run.run_log.scalars("eval", step, result.metrics())
-    log(
-        f"step {step}, epoch {step / run.plan.steps_per_epoch:.1f}: top-1 {result.top_1:.2%}, "
-        f"top-5 {result.top_5:.2%}, cross entropy {result.cross_entropy:.4f} "
-        f"on {result.num_examples:,} images"
-    )
-    return result.metrics()
+    run.run_log.scalars("eval", step, result.figures)
+    log(f"step {step}, epoch {step / run.plan.steps_per_epoch:.1f}: {result}")
+    return dict(result.figures)
 
 
 def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured:
@@ -321,14 +322,14 @@ class Evaluator:
         size = assembly.eval_batch_size(experiment, distribution)
         self._batches = distribution.batches(make, size)
         self._normalize = assembly.normalizer(spec, assembly.precision(experiment, distribution))
-        self._distribution, self.state = distribution, state
+        self._distribution, self._task, self.state = distribution, assembly.task(experiment), state
         data = experiment.data
         skipping = data.on_error == "skip"
         self._may_miss = int(data.max_error_fraction * self._num_examples) if skipping else 0
-        self._steps: dict[str, Callable[[Any], dict[str, tf.Tensor]]] = {}
+        self._steps: dict[WeightsKind, Callable[[Any], Measures]] = {}
 
     def __call__(
-        self, which: str | None, *, stop: Callable[[], bool] = lambda: False
+        self, which: WeightsKind | None, *, stop: Callable[[], bool] = lambda: False
     ) -> Evaluation:
         """Evaluate "ema" or "raw" weights on every image of the split.
 
@@ -340,7 +341,7 @@ class Evaluator:
         which = which or ("ema" if self.state.has_average else "raw")
         if which not in self._steps:
             self._steps[which] = make_eval_step(
-                self.state, which, self._normalize, self._distribution
+                self.state, which, self._normalize, self._task, self._distribution
             )
         with _data_errors_explained(), evaluation_progress(self._num_steps) as progress:
 
@@ -352,6 +353,7 @@ class Evaluator:
             return evaluate(
                 self._steps[which],
                 self._batches,
+                self._task,
                 num_steps=self._num_steps,
                 num_examples=self._num_examples,
                 may_miss=self._may_miss,
@@ -492,11 +494,11 @@ def _check_finite(rows: np.ndarray, first_step: int, run: _Run, allowed: int) ->
 
     A float16 gradient that overflows under a finite loss is the loss scale's daily work: not counted.
     """
-    loss, finite = rows[:, METRICS.index("loss")], rows[:, METRICS.index("finite")] > 0
+    loss, finite = rows[:, run.metrics.index("loss")], rows[:, run.metrics.index("finite")] > 0
     broken = ~np.isfinite(loss) if run.state.variables.loss_scale else ~finite
     if broken.sum() > allowed:
         where = int(np.flatnonzero(broken)[allowed])  # from here on nothing was changed
-        figures = dict(zip(METRICS, rows[where], strict=True))
+        figures = dict(zip(run.metrics, rows[where], strict=True))
         raise TrainingError(
             f"step {first_step + where}: loss {figures['loss']:g}, gradient norm "
             f"{figures['gradient_norm']:g}, learning rate {figures['learning_rate']:g}: not finite, "

@@ -45,15 +45,14 @@ def evaluated(measured: Measured) -> None:
         title=f"step {checkpoint.step} on {evaluation.num_examples:,} held-out images",
         title_justify="left",
     )
-    for column in ("top-1", "top-5", "cross entropy"):
+    for column in evaluation.shown:
         table.add_column(column, justify="right")
-    table.add_row(
-        f"{evaluation.top_1:.2%}", f"{evaluation.top_5:.2%}", f"{evaluation.cross_entropy:.4f}"
-    )
+    table.add_row(*evaluation.shown.values())
     console.print(table)
-    if evaluation.confusion is not None:
-        names = class_names or [str(i) for i in range(len(evaluation.confusion))]
-        _confusion(evaluation.confusion, names)
+    confusion = evaluation.sums.get("confusion")
+    if confusion is not None:
+        names = class_names or [str(i) for i in range(len(confusion))]
+        _confusion(confusion, names)
 
 
 def diagnosed(incident: Incident, diagnosis: Diagnosis) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet import build_model, get_spec, normalize_images
+from tasks.classification import Classification
 from training.devices.distribution import Distribution, batch_norm_group_size, connect
 from training.optimizers import RMSProp, schedules
 from training.step.batch_norm import CrossReplicaBatchNormalization
 from training.step.noise import MaskNoise
+from training.step.recipe import TrainRecipe
 from training.step.state import TrainState, create_train_state
-from training.step.train_step import METRICS, TrainRecipe, make_train_loop
+from training.step.train_step import make_train_loop
 
 IMAGE_SIZE, CLASSES = 32, 10
 CLIP_NORM = 0.5  # shorter than the gradients, so that clipping is a part of what is compared
@@ -79,7 +81,7 @@ class Training:
         size, steps = batches.images.shape[1], len(batches.images)
         iterator = iter(self.distribution.batches(batches.host_batches, size))
         rows = self.loop(iterator, tf.constant(steps)).numpy()
-        return dict(zip(METRICS, rows.T, strict=True))
+        return dict(zip(self.recipe.metrics, rows.T, strict=True))
 
     def reset(self):
         self.state.from_arrays(self.initial)
@@ -122,6 +124,7 @@ def start(
             uniform=noise,
         )
     recipe = TrainRecipe(
+        task=Classification(CLASSES),
         optimizer=optimizer or RMSProp(),
         learning_rate=schedules.constant(peak=rate),
         normalize=lambda x: normalize_images(x, spec.mean_rgb, spec.stddev_rgb, dtype),

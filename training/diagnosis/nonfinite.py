@@ -23,9 +23,9 @@ from efficientnet import ModelSpec
 from system.errors import UserError
 from training import assembly
 from training.devices.distribution import Distribution, connect
-from training.step.losses import cross_entropy, is_decayed, l2_loss
 from training.step.noise import MaskNoise
 from training.step.state import TrainState
+from training.step.weight_decay import WeightDecay
 
 FOLDER = "nonfinite"
 _FILE = re.compile(r"step-(\d{8,})(-worker-\d+)?\.npz")
@@ -287,7 +287,8 @@ def _make_look(
     normalize = assembly.normalizer(spec, train.precision)
     inside = keras.Model(network.input, [layer.output for layer in layers])
     weights = [v.value for v in network.trainable_variables]
-    decayed = [v.value for v in network.trainable_variables if is_decayed(v.path)]
+    paths = [v.path for v in network.trainable_variables]
+    task, decay = assembly.task(experiment), WeightDecay(train.weight_decay)
     scale = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
 
     @tf.function(autograph=False)
@@ -297,10 +298,9 @@ def _make_look(
             tf.GradientTape() as tape,
         ):
             outputs = inside(normalize(tf.convert_to_tensor(images)), training=True)
-            entropy = cross_entropy(
-                outputs[-1], tf.convert_to_tensor(labels), label_smoothing=train.label_smoothing
-            )
-            loss = tf.reduce_mean(entropy) + train.weight_decay * l2_loss(decayed)
+            batch = task.prepare({"label": tf.convert_to_tensor(labels)})
+            loss, _ = task.loss(outputs[-1], batch, task.weight(batch), total=lambda x: x)
+            loss += decay.loss(paths, weights)
             target = loss * scale
         gradients = tape.gradient(
             target, [outputs, weights], unconnected_gradients=tf.UnconnectedGradients.ZERO

@@ -6,7 +6,8 @@ the forward reduction sees no gradient at all, and one small custom gradient car
 that nothing is walked (see docs/decisions/0002-cross-replica-batch-norm.md).
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -37,6 +38,7 @@ class CrossReplicaBatchNormalization(keras.layers.Layer):
         self.momentum = momentum
         self.epsilon = epsilon
         self.group_mean = group_mean
+        self.frozen = False  # whether training normalises by the moving averages and keeps them
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make gamma, beta and the moving averages, each [channels] float32."""
@@ -52,7 +54,7 @@ class CrossReplicaBatchNormalization(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Normalise [batch, height, width, channels]; in training also move the averages."""
-        if not training:
+        if not training or self.frozen:
             outputs, _, _ = self._fused(inputs, self.moving_mean, self.moving_variance)
             return outputs
         if self.group_mean is None:
@@ -129,6 +131,22 @@ class CrossReplicaBatchNormalization(keras.layers.Layer):
     def _move(self, average: keras.Variable, value: tf.Tensor) -> None:
         value = tf.stop_gradient(value)
         average.assign(average * self.momentum + value * (1.0 - self.momentum))
+
+
+@contextlib.contextmanager
+def batch_norm_frozen(network: keras.Model, frozen: frozenset[str]) -> Iterator[None]:
+    """Let the layers whose statistics are among the `frozen` paths normalise by them in training too.
+
+    Read while a step is traced: a stage of training is another trace of the same network.
+    """
+    layers = [x for x in network.layers if isinstance(x, CrossReplicaBatchNormalization)]
+    for layer in layers:
+        layer.frozen = layer.moving_mean.path in frozen
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.frozen = False
 
 
 def _group_moments(inputs: tf.Tensor, group_mean: GroupMean) -> tuple[tf.Tensor, tf.Tensor]:

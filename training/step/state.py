@@ -5,7 +5,7 @@ The input's position is not in it: the stream of batches is a function of the se
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +16,8 @@ from training.optimizers import Optimizer
 from training.step.loss_scale import INITIAL_SCALE, LossScale
 from training.step.packed import pack, unpack
 
+WeightsKind = Literal["ema", "raw"]  # the moving average, or the last
+
 
 class Values(NamedTuple):
     """What a training step reads and returns: tensors in a step, variables in a TrainState."""
@@ -23,7 +25,7 @@ class Values(NamedTuple):
     step: Any  # int32 [], updates made
     weights: list[Any]  # trainables of the network, float32
     statistics: list[Any]  # batch norm's moving averages, float32
-    slots: dict[str, Any]  # the optimizer's, each like the packed `weights`
+    slots: dict[str, Any]  # the optimizer's, each like the packed `weights` or a float32 []
     ema: Any  # average of the packed `weights` and `statistics`; () without averaging
     loss_scale: LossScale | tuple[()]  # for float16 only
     # int32 [], steps that are not finite and may still be skipped; below 0 training has halted: every
@@ -48,7 +50,7 @@ class TrainState:
         """Whether the run keeps a moving average of its weights."""
         return not isinstance(self.variables.ema, tuple)
 
-    def read_network(self, which: str) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    def read_network(self, which: WeightsKind) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Weights and statistics to evaluate or export: the average ("ema") or the last ("raw").
 
         Raises:
@@ -71,8 +73,11 @@ class TrainState:
         weights, statistics = values.weights, values.statistics
         arrays = {"step": values.step.numpy()}
         arrays |= self._named("network", [v.numpy() for v in weights + statistics])
-        for slot, vector in values.slots.items():
-            arrays |= self._named(f"optimizer/{slot}", _split(vector.numpy(), weights))
+        for slot, value in values.slots.items():
+            if value.shape.rank:
+                arrays |= self._named(f"optimizer/{slot}", _split(value.numpy(), weights))
+            else:
+                arrays[f"optimizer/{slot}"] = value.numpy()
         if self.has_average:
             arrays |= self._named("ema", _split(values.ema.numpy(), weights + statistics))
         if values.loss_scale:
@@ -102,9 +107,12 @@ class TrainState:
         for variable, array in zip(values.weights + values.statistics, network, strict=True):
             variable.assign(array)
         values.step.assign(arrays["step"])
-        for slot, vector in values.slots.items():
+        for slot, value in values.slots.items():
             paths = self.paths[: len(values.weights)]
-            vector.assign(_joined(arrays[f"optimizer/{slot}/{path}"] for path in paths))
+            if value.shape.rank:
+                value.assign(_joined(arrays[f"optimizer/{slot}/{path}"] for path in paths))
+            else:
+                value.assign(arrays[f"optimizer/{slot}"])
         if self.has_average:
             values.ema.assign(_joined(arrays[f"ema/{path}"] for path in self.paths))
         if values.loss_scale:
@@ -151,6 +159,10 @@ def create_train_state(
                 slots={
                     slot: packed([tf.fill(w.shape, start) for w in weights])
                     for slot, start in optimizer.initial_slots.items()
+                }
+                | {
+                    name: tf.Variable(start, trainable=False, dtype=tf.float32)
+                    for name, start in optimizer.initial_counts.items()
                 },
                 ema=packed([tf.convert_to_tensor(v) for v in weights + statistics])
                 if with_ema

@@ -5,43 +5,22 @@ under every strategy and can be lowered for a TPU that is not there. `make_train
 variables and runs many steps between two returns to Python.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from tasks.task import Measures, Task
 from training.devices.distribution import Distribution, Replica
-from training.optimizers import Optimizer
-from training.optimizers.schedules import Schedule
+from training.step.backward import accumulated_gradients
 from training.step.ema import ema_decay, ema_update
-from training.step.gradients import clip_by_norm
+from training.step.gradients import clip_by_norm, clip_each
 from training.step.loss_scale import LossScale, next_loss_scale
-from training.step.losses import cross_entropy, is_decayed, l2_loss
-from training.step.noise import MaskNoise
-from training.step.packed import pack, unpack
-from training.step.state import TrainState, Values
-
-METRICS = ("loss", "cross_entropy", "top_1", "learning_rate", "gradient_norm", "finite")
-
-Normalize = Callable[[tf.Tensor], tf.Tensor]  # uint8 [b, H, W, 3] -> the network's input
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainRecipe:
-    """What a step needs besides the network: loss, optimizer, schedule and averaging, by value."""
-
-    optimizer: Optimizer
-    learning_rate: Schedule
-    normalize: Normalize
-    noise: MaskNoise
-    label_smoothing: float = 0.1
-    weight_decay: float = 1e-5
-    gradient_clip_norm: float | None = None
-    accumulation_steps: int = 1
-    ema_decay: float = 0.9999  # 0: no averaging
-    ema_ramp: bool = True
+from training.step.packed import Packed, pack, unpack
+from training.step.recipe import Normalize, Partition, TrainRecipe
+from training.step.state import TrainState, Values, WeightsKind
 
 
 def train_step(
@@ -60,30 +39,32 @@ def train_step(
 
     Args:
       values: the state before the step.
-      batch: "image" uint8 [b, H, W, 3] and "label" int32 [b] or float32 [b, classes].
+      batch: "image" uint8 [b, H, W, 3] and what the task takes.
       replica: the one that runs this.
-      network: normalised images to float32 logits.
+      network: normalised images to what the task takes.
       recipe: everything else.
       distribution: the replicas that share the step.
 
     Returns:
-      The state after it and METRICS, float32 [] each, over the global batch.
+      The state after it and `recipe.metrics`, float32 [] each, over the global batch.
     """
+    variables = Partition.of(network, recipe.frozen)
     with distribution.as_replica(replica):
-        shares = _accumulated_gradients(values, batch, network, recipe, distribution)
+        shares = accumulated_gradients(values, batch, network, recipe, distribution)
         gradient, statistics, sums = distribution.sum_over_replicas(shares)
 
     if values.loss_scale:
         gradient /= values.loss_scale.scale
     norm = tf.norm(gradient)
-    finite = tf.math.is_finite(norm) & tf.math.is_finite(sums[0])
+    loss, *figures = tf.unstack(sums)
+    finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
     gradient = clip_by_norm(gradient, norm, recipe.gradient_clip_norm)
 
     learning_rate = recipe.learning_rate(values.step)
-    skips_left, halted = _skips_after(values, sums[0], finite)
+    skips_left, halted = _skips_after(values, loss, finite)
     after = tf.cond(
         finite & ~halted,
-        lambda: _updated(values, gradient, statistics, learning_rate, recipe),
+        lambda: _updated(values, gradient, statistics, learning_rate, recipe, variables),
         lambda: tf.nest.map_structure(tf.identity, values),
     )
     after = after._replace(
@@ -92,9 +73,8 @@ def train_step(
         skips_left=skips_left,
     )
     metrics = {
-        "loss": sums[0],
-        "cross_entropy": sums[1],
-        "top_1": sums[2],
+        "loss": loss,
+        **dict(zip(recipe.task.metrics, figures, strict=True)),
         "learning_rate": learning_rate,
         "gradient_norm": norm,
         "finite": tf.cast(finite, tf.float32),
@@ -109,31 +89,13 @@ def eval_step(
     *,
     network: keras.Model,
     normalize: Normalize,
-    with_confusion: bool,
-) -> dict[str, tf.Tensor]:
-    """Sums over one replica's batch; examples whose "mask" is 0 are padding and count for nothing.
-
-    Returns:
-      float32 sums: "examples", "cross_entropy" (no smoothing), "top_1" and "top_5" (correct ones), and
-      with `with_confusion` "confusion" [classes, classes], rows true and columns predicted.
-    """
-    logits, _ = network.stateless_call(
+    task: Task,
+) -> Measures:
+    """Measure one replica's batch; examples whose "mask" is 0 are padding and count for nothing."""
+    outputs, _ = network.stateless_call(
         weights, statistics, normalize(batch["image"]), training=False
     )
-    labels, mask = batch["label"], batch["mask"]
-    num_classes = logits.shape[-1]
-    loss = cross_entropy(logits, labels, label_smoothing=0.0)
-    sums = {
-        "examples": tf.reduce_sum(mask),
-        "cross_entropy": tf.reduce_sum(tf.where(mask > 0, loss, 0.0)),
-        "top_1": tf.reduce_sum(mask * _in_top(logits, labels, 1)),
-        "top_5": tf.reduce_sum(mask * _in_top(logits, labels, min(5, num_classes))),
-    }
-    if with_confusion:
-        true = tf.one_hot(labels, num_classes) * mask[:, tf.newaxis]
-        predicted = tf.one_hot(tf.argmax(logits, -1), num_classes)
-        sums["confusion"] = tf.matmul(true, predicted, transpose_a=True)
-    return sums
+    return task.measure(outputs, batch)
 
 
 def make_train_loop(
@@ -142,7 +104,7 @@ def make_train_loop(
     distribution: Distribution,
     batch_spec: Mapping[str, tf.TensorSpec],
 ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-    """A compiled function (iterator, int32 [] steps) -> METRICS of every step, float32 [steps, metrics].
+    """A compiled function (iterator, int32 [] steps) -> metrics of every step, float32 [steps, metrics].
 
     The step is traced once and called by every replica: `batch_spec` is one replica's batch.
     """
@@ -153,11 +115,11 @@ def make_train_loop(
     def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         values, metrics = step(state.read(), dict(batch), distribution.this_replica())
         distribution.assign(tf.nest.flatten(state.variables), tf.nest.flatten(values))
-        return tf.stack([metrics[name] for name in METRICS])
+        return tf.stack([metrics[name] for name in recipe.metrics])
 
     @tf.function
     def train_loop(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
-        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(METRICS)])
+        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(recipe.metrics)])
         for i in tf.range(steps):
             row = distribution.strategy.run(replica_step, args=(next(iterator),))
             rows = rows.write(i, distribution.local_value(row))
@@ -191,54 +153,36 @@ def traced_train_step(
 
 
 def make_eval_step(
-    state: TrainState, which: str, normalize: Normalize, distribution: Distribution
-) -> Callable[[Any], dict[str, tf.Tensor]]:
-    """A compiled function (iterator) -> the sums of `eval_step` over all replicas' next batches.
+    state: TrainState,
+    which: WeightsKind,
+    normalize: Normalize,
+    task: Task,
+    distribution: Distribution,
+) -> Callable[[Any], Measures]:
+    """A compiled function (iterator) -> what all replicas' next batches measure together.
 
-    `which` is "ema" or "raw".
+    Sums are added, rows are joined in the order of the replicas.
     """
-    num_classes = state.network.output_shape[-1]
 
     @tf.autograph.experimental.do_not_convert
-    def replica_step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        sums = eval_step(
+    def replica_step(batch: Mapping[str, tf.Tensor]) -> Measures:
+        sums, rows = eval_step(
             *state.read_network(which),
             batch,
             network=state.network,
             normalize=normalize,
-            with_confusion=num_classes <= 100,
+            task=task,
         )
         context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        added = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        return Measures(added, context.all_gather(rows, axis=0) if rows else {})
 
     @tf.function
-    def step(iterator: Any) -> dict[str, tf.Tensor]:
-        sums = distribution.strategy.run(replica_step, args=(next(iterator),))
-        return {name: distribution.local_value(value) for name, value in sums.items()}
+    def step(iterator: Any) -> Measures:
+        measured = distribution.strategy.run(replica_step, args=(next(iterator),))
+        return tf.nest.map_structure(distribution.local_value, measured)
 
     return step
-
-
-def _accumulated_gradients(
-    values: Values,
-    batch: Mapping[str, tf.Tensor],
-    network: keras.Model,
-    recipe: TrainRecipe,
-    distribution: Distribution,
-) -> list[tf.Tensor]:
-    """This replica's share of gradient and statistics, packed, and metrics: over replicas they add up."""
-    shares = distribution.num_replicas * recipe.accumulation_steps
-    total: list[tf.Tensor] = []
-    for micro_step, part in enumerate(_micro_batches(batch, recipe.accumulation_steps)):
-        # One after the other: the point of accumulation is to hold one micro-batch's activations.
-        with (
-            tf.control_dependencies(total),
-            recipe.noise.at(values.step, distribution.replica_id(), micro_step),
-        ):
-            part = {name: tf.identity(tensor) for name, tensor in part.items()}
-            terms = [term / shares for term in _gradients(values, part, network, recipe)]
-        total = [a + b for a, b in zip(total, terms, strict=True)] if total else terms
-    return total
 
 
 def _skips_after(values: Values, loss: tf.Tensor, finite: tf.Tensor) -> tuple[Any, tf.Tensor]:
@@ -266,64 +210,40 @@ def _updated(
     statistics: tf.Tensor,
     learning_rate: tf.Tensor,
     recipe: TrainRecipe,
+    variables: Partition,
 ) -> Values:
     """`values` after the optimizer has moved the weights and the averages have followed."""
-    weights, slots = recipe.optimizer.update(
-        pack(values.weights), gradient, values.slots, learning_rate
+    layout, trained = variables.weights, variables.trained
+    old = layout.choose(values.weights, trained)
+    weights = Packed(pack(old), trained)
+    vector, slots = recipe.optimizer.update(
+        weights,
+        clip_each(Packed(gradient, trained), recipe.gradient_clip_each),
+        {name: layout.take(x, trained) if x.shape.rank else x for name, x in values.slots.items()},
+        _rates(learning_rate, weights, recipe.rate_multipliers),
+        recipe.weight_decay.decoupled(trained.names),
     )
-    ema = values.ema
-    if recipe.ema_decay:
-        # The reference averages after counting the step.
-        decay = ema_decay(values.step + 1, decay=recipe.ema_decay, ramp=recipe.ema_ramp)
-        ema = ema_update(ema, tf.concat([weights, statistics], 0), decay)
-    return values._replace(
-        weights=unpack(weights, values.weights),
-        statistics=unpack(statistics, values.statistics),
-        slots=dict(slots),
-        ema=ema,
+    moving = variables.statistics.choose(values.statistics, variables.moving)
+    after = values._replace(
+        weights=layout.replace(values.weights, trained, unpack(vector, old)),
+        statistics=variables.statistics.replace(
+            values.statistics, variables.moving, unpack(statistics, moving)
+        ),
+        slots={
+            name: layout.put(values.slots[name], trained, x) if x.shape.rank else x
+            for name, x in slots.items()
+        },
     )
+    if not recipe.ema_decay:
+        return after
+    # The reference averages after counting the step.
+    decay = ema_decay(values.step + 1, decay=recipe.ema_decay, ramp=recipe.ema_ramp)
+    return after._replace(ema=ema_update(values.ema, pack(after.weights + after.statistics), decay))
 
 
-def _gradients(
-    values: Values, batch: Mapping[str, tf.Tensor], network: keras.Model, recipe: TrainRecipe
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Gradient of the (scaled) mean loss of a batch, statistics after it, and [loss, entropy, top 1]."""
-    images, labels = recipe.normalize(batch["image"]), batch["label"]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(values.weights)
-        logits, statistics = network.stateless_call(
-            values.weights, values.statistics, images, training=True
-        )
-        entropy = tf.reduce_mean(
-            cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        )
-        decayed = [
-            w
-            for w, v in zip(values.weights, network.trainable_variables, strict=True)
-            if is_decayed(v.path)
-        ]
-        loss = entropy + recipe.weight_decay * l2_loss(decayed)
-        target = loss * values.loss_scale.scale if values.loss_scale else loss
-    classes = labels if labels.shape.rank == 1 else tf.argmax(labels, -1, output_type=tf.int32)
-    top_1 = tf.reduce_mean(_in_top(logits, classes, 1))
-    gradients = tape.gradient(target, values.weights)
-    return pack(gradients), pack(statistics), tf.stack([loss, entropy, top_1])
-
-
-def _micro_batches(batch: Mapping[str, tf.Tensor], count: int) -> list[Mapping[str, tf.Tensor]]:
-    if count == 1:
-        return [batch]
-    parts = {name: tf.split(tensor, count) for name, tensor in batch.items()}
-    return [{name: part[i] for name, part in parts.items()} for i in range(count)]
-
-
-def _in_top(logits: tf.Tensor, labels: tf.Tensor, k: int) -> tf.Tensor:
-    """1.0 where the label is among the k best classes, else (and for NaN) 0.0: float32 [batch].
-
-    Equal logits rank by class number, so that a network which has died does not look perfect.
-    """
-    own = tf.gather(logits, labels, batch_dims=1)[:, tf.newaxis]
-    earlier = tf.range(logits.shape[-1]) < labels[:, tf.newaxis]
-    ahead = (logits > own) | ((logits == own) & earlier)
-    rank = tf.reduce_sum(tf.cast(ahead, tf.int32), -1)
-    return tf.cast((rank < k) & tf.math.is_finite(own[:, 0]), tf.float32)
+def _rates(rate: tf.Tensor, weights: Packed, multipliers: Mapping[str, float]) -> tf.Tensor:
+    """The rate of every element, or the one of all: float32 [elements] or []."""
+    if not multipliers:
+        return rate
+    of_each = np.array([multipliers.get(name, 1.0) for name in weights.names], np.float32)
+    return rate * weights.spread(of_each)

@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from training.step.gradients import clip_by_norm
+from training.step.gradients import clip_by_norm, clip_each
+from training.step.packed import Layout, Packed
 
 GRADIENT = tf.constant([3.0, -4.0])  # of norm 5
 
@@ -22,3 +23,9 @@ def test_a_short_gradient_and_one_without_limit_stay():
 def test_a_gradient_of_zeros_stays_finite():
     zeros = tf.zeros([3])
     np.testing.assert_array_equal(clip_by_norm(zeros, tf.norm(zeros), 1.0), zeros)
+
+
+def test_each_variable_is_clipped_for_itself():
+    gradient = Packed(tf.constant([3.0, 4.0, 0.3, 0.4]), Layout(("a", "b"), (2, 2)))
+    np.testing.assert_allclose(clip_each(gradient, 1.0), [0.6, 0.8, 0.3, 0.4], rtol=1e-6)
+    assert clip_each(gradient, None) is gradient.vector

@@ -2,6 +2,7 @@
 
 import functools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,9 +10,10 @@ import tensorflow as tf
 from proofs import parity
 from tests.training import tiny
 from training.devices.distribution import Replica
-from training.optimizers import SGD
+from training.optimizers import LARS, SGD
 from training.step.packed import pack
 from training.step.train_step import make_eval_step, traced_train_step
+from training.step.weight_decay import WeightDecay
 
 STEPS = 4
 BATCHES = tiny.Batches.random(STEPS, 8)
@@ -174,6 +176,108 @@ def test_micro_batches_of_their_own_statistics_are_not_one_batch(accumulating, f
     assert np.max(np.abs(metrics["loss"] - expected["loss"])) > 1e-3
 
 
+# -- frozen parts and rates of their own ----------------------------------------------------------
+
+
+def backbone(training):
+    """Paths of everything but the classifier: weights and statistics."""
+    return frozenset(path for path in training.state.paths if not path.startswith("classifier/"))
+
+
+@pytest.fixture(scope="module")
+def head_only(plain, one_device, two_devices):
+    """By number of devices: a training of the classifier alone, after 4 steps."""
+    found = {}
+    for count, distribution in ((1, one_device), (2, two_devices)):
+        training = tiny.start(distribution, frozen=backbone(plain), ema_decay=0.0)
+        found[count] = training, training.run(BATCHES)
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_frozen_weights_slots_and_statistics_keep_their_bits(head_only, count):
+    training, _ = head_only[count]
+    after = training.state.to_arrays()
+    assert after.keys() == training.initial.keys()
+    moved = {n for n, a in after.items() if not np.array_equal(a, training.initial[n])}
+    head = {
+        f"{kind}/classifier/{part}"
+        for kind in ("network", "optimizer/rms", "optimizer/momentum")
+        for part in ("kernel", "bias")
+    }
+    assert moved == head | {"step"}
+
+
+def test_frozen_parts_give_the_same_head_on_one_and_two_devices(head_only, assert_same):
+    assert_same(head_only[2][0].state.to_arrays(), head_only[1][0].state.to_arrays())
+
+
+def test_frozen_weights_count_neither_in_the_loss_nor_in_the_norm(head_only):
+    training, metrics = head_only[1]
+    weights, statistics = (
+        [tf.constant(training.initial[f"network/{v.path}"]) for v in variables]
+        for variables in (
+            training.state.network.trainable_variables,
+            training.state.network.non_trainable_variables,
+        )
+    )
+    images = training.recipe.normalize(BATCHES.images[0])
+    logits, _ = training.state.network.stateless_call(weights, statistics, images, training=False)
+    targets = np.eye(tiny.CLASSES)[BATCHES.labels[0]] * 0.9 + 0.1 / tiny.CLASSES
+    probabilities = tf.nn.softmax(logits).numpy()
+    entropy = -(targets * np.log(probabilities)).sum(-1).mean()
+    kernel, bias = (training.initial[f"network/classifier/{part}"] for part in ("kernel", "bias"))
+    decay = 1e-5 * (np.square(kernel).sum() + np.square(bias).sum()) / 2
+    assert metrics["loss"][0] == pytest.approx(entropy + decay, rel=1e-5)
+    of_bias = (probabilities - targets).mean(0)
+    pooled = training.state.network.get_layer("pooled").output
+    features = keras.Model(training.state.network.input, pooled)
+    found, _ = features.stateless_call(weights[:-2], statistics, images, training=False)
+    of_kernel = found.numpy().T @ (probabilities - targets) / len(images) + 1e-5 * kernel
+    norm = np.sqrt(np.square(of_kernel).sum() + np.square(of_bias).sum())
+    assert metrics["gradient_norm"][0] == pytest.approx(norm, rel=1e-4)
+
+
+def test_a_rate_of_its_own_moves_a_weight_in_proportion(one_device):
+    options = {"optimizer": SGD(momentum=0.0), "rate": 0.1}
+    one = tiny.Batches(BATCHES.images[:1], BATCHES.labels[:1])
+    plain = tiny.start(one_device, **options)
+    halved = tiny.start(
+        one_device, **options, rate_multipliers={"stem_conv/kernel": 0.5, "classifier/bias": 0.0}
+    )
+    plain.run(one)
+    halved.run(one)
+    moved = [
+        {n: a - t.initial[n] for n, a in t.state.to_arrays().items() if n.startswith("network/")}
+        for t in (plain, halved)
+    ]
+    own = {"network/stem_conv/kernel": 0.5, "network/classifier/bias": 0.0}
+    for name, expected in moved[0].items():
+        np.testing.assert_allclose(
+            moved[1][name], own.get(name, 1.0) * expected, rtol=1e-3, atol=1e-6, err_msg=name
+        )
+
+
+def test_lars_takes_its_norms_over_the_whole_batch_on_any_number_of_devices(
+    one_device, two_devices, assert_same
+):
+    decay = WeightDecay(1e-3, coupled=False)
+    ends = []
+    for distribution in (one_device, two_devices):
+        training = tiny.start(distribution, optimizer=LARS(), rate=5.0, weight_decay=decay)
+        training.run(BATCHES)
+        ends.append(training.state.to_arrays())
+    assert (
+        np.max(
+            np.abs(
+                ends[0]["network/stem_conv/kernel"] - training.initial["network/stem_conv/kernel"]
+            )
+        )
+        > 1e-4
+    )
+    assert_same(ends[1], ends[0], tolerance=1e-4)
+
+
 # -- faults -------------------------------------------------------------------------------------
 
 
@@ -249,7 +353,10 @@ MASK = np.array([1, 1, 0, 1, 1, 0, 1, 0], np.float32)
 
 @functools.cache
 def eval_step(training, which):
-    return make_eval_step(training.state, which, training.recipe.normalize, training.distribution)
+    recipe = training.recipe
+    return make_eval_step(
+        training.state, which, recipe.normalize, recipe.task, training.distribution
+    )
 
 
 def evaluate(training, mask, which="raw"):
@@ -258,8 +365,9 @@ def evaluate(training, mask, which="raw"):
         return tf.data.Dataset.from_tensors(columns)
 
     iterator = iter(training.distribution.batches(make, len(IMAGES)))
-    sums = eval_step(training, which)(iterator)
-    return {name: value.numpy() for name, value in sums.items()}
+    measured = eval_step(training, which)(iterator)
+    assert not measured.rows
+    return {name: value.numpy() for name, value in measured.sums.items()}
 
 
 def expected_sums(training, which, mask):

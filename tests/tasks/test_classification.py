@@ -1,0 +1,78 @@
+"""The published loss and score, against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tasks.classification import Classification, cross_entropy
+
+
+def test_cross_entropy_is_that_of_the_true_class():
+    # softmax of (log 1, log 2, log 5) is (1/8, 2/8, 5/8)
+    logits = tf.math.log([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]])
+    loss = cross_entropy(logits, tf.constant([0, 2]), label_smoothing=0.0)
+    np.testing.assert_allclose(loss, [math.log(8), math.log(8 / 5)], rtol=1e-6)
+
+
+def test_smoothing_spreads_its_share_over_all_classes_the_true_one_included():
+    logits = tf.math.log([[1.0, 2.0, 5.0]])
+    log_8 = math.log(8)
+    entropies = np.array([log_8, log_8 - math.log(2), log_8 - math.log(5)])
+    expected = (0.7 + 0.1) * entropies[2] + 0.1 * (entropies[0] + entropies[1])
+    loss = cross_entropy(logits, tf.constant([2]), label_smoothing=0.3)
+    np.testing.assert_allclose(loss, [expected], rtol=1e-6)
+
+
+def test_shares_of_one_class_are_the_same_as_its_number():
+    logits = tf.random.stateless_normal([6, 10], seed=[1, 2])
+    labels = tf.constant([0, 3, 9, 1, 1, 5])
+    hard = cross_entropy(logits, labels, label_smoothing=0.1)
+    soft = cross_entropy(logits, tf.one_hot(labels, 10), label_smoothing=0.1)
+    np.testing.assert_array_equal(hard, soft)
+
+
+def test_shares_of_two_classes_mix_their_losses():
+    logits = tf.random.stateless_normal([1, 4], seed=[1, 2])
+    first, second = (cross_entropy(logits, tf.constant([c]), label_smoothing=0.1) for c in (0, 2))
+    mixed = cross_entropy(logits, tf.constant([[0.25, 0.0, 0.75, 0.0]]), label_smoothing=0.1)
+    np.testing.assert_allclose(mixed, 0.25 * first + 0.75 * second, rtol=1e-6)
+
+
+LOGITS = np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0], [2.0, 2.0, 2.0], [1.0, 0.0, 9.0]], np.float32)
+LABELS = np.array([0, 2, 1, 2], np.int32)
+
+
+def test_shares_of_the_loss_add_up_to_that_of_the_whole_batch():
+    task = Classification(3, label_smoothing=0.1)
+    batch = {"label": tf.constant(LABELS)}
+    whole, metrics = task.loss(tf.constant(LOGITS), batch, task.weight(batch), lambda x: x)
+    halves = []
+    for part in (slice(0, 3), slice(3, 4)):
+        of_part = {"label": batch["label"][part]}
+        halves.append(task.loss(tf.constant(LOGITS[part]), of_part, 4.0, lambda x: x))
+    np.testing.assert_allclose(halves[0][0] + halves[1][0], whole, rtol=1e-6)
+    assert task.metrics == tuple(metrics)
+    np.testing.assert_allclose(halves[0][1]["top_1"] + halves[1][1]["top_1"], metrics["top_1"])
+    assert float(metrics["top_1"]) == 0.5
+
+
+def test_every_image_is_counted_once_in_whole_numbers():
+    task = Classification(3)
+    batch = {"label": tf.constant(LABELS), "mask": tf.constant([1.0, 1.0, 1.0, 0.0])}
+    sums, rows = task.measure(tf.constant(LOGITS), batch)
+    assert not rows
+    assert all(sums[name].dtype == tf.int32 for name in ("examples", "top_1", "top_5", "confusion"))
+    # The third image's logits are equal: the first class wins, and all three are in the top 5.
+    np.testing.assert_array_equal(sums["confusion"], [[1, 0, 0], [1, 0, 0], [0, 1, 0]])
+    assert (int(sums["examples"]), int(sums["top_1"]), int(sums["top_5"])) == (3, 1, 3)
+    figures = task.score({name: value.numpy() for name, value in sums.items()}, {})
+    assert figures["top_1"] == 1 / 3
+    assert task.best in figures
+    assert task.shown(figures)["top-1"] == "33.33%"
+
+
+def test_many_classes_are_not_cross_counted():
+    batch = {"label": tf.constant([7]), "mask": tf.constant([1.0])}
+    sums, _ = Classification(101).measure(tf.zeros([1, 101]), batch)
+    assert "confusion" not in sums

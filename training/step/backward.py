@@ -1,0 +1,114 @@
+"""The backward pass of one replica: its share of the gradient of the global batch's loss."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from tasks.task import Task, Total
+from training.devices.distribution import Distribution
+from training.step.batch_norm import batch_norm_frozen
+from training.step.packed import pack
+from training.step.recipe import Partition, TrainRecipe
+from training.step.state import Values
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scale:
+    """How a micro-batch stands to the global batch.
+
+    Attributes:
+      share: one over the number of all micro-batches.
+      weight: what the task divides by: of the global batch.
+      total: sums over the replicas, without a gradient.
+    """
+
+    share: float
+    weight: float | tf.Tensor
+    total: Total
+
+
+def accumulated_gradients(
+    values: Values,
+    batch: Mapping[str, tf.Tensor],
+    network: keras.Model,
+    recipe: TrainRecipe,
+    distribution: Distribution,
+) -> list[tf.Tensor]:
+    """Compute this replica's share of what all replicas add up, micro-batch by micro-batch.
+
+    Args:
+      values: the state before the step.
+      batch: this replica's.
+      network: in the state's values.
+      recipe: loss, masks and number of micro-batches.
+      distribution: the replicas that share the step.
+
+    Returns:
+      Gradient of the (scaled) loss, float32 [trained elements]; statistics after the batch, float32
+      [moving elements]; the loss and the task's metrics, float32 [1 + metrics].
+    """
+    micro_batches = _micro_batches(recipe.task.prepare(batch), recipe.accumulation_steps)
+    scale = _Scale(
+        share=1 / (distribution.num_replicas * recipe.accumulation_steps),
+        weight=_total_weight(recipe.task, micro_batches, distribution),
+        total=lambda x: distribution.sum_over_replicas([tf.stop_gradient(x)])[0],
+    )
+    total: list[tf.Tensor] = []
+    for micro_step, micro_batch in enumerate(micro_batches):
+        # One after the other: the point of accumulation is to hold one micro-batch's activations.
+        with (
+            tf.control_dependencies(total),
+            recipe.noise.at(values.step, distribution.replica_id(), micro_step),
+        ):
+            micro_batch = {name: tf.identity(tensor) for name, tensor in micro_batch.items()}
+            terms = _gradients(values, micro_batch, network, recipe, scale)
+        total = [a + b for a, b in zip(total, terms, strict=True)] if total else terms
+    return total
+
+
+def _total_weight(
+    task: Task, micro_batches: Sequence[Mapping[str, tf.Tensor]], distribution: Distribution
+) -> float | tf.Tensor:
+    """What the losses of all replicas' micro-batches are divided by."""
+    weights = [task.weight(micro_batch) for micro_batch in micro_batches]
+    if all(isinstance(weight, int | float) for weight in weights):
+        return sum(weights) * distribution.num_replicas
+    return distribution.sum_over_replicas([tf.add_n(weights)])[0]
+
+
+def _gradients(
+    values: Values,
+    batch: Mapping[str, tf.Tensor],
+    network: keras.Model,
+    recipe: TrainRecipe,
+    scale: _Scale,
+) -> list[tf.Tensor]:
+    """The three shares of one micro-batch, see `accumulated_gradients`."""
+    variables = Partition.of(network, recipe.frozen)
+    trained = variables.weights.choose(values.weights, variables.trained)
+    images = recipe.normalize(batch["image"])
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(trained)
+        with batch_norm_frozen(network, recipe.frozen):
+            outputs, statistics = network.stateless_call(
+                values.weights, values.statistics, images, training=True
+            )
+        loss, metrics = recipe.task.loss(outputs, batch, scale.weight, scale.total)
+        loss += scale.share * recipe.weight_decay.loss(variables.trained.names, trained)
+        target = loss * values.loss_scale.scale if values.loss_scale else loss
+    gradients = tape.gradient(target, trained)
+    moved = variables.statistics.choose(statistics, variables.moving)
+    return [
+        pack(gradients),
+        scale.share * pack(moved),
+        tf.stack([loss, *(metrics[name] for name in recipe.task.metrics)]),
+    ]
+
+
+def _micro_batches(batch: Mapping[str, tf.Tensor], count: int) -> list[Mapping[str, tf.Tensor]]:
+    if count == 1:
+        return [batch]
+    parts = {name: tf.split(tensor, count) for name, tensor in batch.items()}
+    return [{name: part[i] for name, part in parts.items()} for i in range(count)]

@@ -1,0 +1,64 @@
+"""What a training step needs besides the network, by value."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import keras
+import tensorflow as tf
+
+from tasks.task import Task
+from training.optimizers import Optimizer
+from training.optimizers.schedules import Schedule
+from training.step.noise import MaskNoise
+from training.step.packed import Layout
+from training.step.weight_decay import PUBLISHED_DECAY, WeightDecay
+
+Normalize = Callable[[tf.Tensor], tf.Tensor]  # uint8 [b, H, W, 3] -> the network's input
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRecipe:
+    """What a step needs besides the network: loss, optimizer, schedule and averaging, by value.
+
+    Attributes:
+      frozen: paths of the weights and statistics that the step leaves alone. Frozen weights cost no
+        gradient and count neither in the loss nor in the norm; batch norm with frozen statistics
+        normalises by them.
+      rate_multipliers: of the learning rate, by path of the weight; 1 for those that are not named.
+    """
+
+    task: Task
+    optimizer: Optimizer
+    learning_rate: Schedule
+    normalize: Normalize
+    noise: MaskNoise
+    weight_decay: WeightDecay = PUBLISHED_DECAY
+    frozen: frozenset[str] = frozenset()
+    rate_multipliers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    gradient_clip_norm: float | None = None  # of the gradient of all weights
+    gradient_clip_each: float | None = None  # of the gradient of each weight
+    accumulation_steps: int = 1
+    ema_decay: float = 0.9999  # 0: no averaging
+    ema_ramp: bool = True
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the numbers that a step returns, in their order."""
+        return ("loss", *self.task.metrics, "learning_rate", "gradient_norm", "finite")
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """The variables of a network: all of them, and those that a step changes."""
+
+    weights: Layout
+    trained: Layout
+    statistics: Layout
+    moving: Layout
+
+    @classmethod
+    def of(cls, network: keras.Model, frozen: frozenset[str]) -> "Partition":
+        """Take the `frozen` paths out of the network's weights and statistics."""
+        weights = Layout.of(network.trainable_variables)
+        statistics = Layout.of(network.non_trainable_variables)
+        return cls(weights, weights.without(frozen), statistics, statistics.without(frozen))

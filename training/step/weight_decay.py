@@ -1,0 +1,49 @@
+"""Weight decay: how much, of which variables, as a part of the loss or apart from it."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+NOT_BATCH_NORM = r"(?!.*/(gamma|beta)$)"  # V1: biases are decayed too
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightDecay:
+    """Decay of the variables whose path matches `pattern` from its beginning.
+
+    Attributes:
+      rate: the loss gains `rate * sum(w**2) / 2`, or an update takes `learning rate * rate * w` away.
+      coupled: the former (L2, as published); the latter is the optimizer's to apply.
+      pattern: regular expression of the paths that are decayed.
+    """
+
+    rate: float = 1e-5
+    coupled: bool = True
+    pattern: str = NOT_BATCH_NORM
+
+    def applies(self, path: str) -> bool:
+        """Whether the variable of this path is decayed."""
+        return re.match(self.pattern, path) is not None
+
+    def loss(self, paths: Sequence[str], weights: Sequence[tf.Tensor]) -> tf.Tensor | float:
+        """What the loss gains: float32 [], or 0.0 where nothing is coupled to it."""
+        decayed = [w for path, w in zip(paths, weights, strict=True) if self.applies(path)]
+        if not self.coupled or not decayed:
+            return 0.0
+        return self.rate * l2_loss(decayed)
+
+    def decoupled(self, paths: Sequence[str]) -> np.ndarray:
+        """What is left to the optimizer for each variable: float32 [variables]."""
+        rate = 0.0 if self.coupled else self.rate
+        return np.array([rate * self.applies(path) for path in paths], np.float32)
+
+
+PUBLISHED_DECAY = WeightDecay()
+
+
+def l2_loss(weights: Iterable[tf.Tensor]) -> tf.Tensor:
+    """Sum of w**2 / 2 over all elements of `weights`: float32 []."""
+    return tf.add_n([tf.nn.l2_loss(w) for w in weights])

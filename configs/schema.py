@@ -7,6 +7,7 @@ from. Some sections come in kinds (see configs.sections): their class above the 
 that all of them share.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -38,6 +39,20 @@ Count = Annotated[int, Field(ge=1)]
 ZeroToOne = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def _compiles(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Pattern = Annotated[
+    str, AfterValidator(_compiles), Field(description="a regular expression", min_length=1)
+]
+NOT_BATCH_NORM = r"(?!.*/(gamma|beta)$)"
 Address = Annotated[
     str,
     Field(pattern=r"^grpc://[^/\s]+:[0-9]+$", description="grpc://HOST:PORT"),
@@ -228,8 +243,13 @@ class Train(Section):
     accumulation_steps: Count = 1  # micro-batches per update on each replica
     steps_per_call: Count = 100  # steps between two returns to Python
     label_smoothing: Fraction = 0.1  # share of the target spread evenly over all classes
-    weight_decay: NotNegative = 1e-5  # L2 in the loss, not on batch norm's gamma and beta
-    gradient_clip_norm: Positive | None = None  # global norm, after the all-reduce
+    weight_decay: NotNegative = 1e-5  # of the variables in weight_decay_pattern
+    weight_decay_coupled: bool = True  # true: L2 in the loss; false: w -= rate * decay * w
+    weight_decay_pattern: Pattern = NOT_BATCH_NORM  # paths of the variables that decay
+    gradient_clip_norm: Positive | None = None  # of the whole gradient, after the all-reduce
+    gradient_clip_each: Positive | None = None  # of the gradient of each variable
+    trainable: Text | tuple[Text, ...] = "all"  # all, head, blocks>=N, or patterns of paths
+    freeze_batch_norm: bool = False  # normalise by the moving statistics, and keep them
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"  # by device
     on_nonfinite: Literal["stop", "skip"] = "stop"  # what a NaN loss or gradient does
     max_skipped_steps: Natural | None = None  # for on_nonfinite=skip: more stop the run; None: 10
@@ -261,6 +281,9 @@ class Optimizer(Section):
     """What turns gradients into updates."""
 
     name: str  # the update rule
+    layer_decay: Share = (
+        1.0  # factor on the rate for each stage of the network below the classifier
+    )
 
 
 class RMSProp(Optimizer):
@@ -278,6 +301,25 @@ class SGD(Optimizer):
     name: Literal["sgd"] = "sgd"
     momentum: Fraction = 0.9  # of the gradient
     nesterov: bool = False  # Nesterov's momentum: look one step ahead
+    rate_in_velocity: bool = False  # Keras' form: a change of the rate acts on new gradients alone
+
+
+class AdamW(Optimizer):
+    """Adam with bias correction (arXiv 1412.6980); decoupled decay by train.weight_decay_coupled."""
+
+    name: Literal["adamw"] = "adamw"
+    beta_1: Fraction = 0.9  # of the mean gradient
+    beta_2: Fraction = 0.999  # of the mean square
+    epsilon: Positive = 1e-8  # added to the root of the mean square
+
+
+class LARS(Optimizer):
+    """Layer-wise rates for large batches (arXiv 1708.03888)."""
+
+    name: Literal["lars"] = "lars"
+    momentum: Fraction = 0.9  # of the scaled gradient
+    coefficient: Positive = 0.001  # how far a variable may move, as a share of its norm
+    unscaled: Pattern = r".*/(gamma|beta|bias)$"  # paths of the variables with the plain rate
 
 
 class Schedule(Section):
@@ -285,7 +327,8 @@ class Schedule(Section):
 
     name: str  # the curve after the warm-up
     learning_rate: Positive = 0.016  # per 256 examples of the global batch
-    warmup: Duration = Duration(5, "epochs")  # linear from 0; overrides the schedule, no delay
+    warmup: Duration = Duration(5, "epochs")  # linear; overrides the schedule, no delay
+    warmup_from: ZeroToOne = 0.0  # where the warm-up starts, as a share of the peak
 
 
 class Exponential(Schedule):
@@ -300,6 +343,36 @@ class Cosine(Schedule):
     """Half a cosine, down to 0 at the end of the training."""
 
     name: Literal["cosine"] = "cosine"
+
+
+class Polynomial(Schedule):
+    """A power of the time left: 1 is a straight line."""
+
+    name: Literal["polynomial"] = "polynomial"
+    power: Positive = 1.0  # exponent of the share of the training that is left
+    end_share: ZeroToOne = 0.0  # rate at the end, as a share of the peak
+
+
+class Stepwise(Schedule):
+    """Constant between boundaries."""
+
+    name: Literal["stepwise"] = "stepwise"
+    boundaries: tuple[PositiveDuration, ...] = (  # where the next factor takes over
+        Duration(30, "epochs"),
+        Duration(60, "epochs"),
+    )
+    factors: tuple[ZeroToOne, ...] = (1.0, 0.1, 0.01)  # of the peak: before, between, after them
+
+    @model_validator(mode="after")
+    def _a_factor_before_each_boundary_and_after_the_last(self) -> "Stepwise":
+        if len(self.factors) != len(self.boundaries) + 1:
+            raise ConflictError(
+                f"schedule.factors has {len(self.factors)} entries for {len(self.boundaries)} boundaries;"
+                " expected one more than boundaries",
+                "schedule.factors",
+                "schedule.boundaries",
+            )
+        return self
 
 
 class Constant(Schedule):
@@ -364,14 +437,31 @@ class Experiment(Section):
     data: Annotated[TFRecord | ImageFolder | Digits | Synthetic | TFDS, By("source")] = TFRecord()
     augment: Annotated[AutoAugment | RandAugment | NoAugment, By("policy")] = AutoAugment()
     train: Train = Train()
-    optimizer: Annotated[RMSProp | SGD, By("name")] = RMSProp()
-    schedule: Annotated[Exponential | Cosine | Constant, By("name")] = Exponential()
+    optimizer: Annotated[RMSProp | SGD | AdamW | LARS, By("name")] = RMSProp()
+    schedule: Annotated[Exponential | Cosine | Constant | Polynomial | Stepwise, By("name")] = (
+        Exponential()
+    )
     ema: Ema = Ema()
     batch_norm: BatchNorm = BatchNorm()
     eval: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     init: Init = Init()
     export: Export = Export()
+
+    @model_validator(mode="after")
+    def _lars_has_the_decay_to_itself(self) -> "Experiment":
+        if (
+            self.optimizer.name == "lars"
+            and self.train.weight_decay_coupled
+            and self.train.weight_decay
+        ):
+            raise ConflictError(
+                "optimizer.name=lars takes the weight decay into its trust ratio, not into the loss: set"
+                " train.weight_decay_coupled=false",
+                "optimizer.name",
+                "train.weight_decay_coupled",
+            )
+        return self
 
     @model_validator(mode="after")
     def _an_average_that_is_used_is_kept(self) -> "Experiment":

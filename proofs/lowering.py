@@ -21,7 +21,6 @@ from training.forecast.tpu_chips import IMAGENET_TRAIN_EXAMPLES
 from training.optimizers import RMSProp
 from training.step.packed import Layout, Packed
 from training.step.train_step import traced_train_step
-from training.step.weight_decay import WeightDecay
 
 IMAGENET_CLASSES = 1000
 
@@ -54,7 +53,7 @@ def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
         experiment, spec, one, initial_weights=None, log=lambda text: None
     )
     plan = assembly.make_plan(experiment, IMAGENET_TRAIN_EXAMPLES)
-    recipe = assembly.make_recipe(experiment, spec, noise, one, plan)
+    recipe = assembly.make_recipe(experiment, spec, state.network, noise, one, plan)
     batch_spec = assembly.train_batch_spec(experiment, spec, one)
     del batch_spec["index"]  # of the example: the step does not read it
     step = traced_train_step(state, recipe, one, batch_spec)
@@ -80,7 +79,7 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
     )
     optimizer, average_decay = RMSProp(), experiment.ema.decay
     task = Classification(network.output_shape[-1], train.label_smoothing)
-    decay, layout = WeightDecay(train.weight_decay), Layout.of(network.trainable_variables)
+    decay, layout = assembly.weight_decay(experiment), Layout.of(network.trainable_variables)
     weights = [_spec(v) for v in network.trainable_variables]
     statistics = [_spec(v) for v in network.non_trainable_variables]
     slots = dict.fromkeys(optimizer.initial_slots, weights)

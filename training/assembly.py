@@ -29,6 +29,7 @@ from training.step.noise import MaskNoise
 from training.step.recipe import Normalize, TrainRecipe
 from training.step.state import TrainState, create_train_state
 from training.step.weight_decay import WeightDecay
+from training.trainable import frozen_paths, rate_multipliers
 
 
 class ExperimentError(UsageError):
@@ -228,11 +229,16 @@ def skips_allowed(experiment: Experiment) -> int:
 def make_recipe(
     experiment: Experiment,
     spec: ModelSpec,
+    network: keras.Model,
     noise: MaskNoise,
     distribution: Distribution,
     plan: Plan,
 ) -> TrainRecipe:
-    """What a training step needs besides the network."""
+    """What a training step of `network` needs.
+
+    Raises:
+      UsageError: train.trainable names nothing of the network.
+    """
     train, ema = experiment.train, experiment.ema
     return TrainRecipe(
         optimizer=make_optimizer(experiment),
@@ -240,12 +246,21 @@ def make_recipe(
         normalize=normalizer(spec, precision(experiment, distribution)),
         noise=noise,
         task=task(experiment),
-        weight_decay=WeightDecay(train.weight_decay),
+        weight_decay=weight_decay(experiment),
+        frozen=frozen_paths(network, train.trainable, freeze_batch_norm=train.freeze_batch_norm),
+        rate_multipliers=rate_multipliers(network, spec, experiment.optimizer.layer_decay),
         gradient_clip_norm=train.gradient_clip_norm,
+        gradient_clip_each=train.gradient_clip_each,
         accumulation_steps=train.accumulation_steps,
         ema_decay=ema.decay,
         ema_ramp=ema.ramp,
     )
+
+
+def weight_decay(experiment: Experiment) -> WeightDecay:
+    """How much which variables decay, and how."""
+    train = experiment.train
+    return WeightDecay(train.weight_decay, train.weight_decay_coupled, train.weight_decay_pattern)
 
 
 def task(experiment: Experiment) -> Task:
@@ -351,11 +366,16 @@ def make_schedule(experiment: Experiment, plan: Plan) -> schedules.Schedule:
     num_examples = round(plan.steps_per_epoch * size)
     steps = {"num_examples": num_examples, "global_batch_size": size}
     peak = schedules.scaled_rate(given.learning_rate, size)
-    settings = {
-        name: value.in_steps(**steps) if isinstance(value, Duration) else value
-        for name, value in own_settings(given).items()
-    }
+
+    def in_steps(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(in_steps, value))
+        return value.in_steps(**steps) if isinstance(value, Duration) else value
+
+    settings = {name: in_steps(value) for name, value in own_settings(given).items()}
     make = schedules.SCHEDULES[given.name]
     schedule = make(peak=peak, total_steps=plan.total_steps, **settings)
     warmup_steps = given.warmup.whole_steps(**steps)
-    return schedules.with_warmup(schedule, peak=peak, warmup_steps=warmup_steps)
+    return schedules.with_warmup(
+        schedule, peak=peak, warmup_steps=warmup_steps, start=peak * given.warmup_from
+    )

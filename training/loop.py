@@ -150,7 +150,7 @@ def _start(
         _show_images(run_log, make_dataset, distribution.num_hosts)
         run_log.text("model", 0, _summary(state))
     batches = iter(distribution.batches(make_dataset, experiment.train.global_batch_size))
-    recipe = assembly.make_recipe(experiment, spec, noise, distribution, plan)
+    recipe = assembly.make_recipe(experiment, spec, state.network, noise, distribution, plan)
     train_loop = make_train_loop(
         state,
         recipe,

@@ -25,7 +25,6 @@ from training import assembly
 from training.devices.distribution import Distribution, connect
 from training.step.noise import MaskNoise
 from training.step.state import TrainState
-from training.step.weight_decay import WeightDecay
 
 FOLDER = "nonfinite"
 _FILE = re.compile(r"step-(\d{8,})(-worker-\d+)?\.npz")
@@ -288,7 +287,7 @@ def _make_look(
     inside = keras.Model(network.input, [layer.output for layer in layers])
     weights = [v.value for v in network.trainable_variables]
     paths = [v.path for v in network.trainable_variables]
-    task, decay = assembly.task(experiment), WeightDecay(train.weight_decay)
+    task, decay = assembly.task(experiment), assembly.weight_decay(experiment)
     scale = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
 
     @tf.function(autograph=False)

@@ -9,7 +9,10 @@ from training.optimizers.rmsprop import RMSProp
 from training.optimizers.sgd import SGD
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
-    "rmsprop": RMSProp, "sgd": SGD, "adamw": AdamW, "lars": LARS,
+    "rmsprop": RMSProp,
+    "sgd": SGD,
+    "adamw": AdamW,
+    "lars": LARS,
 }
 
 __all__ = ["LARS", "OPTIMIZERS", "SGD", "AdamW", "Optimizer", "RMSProp", "Slots"]

@@ -5,7 +5,7 @@ would have been without it, so the exponential one falls to 0.97**2 of its peak 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -46,21 +46,51 @@ def constant(*, peak: float, total_steps: int | None = None) -> Schedule:
     return lambda step: tf.constant(peak, tf.float32)
 
 
+def polynomial(*, peak: float, total_steps: int, power: float, end_share: float) -> Schedule:
+    """From `peak` to `end_share * peak` at `total_steps`, along a power of the share of steps left."""
+
+    def rate(step: tf.Tensor) -> tf.Tensor:
+        left = tf.maximum(1.0 - tf.cast(step, tf.float32) / total_steps, 0.0)
+        return peak * (end_share + (1.0 - end_share) * tf.pow(left, power))
+
+    return rate
+
+
+def stepwise(
+    *, peak: float, total_steps: int, boundaries: Sequence[float], factors: Sequence[float]
+) -> Schedule:
+    """`peak * factors[i]` from `boundaries[i - 1]` on, which are steps and may be fractions."""
+
+    def rate(step: tf.Tensor) -> tf.Tensor:
+        # In float64: a boundary at a fraction of a step belongs to the next whole one.
+        passed = tf.cast(step, tf.float64)[..., tf.newaxis] >= tf.constant(boundaries, tf.float64)
+        return peak * tf.gather(
+            tf.constant(factors, tf.float32), tf.reduce_sum(tf.cast(passed, tf.int32), -1)
+        )
+
+    return rate
+
+
 # Each takes its peak rate, the steps of the training, and its own settings with durations in steps.
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "exponential": exponential,
     "cosine": cosine,
     "constant": constant,
+    "polynomial": polynomial,
+    "stepwise": stepwise,
 }
 
 
-def with_warmup(schedule: Schedule, *, peak: float, warmup_steps: int) -> Schedule:
-    """`schedule`, but linear from 0 to `peak` over the first `warmup_steps` steps."""
+def with_warmup(
+    schedule: Schedule, *, peak: float, warmup_steps: int, start: float = 0.0
+) -> Schedule:
+    """`schedule`, but linear from `start` to `peak` over the first `warmup_steps` steps."""
     if not warmup_steps:
         return schedule
 
     def rate(step: tf.Tensor) -> tf.Tensor:
-        warm = tf.cast(peak * tf.cast(step, tf.float64) / warmup_steps, tf.float32)
+        progress = (peak - start) * tf.cast(step, tf.float64) / warmup_steps
+        warm = tf.cast(progress + start, tf.float32)
         return tf.where(step < warmup_steps, warm, schedule(step))
 
     return rate

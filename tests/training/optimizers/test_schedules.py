@@ -46,3 +46,31 @@ def test_no_warm_up_is_the_schedule_itself():
     plain = schedules.constant(peak=0.5)
     assert schedules.with_warmup(plain, peak=0.5, warmup_steps=0) is plain
     assert at(plain, 0, 10**6) == [0.5, 0.5]
+
+
+def rates(schedule, steps):
+    return [float(schedule(tf.constant(step))) for step in steps]
+
+
+def test_a_polynomial_falls_along_a_power_of_the_time_left():
+    square = schedules.polynomial(peak=2.0, total_steps=100, power=2.0, end_share=0.1)
+    assert rates(square, [0, 50, 100, 200]) == pytest.approx([2.0, 0.65, 0.2, 0.2])
+
+
+def test_a_straight_line_is_the_first_power():
+    line = schedules.polynomial(peak=1.0, total_steps=10, power=1.0, end_share=0.0)
+    assert rates(line, [0, 3, 10]) == pytest.approx([1.0, 0.7, 0.0], abs=1e-7)
+
+
+def test_steps_change_at_their_boundaries():
+    stairs = schedules.stepwise(
+        peak=2.0, total_steps=90, boundaries=(30.0, 60.5), factors=(1.0, 0.1, 0.01)
+    )
+    assert rates(stairs, [0, 29, 30, 60, 61, 89]) == pytest.approx([2, 2, 0.2, 0.2, 0.02, 0.02])
+    several = stairs(tf.constant([0, 45, 80]))
+    assert several.numpy() == pytest.approx([2, 0.2, 0.02])
+
+
+def test_a_warm_up_may_start_from_a_rate():
+    warm = schedules.with_warmup(schedules.constant(peak=1.0), peak=1.0, warmup_steps=4, start=0.2)
+    assert rates(warm, [0, 1, 4]) == pytest.approx([0.2, 0.4, 1.0])

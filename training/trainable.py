@@ -1,0 +1,86 @@
+"""Which variables a run trains, and at which share of the learning rate: by their place in the network."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import keras
+
+from efficientnet import ModelSpec
+from system.errors import UsageError
+
+CLASSIFIER = "classifier/"
+BATCH_NORM = r".*/(gamma|beta|moving_mean|moving_variance)$"
+FORMS = "'all', 'head', 'blocks>=N' or regular expressions of paths such as 'block_6_'"
+
+_BLOCK = re.compile(r"block_(\d+)_")
+
+
+def frozen_paths(
+    network: keras.Model, rule: str | Sequence[str], *, freeze_batch_norm: bool
+) -> frozenset[str]:
+    """Paths of the weights and statistics that `train.trainable` leaves alone.
+
+    A batch norm whose weights are frozen keeps its statistics too.
+
+    Args:
+      network: with layers named as `efficientnet.build_model` names them.
+      rule: "all"; "head": the classifier; "blocks>=N": from block N to the end; or patterns, each matched
+        from the beginning of a path.
+      freeze_batch_norm: freeze every batch norm, whatever the rule.
+
+    Raises:
+      UsageError: the rule is of no such form, or names nothing of this network.
+    """
+    trains = _matcher(rule)
+    weights = [v.path for v in network.trainable_variables]
+    trained = [path for path in weights if trains(path)]
+    if not trained:
+        raise UsageError(
+            f"train.trainable={rule}: no variable of {network.name} matches; expected {FORMS}"
+        )
+    if freeze_batch_norm:
+        trained = [path for path in trained if not re.match(BATCH_NORM, path)]
+    layers = {path.rpartition("/")[0] for path in trained}
+    statistics = [v.path for v in network.non_trainable_variables]
+    moving = [path for path in statistics if path.rpartition("/")[0] in layers]
+    return frozenset(weights + statistics) - frozenset(trained + moving)
+
+
+def rate_multipliers(network: keras.Model, spec: ModelSpec, layer_decay: float) -> dict[str, float]:
+    """Shares of the learning rate by path: `layer_decay` to the number of stages above a variable's.
+
+    The classifier has the whole rate, the head `layer_decay` of it, the last stage its square, and so on
+    down to the stem. Empty when `layer_decay` is 1.
+    """
+    if layer_decay == 1.0:
+        return {}
+    stages = [number for number, stage in enumerate(spec.stages) for _ in range(stage.repeats)]
+
+    def above(path: str) -> int:
+        if path.startswith(CLASSIFIER):
+            return 0
+        if block := _BLOCK.match(path):
+            return 1 + len(spec.stages) - stages[int(block[1])]
+        return len(spec.stages) + 2 if path.startswith("stem_") else 1
+
+    return {v.path: layer_decay ** above(v.path) for v in network.trainable_variables}
+
+
+def _matcher(rule: str | Sequence[str]) -> Callable[[str], bool]:
+    if rule == "all":
+        return lambda path: True
+    if rule == "head":
+        return lambda path: path.startswith(CLASSIFIER)
+    if isinstance(rule, str) and (first := re.fullmatch(r"blocks>=(\d+)", rule)):
+        lowest = int(first[1])
+        return lambda path: (
+            int(block[1]) >= lowest
+            if (block := _BLOCK.match(path))
+            else not path.startswith("stem_")
+        )
+    patterns = [rule] if isinstance(rule, str) else rule
+    try:
+        compiled = [re.compile(pattern) for pattern in patterns]
+    except re.error as error:
+        raise UsageError(f"train.trainable={rule}: {error}; expected {FORMS}") from error
+    return lambda path: any(pattern.match(path) for pattern in compiled)

@@ -57,13 +57,13 @@ AUGMENT = "flip, crop_area, crop_aspect_ratio, resize, random_erasing, mixup_alp
     [
         (
             ["optimizer.nesterov=true"],
-            "optimizer.nesterov=true has no effect with optimizer.name=rmsprop, which takes decay,"
-            " momentum, epsilon; nesterov is for sgd",
+            "optimizer.nesterov=true has no effect with optimizer.name=rmsprop, which takes layer_decay,"
+            " decay, momentum, epsilon; nesterov is for sgd",
         ),
         (
             ["optimizer.name=sgd", "optimizer.epsilon=0.1"],
-            "optimizer.epsilon=0.1 has no effect with optimizer.name=sgd, which takes momentum,"
-            " nesterov; epsilon is for rmsprop",
+            "optimizer.epsilon=0.1 has no effect with optimizer.name=sgd, which takes layer_decay,"
+            " momentum, nesterov, rate_in_velocity; epsilon is for rmsprop or adamw",
         ),
         (
             ["augment.magnitude=9"],
@@ -83,7 +83,7 @@ AUGMENT = "flip, crop_area, crop_aspect_ratio, resize, random_erasing, mixup_alp
         (
             ["schedule.name=cosine", "schedule.decay_rate=0.9"],
             "schedule.decay_rate=0.9 has no effect with schedule.name=cosine, which takes"
-            " learning_rate, warmup; decay_rate is for exponential",
+            " learning_rate, warmup, warmup_from; decay_rate is for exponential",
         ),
         (
             ["data.num_train_examples=5"],

@@ -244,7 +244,7 @@ class Train(Section):
     steps_per_call: Count = 100  # steps between two returns to Python
     label_smoothing: Fraction = 0.1  # share of the target spread evenly over all classes
     weight_decay: NotNegative = 1e-5  # of the variables in weight_decay_pattern
-    weight_decay_coupled: bool = True  # true: L2 in the loss; false: w -= rate * decay * w
+    weight_decay_coupled: bool | None = None  # L2 in the loss, or apart; None: by the optimizer
     weight_decay_pattern: Pattern = NOT_BATCH_NORM  # paths of the variables that decay
     gradient_clip_norm: Positive | None = None  # of the whole gradient, after the all-reduce
     gradient_clip_each: Positive | None = None  # of the gradient of each variable
@@ -281,9 +281,7 @@ class Optimizer(Section):
     """What turns gradients into updates."""
 
     name: str  # the update rule
-    layer_decay: Share = (
-        1.0  # factor on the rate for each stage of the network below the classifier
-    )
+    layer_decay: Share = 1.0  # factor on the rate for each stage below the classifier
 
 
 class RMSProp(Optimizer):
@@ -357,11 +355,8 @@ class Stepwise(Schedule):
     """Constant between boundaries."""
 
     name: Literal["stepwise"] = "stepwise"
-    boundaries: tuple[PositiveDuration, ...] = (  # where the next factor takes over
-        Duration(30, "epochs"),
-        Duration(60, "epochs"),
-    )
-    factors: tuple[ZeroToOne, ...] = (1.0, 0.1, 0.01)  # of the peak: before, between, after them
+    boundaries: tuple[PositiveDuration, ...] = ()  # where the next factor takes over
+    factors: tuple[ZeroToOne, ...] = (1.0,)  # of the peak: before, between and after them
 
     @model_validator(mode="after")
     def _a_factor_before_each_boundary_and_after_the_last(self) -> "Stepwise":
@@ -450,14 +445,10 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _lars_has_the_decay_to_itself(self) -> "Experiment":
-        if (
-            self.optimizer.name == "lars"
-            and self.train.weight_decay_coupled
-            and self.train.weight_decay
-        ):
+        if self.optimizer.name == "lars" and self.train.weight_decay_coupled:
             raise ConflictError(
-                "optimizer.name=lars takes the weight decay into its trust ratio, not into the loss: set"
-                " train.weight_decay_coupled=false",
+                "optimizer.name=lars takes the weight decay into its trust ratio, not into the loss: leave"
+                " train.weight_decay_coupled out",
                 "optimizer.name",
                 "train.weight_decay_coupled",
             )

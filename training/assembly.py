@@ -259,8 +259,10 @@ def make_recipe(
 
 def weight_decay(experiment: Experiment) -> WeightDecay:
     """How much which variables decay, and how."""
-    train = experiment.train
-    return WeightDecay(train.weight_decay, train.weight_decay_coupled, train.weight_decay_pattern)
+    train, coupled = experiment.train, experiment.train.weight_decay_coupled
+    if coupled is None:
+        coupled = make_optimizer(experiment).couples_decay
+    return WeightDecay(train.weight_decay, coupled, train.weight_decay_pattern)
 
 
 def task(experiment: Experiment) -> Task:

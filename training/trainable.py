@@ -54,13 +54,12 @@ def rate_multipliers(network: keras.Model, spec: ModelSpec, layer_decay: float) 
     """
     if layer_decay == 1.0:
         return {}
-    stages = [number for number, stage in enumerate(spec.stages) for _ in range(stage.repeats)]
 
     def above(path: str) -> int:
         if path.startswith(CLASSIFIER):
             return 0
         if block := _BLOCK.match(path):
-            return 1 + len(spec.stages) - stages[int(block[1])]
+            return 1 + len(spec.stages) - spec.blocks[int(block[1])].stage
         return len(spec.stages) + 2 if path.startswith("stem_") else 1
 
     return {v.path: layer_decay ** above(v.path) for v in network.trainable_variables}

@@ -163,6 +163,10 @@ def h(settings: schema.Augment, e: "Experiment", keep: Checkpoint):
         "checkpoint.every",
         "schedule.decay_every",
         "schedule.decay_rate",
+        "schedule.power",
+        "schedule.end_share",
+        "schedule.boundaries",
+        "schedule.factors",
     }
 
 

@@ -119,10 +119,13 @@ def test_steps_that_are_skipped_may_be_counted():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimizer.name=sdg", 'optimizer.name must be rmsprop or sgd, not "sdg"'),
-        ("optimizer.name=", "optimizer.name must be rmsprop or sgd, not null"),
-        ("optimizer.name=[sgd]", 'optimizer.name must be rmsprop or sgd, not ["sgd"]'),
-        ("optimizer=sgd", "optimizer must be a section with keys out of name, decay, momentum"),
+        ("optimizer.name=sdg", 'optimizer.name must be rmsprop, sgd, adamw or lars, not "sdg"'),
+        ("optimizer.name=", "optimizer.name must be rmsprop, sgd, adamw or lars, not null"),
+        ("optimizer.name=[sgd]", 'optimizer.name must be rmsprop, sgd, adamw or lars, not ["sgd"]'),
+        (
+            "optimizer=sgd",
+            "optimizer must be a section with keys out of name, layer_decay, decay, ",
+        ),
         ("data.source=tfds", "data.source must be tfrecord, image_folder[:SHARE], digits, synth"),
         ("data.source='tfds:'", "data.source must be tfrecord, image_folder[:SHARE], digits, syn"),
         ("data.source=digits:1", "data.source must be tfrecord, image_folder[:SHARE], digits, s"),
@@ -225,7 +228,11 @@ def test_every_kind_says_which_it_is_in_the_fields_that_all_share(name):
 
 
 def test_own_settings_are_the_values_of_the_kind_alone():
-    assert own_settings(SGD(nesterov=True)) == {"momentum": 0.9, "nesterov": True}
+    assert own_settings(SGD(nesterov=True)) == {
+        "momentum": 0.9,
+        "nesterov": True,
+        "rate_in_velocity": False,
+    }
     assert own_settings(NoAugment(flip=False)) == {}
     assert own_fields(TFDS) == {"data_dir", "holdout_shards"}
 
@@ -253,3 +260,25 @@ def test_section_classes_hold_every_section():
         "model_dir",
         "seed",
     }
+
+
+def test_lars_refuses_the_decay_in_the_loss():
+    overrides = ["optimizer.name=lars", "train.weight_decay_coupled=true"]
+    assert "optimizer.name=lars takes the weight decay into its trust ratio" in error_of(
+        overrides=overrides
+    )
+    assert loaded(overrides=overrides[:1]).optimizer.name == "lars"
+
+
+@pytest.mark.parametrize("factors", ["[1.0]", "[1.0, 0.1, 0.01]"])
+def test_stairs_need_one_factor_more_than_boundaries(factors):
+    overrides = ["schedule.name=stepwise", "schedule.boundaries=[30 epochs]"]
+    assert "expected one more than boundaries" in error_of(
+        overrides=[*overrides, f"schedule.factors={factors}"]
+    )
+
+
+def test_a_pattern_that_is_no_regular_expression_is_one_line():
+    assert "train.weight_decay_pattern must be a regular expression" in error_of(
+        overrides=["train.weight_decay_pattern='('"]
+    )

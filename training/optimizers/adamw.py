@@ -24,6 +24,8 @@ class AdamW:
     beta_2: float = 0.999
     epsilon: float = 1e-8
 
+    couples_decay = False
+
     @property
     def initial_slots(self) -> Mapping[str, float]:
         """Both moments start at 0."""

@@ -29,6 +29,8 @@ class LARS:
     coefficient: float = 0.001
     unscaled: str = r".*/(gamma|beta|bias)$"
 
+    couples_decay = False
+
     @property
     def initial_slots(self) -> Mapping[str, float]:
         """The velocity starts at 0."""

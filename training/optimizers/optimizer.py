@@ -24,6 +24,10 @@ class Optimizer(Protocol):
     """
 
     @property
+    def couples_decay(self) -> bool:
+        """Whether weight decay is a part of the loss unless the recipe says otherwise."""
+
+    @property
     def initial_slots(self) -> Mapping[str, float]:
         """Name of each slot and the value it starts from: a float32 vector like the weights."""
 

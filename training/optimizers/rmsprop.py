@@ -24,6 +24,8 @@ class RMSProp:
     momentum: float = 0.9
     epsilon: float = 1e-3
 
+    couples_decay = True
+
     @property
     def initial_slots(self) -> Mapping[str, float]:
         """The mean square starts at 1, as in the reference."""

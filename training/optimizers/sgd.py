@@ -27,6 +27,8 @@ class SGD:
     nesterov: bool = False
     rate_in_velocity: bool = False
 
+    couples_decay = True
+
     @property
     def initial_slots(self) -> Mapping[str, float]:
         """The velocity starts at 0."""

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.task import Measures, Task
-
 from system.errors import UserError
+from tasks.task import Measures, Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from run_folder.checkpoints import Checkpoint
+from tasks.classification import Classification
 from training import report
 from training.diagnosis.nonfinite import Diagnosis, Incident, Layer, Look
 from training.evaluate import Evaluation
@@ -14,9 +15,9 @@ CONFUSION = np.array([[3, 0, 1], [0, 2, 0], [2, 1, 0]])
 
 
 def evaluation(confusion: np.ndarray | None) -> Evaluation:
-    return Evaluation(
-        top_1=0.75, top_5=1.0, cross_entropy=0.123456, num_examples=1234, confusion=confusion
-    )
+    figures = {"top_1": 0.75, "top_5": 1.0, "cross_entropy": 0.123456}
+    sums = {} if confusion is None else {"confusion": confusion}
+    return Evaluation(figures, Classification(3).shown(figures), 1234, sums)
 
 
 @pytest.fixture(autouse=True)

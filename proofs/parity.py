@@ -582,7 +582,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = markdown_table(rows)
         if flags.output:
             write_page(flags.output, table)
-    except (OSError, ValueError) as error:
+    except (MissingGoldensError, OSError, ValueError) as error:
         print(f"parity: {error}", file=sys.stderr)
         return 1
     failed = [row for row in rows if not row.passed]

@@ -87,6 +87,7 @@ def _spawn(tiny: Path, name: str, *flags: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_training_leaves_everything_and_says_where(trained: tuple[Path, str]) -> None:
     folder, printed = trained
     for name in ("experiment.yaml", "metrics.jsonl", "dataset_info.json"):
@@ -99,6 +100,7 @@ def test_training_leaves_everything_and_says_where(trained: tuple[Path, str]) ->
     assert str(exported[0]) in printed
 
 
+@pytest.mark.slow
 def test_what_is_exported_is_what_was_evaluated(trained: tuple[Path, str]) -> None:
     folder = str(trained[0])
     best = CheckpointStore(folder).best()
@@ -111,6 +113,7 @@ def test_what_is_exported_is_what_was_evaluated(trained: tuple[Path, str]) -> No
     assert (probabilities.argmax(axis=1) == labels).mean() == pytest.approx(best.metrics["top_1"])
 
 
+@pytest.mark.slow
 def test_metrics_hold_every_step_once(trained: tuple[Path, str]) -> None:
     rows = [json.loads(line) for line in (trained[0] / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if r["kind"] == "train"] == [2, 4, 6, 8, 10, 12]
@@ -118,12 +121,14 @@ def test_metrics_hold_every_step_once(trained: tuple[Path, str]) -> None:
     assert all(np.isfinite(r["loss"]) for r in rows if r["kind"] == "train")
 
 
+@pytest.mark.slow
 def test_the_resolved_experiment_is_written_down(trained: tuple[Path, str]) -> None:
     resolved = yaml.safe_load((trained[0] / "experiment.yaml").read_text())
     assert resolved["model"]["num_classes"] == 10
     assert resolved["train"]["duration"] == "12 steps"
 
 
+@pytest.mark.slow
 def test_running_again_says_that_it_is_finished(
     trained: tuple[Path, str], tiny: Path, command: Command
 ) -> None:
@@ -134,6 +139,7 @@ def test_running_again_says_that_it_is_finished(
     assert sorted(p.name for p in (trained[0] / "checkpoints").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_eval_gives_the_accuracy_of_training_to_the_digit(
     trained: tuple[Path, str], command: Command
 ) -> None:
@@ -147,6 +153,7 @@ def test_eval_gives_the_accuracy_of_training_to_the_digit(
         assert figure in trained[1]
 
 
+@pytest.mark.slow
 def test_export_writes_the_saved_model_again(trained: tuple[Path, str], command: Command) -> None:
     (version,) = (trained[0] / "export/saved_model").iterdir()
     graph = version / "saved_model.pb"
@@ -157,6 +164,7 @@ def test_export_writes_the_saved_model_again(trained: tuple[Path, str], command:
     assert str(version) in out
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_step_ends_with_the_same_bits(
     trained: tuple[Path, str], tiny: Path
 ) -> None:
@@ -178,6 +186,7 @@ def test_a_run_killed_in_a_step_ends_with_the_same_bits(
         np.testing.assert_array_equal(array, right[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_passed_over_with_a_word(
     trained: tuple[Path, str], tiny: Path, command: Command
 ) -> None:
@@ -279,6 +288,7 @@ def test_a_model_dir_that_cannot_be_written_is_named(tiny: Path, command: Comman
     assert f"--model_dir={tiny / 'file/run'}: can't be written" in _one_line(err)
 
 
+@pytest.mark.slow
 def test_a_resume_with_another_model_is_refused_with_the_difference(
     trained: tuple[Path, str], tiny: Path, command: Command
 ) -> None:

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.input_pipeline import count_equal, write_records
 from benchmarks.photographs import packaged_crops
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_published_structure_gives_the_same_pixels(tmp_path: Path) -> None:

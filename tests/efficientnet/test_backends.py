@@ -1,7 +1,6 @@
 """The networks need Keras, not TensorFlow."""
 
 import ast
-import importlib.util
 import os
 import subprocess
 import sys
@@ -51,9 +50,8 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_jax_computes_the_same_logits_without_loading_tensorflow(tmp_path, settle):
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
     spec = efficientnet.get_spec("efficientnet-b0", width=0.25, depth=0.1)
     model = efficientnet.build_model(spec, num_classes=7)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")

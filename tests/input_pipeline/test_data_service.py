@@ -14,6 +14,8 @@ from input_pipeline.sources import get_source
 from input_pipeline.stream import pipeline
 from tests.input_pipeline.servers import data_service_processes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[tuple[str, list[subprocess.Popen]]]:

@@ -12,6 +12,8 @@ from input_pipeline.images.headers import MOST_PIXELS, checked
 from tests.fuzz import bounded, damaged, peak_mib
 from tests.hostile_images import BOMBS, IMAGES, MOST_MIB, gif_of_frames
 
+pytestmark = pytest.mark.slow
+
 SIZE = 8
 
 

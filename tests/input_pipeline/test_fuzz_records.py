@@ -15,6 +15,8 @@ from input_pipeline.stream.pipeline import explain_error, make_eval_dataset
 from tests.fuzz import bounded, damaged
 from tests.input_pipeline.conftest import example, write_split
 
+pytestmark = pytest.mark.slow
+
 COUNT, CLASSES, SIZE = 8, 5, 8
 
 

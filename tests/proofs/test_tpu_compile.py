@@ -121,6 +121,7 @@ def compile_python():
     return python
 
 
+@pytest.mark.slow
 def test_a_small_step_is_lowered_and_compiled(compile_python, tmp_path):
     page = tmp_path / "page.md"
     command = [compile_python, "-m", "proofs.tpu_compile", "--topology=v5e:2x2"]

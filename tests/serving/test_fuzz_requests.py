@@ -15,6 +15,8 @@ from serving.saved_model import export_saved_model
 from tests.fuzz import bounded, damaged, peak_mib
 from tests.hostile_images import BOMBS, IMAGES, MOST_MIB
 
+pytestmark = pytest.mark.slow
+
 CLASSES, SIZE = 7, 32
 ROUNDING = 1e-5  # batches of other sizes are summed in another order
 SOUND = IMAGES["png"]

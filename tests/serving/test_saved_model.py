@@ -18,6 +18,8 @@ from serving.network import ExportError
 from serving.saved_model import crop_all, export_saved_model, heatmap_endpoint
 from tests.serving.messages import message_class
 
+pytestmark = pytest.mark.slow
+
 CLASSES, SIZE = 7, 32
 NAMES = ("zero", "one", "two", "three", "four", "fünf", "six six")
 ROUNDING = 1e-5  # a graph fuses what the live model computes in steps

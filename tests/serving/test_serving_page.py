@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from serving.saved_model import export_saved_model
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 
 

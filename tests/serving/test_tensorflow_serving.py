@@ -17,6 +17,8 @@ import tensorflow as tf
 from serving.saved_model import export_saved_model
 from tests.serving.messages import message_class
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("zero", "one", "two", "three", "four", "fünf", "six six")
 READY = "Exporting HTTP/REST API"  # said when both doors are open and the model is loaded
 SECONDS = 60  # an answer that takes longer is none

@@ -8,6 +8,8 @@ from run_folder.checkpoints import CheckpointStore
 from serving.model_card import read_model_card
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_without_an_average_is_evaluated_and_exported_with_its_last_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture

@@ -11,6 +11,8 @@ from tests.input_pipeline.servers import data_service_processes
 from training.devices.distribution import connect
 from training.loop import train_and_evaluate
 
+pytestmark = pytest.mark.slow
+
 TINY = """
 model: {name: efficientnet-b0, width: 0.1, depth: 0.1, image_size: 32}
 data: {source: digits}

@@ -13,6 +13,8 @@ from training import eval_loop
 from training.devices.distribution import connect
 from training.loop import TrainingError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

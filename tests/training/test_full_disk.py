@@ -17,6 +17,8 @@ from tests import runs
 from tests.full_disk import full_disk
 from training import loop
 
+pytestmark = pytest.mark.slow
+
 SMALL = 64  # bytes that still fit: less than a row of figures or a curve's point
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from run_folder.checkpoints import CheckpointStore
 from tests.fuzz import bounded, damaged
 
+pytestmark = pytest.mark.slow
+
 FILES = ("values.index", "values.data-00000-of-00001", "manifest.json")
 
 

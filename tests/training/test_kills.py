@@ -10,6 +10,8 @@ import pytest
 
 from proofs.faults import PLACES, survive
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("workers", "kills"), [(1, 20), (2, 2)], ids=["1-process", "2-workers"])
 def test_a_run_killed_anywhere_ends_with_the_same_bits(

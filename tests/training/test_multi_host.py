@@ -8,6 +8,8 @@ from input_pipeline.stream import order
 from input_pipeline.stream.pipeline import eval_steps
 from training.assembly import make_plan
 
+pytestmark = pytest.mark.slow
+
 HOSTS = (1, 2, 4, 8, 64)
 BATCH, EXAMPLES = 128, 128 * 7
 

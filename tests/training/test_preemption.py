@@ -12,6 +12,8 @@ from tests import runs
 from training import loop
 from training.preemption import stop_signals
 
+pytestmark = pytest.mark.slow
+
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int) -> None:
     """Send this process a signal when it has logged the training step."""

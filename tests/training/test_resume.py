@@ -10,6 +10,8 @@ from input_pipeline.sources.dataset_info import write_dataset_info
 from tests import runs
 from training import assembly
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from training.devices.distribution import DistributionError, check_node, connect
 
+pytestmark = pytest.mark.slow
+
 OURS = ".".join(tf.__version__.split(".")[:2])
 READY = {
     "state": "READY",

@@ -18,6 +18,8 @@ from training.devices.distribution import Distribution
 from training.step.state import TrainState
 from training.step.train_step import make_train_loop
 
+pytestmark = pytest.mark.slow
+
 CORES, GROUP = 8, 4
 # They mark what is replicated, and are gone when the program is compiled.
 STRUCTURE = {

@@ -13,6 +13,8 @@ from training.diagnosis.nonfinite import Incident, ReplayError, kept_incidents
 from training.step.state import create_train_state
 from training.step.train_step import make_train_loop
 
+pytestmark = pytest.mark.slow
+
 EXPLODE = "--set=schedule.learning_rate=1e30"
 
 

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from training.step.batch_norm import CrossReplicaBatchNormalization
 
+pytestmark = pytest.mark.slow
+
 CHANNELS = 6
 SHAPE = (4, 3, 5, CHANNELS)
 RANDOM = np.random.default_rng(0)

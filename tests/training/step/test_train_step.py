@@ -15,6 +15,8 @@ from training.step.packed import pack
 from training.step.train_step import make_eval_step, traced_train_step
 from training.step.weight_decay import WeightDecay
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4
 BATCHES = tiny.Batches.random(STEPS, 8)
 

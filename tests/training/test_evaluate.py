@@ -10,13 +10,7 @@ from tasks.classification import Classification
 from tasks.task import Measures
 from training.evaluate import IncompleteEvaluationError, evaluate
 
-<<<<<<< HEAD
 TASK = Classification(num_classes=2)
-=======
-pytestmark = pytest.mark.slow
-
-SUMS = {"examples": 4.0, "cross_entropy": 2.0, "top_1": 3.0, "top_5": 4.0}
->>>>>>> b87f7e6 (Mark slow tests)
 
 
 def _step(iterator: Iterator[int]) -> Measures:

@@ -1,6 +1,10 @@
-"""Shared fixtures: quiet TensorFlow, several logical CPU devices, and the reference outputs."""
+"""Shared fixtures: quiet TensorFlow, logical CPU devices, released memory, and the reference outputs."""
 
+import ctypes
+import gc
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -8,12 +12,15 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import pytest
 
+from system.memory import limit_malloc_arenas
+
 ROOT = Path(__file__).resolve().parent.parent
 LOGICAL_CPUS = 4
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Split the CPU into logical devices before anything touches TensorFlow's runtime."""
+    limit_malloc_arenas()
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -26,3 +33,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def goldens() -> Path:
     """Directory of the reference implementation's outputs."""
     return ROOT / "tests" / "goldens"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _release_memory() -> Iterator[None]:
+    """Return the memory of a file's networks and traces to the system when its last test has run.
+
+    Keras keeps names and graphs of every model, TensorFlow the kernels of every trace, and malloc what
+    both have freed: a process that ran the suite grew to gigabytes.
+    """
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+    gc.collect()
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)  # glibc

@@ -361,6 +361,13 @@ def eval_step(training, which):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_eval_steps():
+    """Each holds a network and a trace."""
+    yield
+    eval_step.cache_clear()
+
+
 def evaluate(training, mask, which="raw"):
     def make(host_index, num_hosts):
         columns = {"image": IMAGES, "label": LABELS, "mask": np.asarray(mask, np.float32)}

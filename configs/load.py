@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from configs import describe, formats, strict_yaml
+from configs import describe, formats, model_file, strict_yaml
 from configs.schema import KINDS, ConflictError, Experiment
 from configs.sections import own_fields
 from system import files
@@ -84,8 +84,12 @@ def load_experiment(
     layers = _stacked(
         [
             *([layer] for layer in _file_layers(files.beside("", os.fspath(path or DIGITS)))),
-            [*map(_override_layer, overrides)],
-            [_flag_layer(key, value) for key, value in (values or {}).items() if value is not None],
+            [_with_network(_override_layer(text)) for text in overrides],
+            [
+                _with_network(_flag_layer(key, value))
+                for key, value in (values or {}).items()
+                if value is not None
+            ],
         ]
     )
     tree = _sum(layers)
@@ -150,7 +154,25 @@ def _file_layers(path: str, chain: tuple[str, ...] = ()) -> Iterator[_Layer]:
     values = _read_mapping(path, chain)
     for base in _bases(path, values.pop("base", [])):
         yield from _file_layers(files.beside(path, base), (*chain, path))
-    yield _Layer(path, values)
+    yield _with_network(_Layer(path, values), path)
+
+
+def _with_network(layer: _Layer, place: str = "") -> _Layer:
+    """The layer with the content of the model file that it names; `place` is the layer's own file.
+
+    A layer that names a published model takes away the network of a layer below.
+    """
+    model = layer.values.get("model")
+    if not isinstance(model, dict) or "name" not in model or "network" in model:
+        return layer
+    named: dict[str, Any] = {"network": None}
+    if model_file.is_model_file(model["name"]):
+        try:
+            network = model_file.read_model_file(files.beside(place, model["name"]))
+        except model_file.ModelFileError as error:
+            raise ConfigError(str(error)) from None
+        named = {"name": network.name, "network": network.model_dump(mode="json")}
+    return _Layer(layer.origin, {**layer.values, "model": {**model, **named}})
 
 
 def _bases(path: str, base: object) -> list[str]:
@@ -276,6 +298,10 @@ def _problems(
         if isinstance(cause, ConflictError):
             places = (_origin(key.split("."), layers) for key in cause.keys)
             yield f"{' and '.join(dict.fromkeys(filter(None, places)))}: {cause}"
+        elif problem["loc"][:2] == ("model", "network"):
+            inside = {**problem, "loc": problem["loc"][2:]}
+            place = _origin(["model", "network"], layers)
+            yield f"{place}: model.network: {model_file.problem_in_words(inside)}"
         elif problem["type"] == "extra_forbidden":
             path = [str(part) for part in problem["loc"]]
             yield f"{_origin(_keys(path), layers)}: {_unknown_key(path, tree)}"
@@ -375,12 +401,13 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """The values of an experiment and of its sections by key; a network is one value."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from ((f"{key}.{field}", inside) for field, inside in value.items())
         else:
-            yield prefix + key, value
+            yield key, value
 
 
 def _is_under(key: str, sections: Collection[str]) -> bool:

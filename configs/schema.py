@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from configs.durations import Duration, PositiveDuration
+from configs.model_file import Network, Normalization
 from configs.sections import By, Kinds, Section, kinds_of
 
 
@@ -67,6 +68,7 @@ ShareRange = Annotated[
     AfterValidator(_rising),
     Field(description="[low, high], both above 0, at most 1, and low not above high"),
 ]
+ModelFile = Annotated[Network, Field(description="the content of a model file")]
 FileName = Annotated[
     str,
     Field(
@@ -79,7 +81,7 @@ FileName = Annotated[
 class Model(Section):
     """The network, by name or by scaling coefficients over that name's."""
 
-    name: Text = "efficientnet-b0"  # a row of the catalog
+    name: Text = "efficientnet-b0"  # a row of the catalog, or the path of a model file (*.yaml)
     num_classes: Count | None = None  # None: as many as the data set has
     image_size: Annotated[int, Field(ge=8)] | None = None  # pixels; None: the model's own
     width: Positive | None = None  # multiplier of filters; None: the model's own
@@ -87,6 +89,8 @@ class Model(Section):
     phi: NotNegative | None = None  # compound scaling, instead of width and depth
     dropout: Fraction | None = None  # before the classifier; None: the model's own
     survival_probability: Share | None = None  # of the last block; None: the model's own
+    normalization: Normalization | None = None  # of the images; None: the model's own
+    network: ModelFile | None = None  # what the model file holds, kept with the run
 
     @model_validator(mode="after")
     def _one_way_to_scale(self) -> "Model":
@@ -96,6 +100,26 @@ class Model(Section):
                 "model.phi",
                 "model.width",
                 "model.depth",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_model_file_is_final(self) -> "Model":
+        if self.network is None:
+            return self
+        for key in ("width", "depth", "phi"):
+            if getattr(self, key) is not None:
+                raise ConflictError(
+                    f"model.{key}={getattr(self, key):g} scales published models, and"
+                    f" {self.name} is a model file: set model.{key}=null",
+                    f"model.{key}",
+                    "model.name",
+                )
+        if self.network.name != self.name:
+            raise ConflictError(
+                f"model.name={self.name}, but model.network is {self.network.name}",
+                "model.name",
+                "model.network",
             )
         return self
 

@@ -39,9 +39,19 @@ def parse(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def dump(value: Any) -> str:
-    """`value` (mappings, lists, text, numbers, bools, None) as text that `parse` reads back."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31)
+def dump(value: Any, *, compact: bool = False) -> str:
+    """`value` (mappings, lists, text, numbers, bools, None) as text that `parse` reads back.
+
+    With `compact`, a mapping or list that holds no other is one line: `{kernel_size: 3, stride: 1}`.
+    """
+    return yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=2**31,
+        default_flow_style=None if compact else False,
+    )
 
 
 class _Loader(yaml.SafeLoader):

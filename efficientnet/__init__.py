@@ -9,10 +9,11 @@ The package needs Keras and runs on every backend of it.
 """
 
 from efficientnet.builder import build_model, endpoints
-from efficientnet.catalog import UnknownModelError, get_spec, list_models, vary
+from efficientnet.catalog import UnknownModelError, Variation, get_spec, list_models, vary
 from efficientnet.complexity import Complexity, complexity
 from efficientnet.layer_kinds import LayerCost
 from efficientnet.layers import BatchNormFactory, UniformNoise, normalize_images
+from efficientnet.plain import from_plain, to_plain
 from efficientnet.spec import BlockSpec, HeadSpec, ModelSpec, Size, SpecError, StageSpec, StemSpec
 
 __all__ = [
@@ -28,11 +29,14 @@ __all__ = [
     "StemSpec",
     "UniformNoise",
     "UnknownModelError",
+    "Variation",
     "build_model",
     "complexity",
     "endpoints",
+    "from_plain",
     "get_spec",
     "list_models",
     "normalize_images",
+    "to_plain",
     "vary",
 ]

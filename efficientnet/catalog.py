@@ -34,7 +34,7 @@ class Variation(TypedDict, total=False):
 
     Keys:
       resolution: size of the training images in pixels, and of the evaluation images unless
-        eval_resolution is given.
+        eval_resolution is given or it is the network's own.
       eval_resolution: size of the evaluation images in pixels.
       dropout: rate before the classifier, in [0, 1).
       survival_probability: of the last block (stochastic depth), in (0, 1]; 1 turns it off.
@@ -102,7 +102,7 @@ def vary(spec: ModelSpec, **variation: Unpack[Variation]) -> ModelSpec:
       SpecError: for a value out of range.
     """
     changes: dict[str, Any] = _given(**variation)
-    if "resolution" in changes:
+    if changes.get("resolution", spec.resolution) != spec.resolution:
         changes.setdefault("eval_resolution", changes["resolution"])
     if "normalization" in changes:
         changes["mean_rgb"], changes["stddev_rgb"] = changes.pop("normalization")

@@ -126,6 +126,20 @@ def changes_shape(stride: int, input_filters: int, output_filters: int) -> bool:
     return stride != 1 or input_filters != output_filters
 
 
+def resolve_shortcut(wanted: Shortcut, changes: bool) -> Shortcut:
+    """Return the shortcut of a block whose stage wants `wanted`; see `StageSpec`.
+
+    Args:
+      wanted: of the stage.
+      changes: whether the block changes the shape.
+    """
+    if wanted == "identity" and changes:
+        return "none"
+    if wanted == "projection" and not changes:
+        return "identity"
+    return wanted
+
+
 def expand_stages(stages: Iterable[StageSpec], input_filters: int) -> tuple[BlockSpec, ...]:
     """List the blocks of stages.
 
@@ -157,11 +171,6 @@ def _block_of(
     stage: StageSpec, index: int, number: int, input_filters: int, stride: int
 ) -> BlockSpec:
     changes = changes_shape(stride, input_filters, stage.output_filters)
-    shortcut: Shortcut = stage.shortcut
-    if shortcut == "identity" and changes:
-        shortcut = "none"
-    elif shortcut == "projection" and not changes:
-        shortcut = "identity"
     return BlockSpec(
         index=index,
         stage=number,
@@ -173,7 +182,7 @@ def _block_of(
         # A fraction of the block's input filters, not of its expanded ones.
         squeeze_filters=max(1, int(input_filters * stage.se_ratio)) if stage.se_ratio else 0,
         output_filters=stage.output_filters,
-        shortcut=shortcut,
+        shortcut=resolve_shortcut(stage.shortcut, changes),
     )
 
 

@@ -11,7 +11,15 @@ import tensorflow as tf
 from configs.durations import Duration
 from configs.schema import Experiment
 from configs.sections import own_settings
-from efficientnet import ModelSpec, build_model, get_spec, normalize_images
+from efficientnet import (
+    ModelSpec,
+    Variation,
+    build_model,
+    from_plain,
+    get_spec,
+    normalize_images,
+    vary,
+)
 from efficientnet.weights.initialize import load_weights
 from input_pipeline.augment import get_augment
 from input_pipeline.errors import DatasetError
@@ -63,18 +71,22 @@ def model_spec(experiment: Experiment) -> ModelSpec:
       ExperimentError: an unknown model, or one that cannot be varied as the experiment asks.
     """
     model = experiment.model
+    variation: Variation = {
+        "resolution": model.image_size,
+        "dropout": model.dropout,
+        "survival_probability": model.survival_probability,
+        "batch_norm_momentum": experiment.batch_norm.momentum,
+        "batch_norm_epsilon": experiment.batch_norm.epsilon,
+        "normalization": model.normalization,
+    }
     try:
-        return get_spec(
-            model.name,
-            width=model.width,
-            depth=model.depth,
-            resolution=model.image_size,
-            dropout=model.dropout,
-            survival_probability=model.survival_probability,
-            batch_norm_momentum=experiment.batch_norm.momentum,
-            batch_norm_epsilon=experiment.batch_norm.epsilon,
-            phi=model.phi,
-        )
+        if model.network:
+            spec = vary(from_plain(model.network.model_dump()), **variation)
+        else:
+            scaling = {"width": model.width, "depth": model.depth, "phi": model.phi}
+            spec = get_spec(model.name, **scaling, **variation)
+        spec.side  # noqa: B018 (the input makes squares; others are refused before any work)
+        return spec
     except ValueError as error:
         raise ExperimentError(f"model: {error}") from error
 

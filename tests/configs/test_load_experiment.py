@@ -247,7 +247,7 @@ def test_set_takes_scalars_lists_and_null(override, section, field, value):
         (
             "model: efficientnet-b1",
             "model must be a section with keys out of name, num_classes, image_size, width, depth,"
-            ' phi, dropout, survival_probability, not "efficientnet-b1"',
+            ' phi, dropout, survival_probability, normalization, network, not "efficientnet-b1"',
         ),
         ("model:", "model must be a section with keys out of name"),
         ("data: {data_dir: ''}", 'data.data_dir must be text (not empty), or null, not ""'),

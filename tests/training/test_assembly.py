@@ -4,13 +4,16 @@ import dataclasses
 import inspect
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-from configs.load import load_experiment
+from configs.load import IMAGENET, load_experiment
+from configs.model_file import write_model_file
 from configs.schema import KINDS
 from configs.sections import own_fields
+from efficientnet import get_spec, to_plain
 from input_pipeline.augment import POLICIES
 from input_pipeline.sources import SOURCES, get_source
 from training.assembly import (
@@ -20,6 +23,7 @@ from training.assembly import (
     make_optimizer,
     make_plan,
     make_schedule,
+    model_spec,
     skips_allowed,
 )
 from training.devices.distribution import connect
@@ -32,6 +36,44 @@ def test_the_published_recipe_is_218949_steps_at_batch_2048() -> None:
         "configs/efficientnet_b0.yaml", overrides=["train.global_batch_size=2048"]
     )
     assert make_plan(experiment, 1_281_167).total_steps == 218_949
+
+
+def test_a_model_file_and_its_changes_become_the_network(tmp_path: Path) -> None:
+    path = str(tmp_path / "b1.yaml")
+    write_model_file(path, to_plain(get_spec("efficientnet-b1")))
+    values = {"model.name": path}
+    assert model_spec(load_experiment(IMAGENET, values=values)) == get_spec("efficientnet-b1")
+    changes = ["model.dropout=0.4", "batch_norm.momentum=0.9", "model.image_size=64"]
+    spec = model_spec(load_experiment(IMAGENET, overrides=changes, values=values))
+    expected = {"dropout": 0.4, "batch_norm_momentum": 0.9, "resolution": 64}
+    assert spec == get_spec("efficientnet-b1", **expected)
+
+
+def test_normalization_is_the_experiments() -> None:
+    normalization = "[[127.5, 127.5, 127.5], [128, 128, 128]]"
+    experiment = load_experiment(overrides=[f"model.normalization={normalization}"])
+    spec = model_spec(experiment)
+    assert (spec.mean_rgb, spec.stddev_rgb) == ((127.5,) * 3, (128.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"resolution": [64, 96]},
+            "model: efficientnet-b1: resolution is (64, 96), expected a square",
+        ),
+        ({"activation": "swishy"}, "model: activation is 'swishy', expected one of Keras"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_one_line(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = str(tmp_path / "b1.yaml")
+    write_model_file(path, {**to_plain(get_spec("efficientnet-b1")), **change})
+    with pytest.raises(ExperimentError) as error:
+        model_spec(load_experiment(IMAGENET, values={"model.name": path}))
+    assert str(error.value).startswith(message)
 
 
 def test_control_comes_back_at_every_evaluation_checkpoint_and_end() -> None:

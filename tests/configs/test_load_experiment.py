@@ -21,7 +21,8 @@ from configs.schema import Digits, Experiment, Model, TFRecord, section_classes
 ROOT = Path(__file__).parents[2]
 TRAIN_KEYS = (
     "global_batch_size, duration, accumulation_steps, steps_per_call, label_smoothing,"
-    " weight_decay, gradient_clip_norm, precision, on_nonfinite, max_skipped_steps"
+    " weight_decay, weight_decay_coupled, weight_decay_pattern, gradient_clip_norm, gradient_clip_each,"
+    " trainable, freeze_batch_norm, precision, on_nonfinite, max_skipped_steps"
 )
 TOP_KEYS = (
     "name, model_dir, seed, model, data, augment, train, optimizer, schedule, ema, batch_norm,"
@@ -309,7 +310,7 @@ def test_a_wrong_file_is_one_line_that_names_it(folder, text, message):
         (
             "optimizer.momentun=0.8",
             "unknown key optimizer.momentun (with the value 0.8); did you mean momentum?"
-            " optimizer.name=rmsprop has name, decay, momentum, epsilon",
+            " optimizer.name=rmsprop has name, layer_decay, decay, momentum, epsilon",
         ),
         (
             "optimizer.momentum=1",

@@ -40,7 +40,7 @@ from serving.packages import require
 from serving.predictor import FORMATS, Predictor, find_export, open_predictor
 from serving.tflite import VARIANTS
 from system.conditions import conditions
-from training.assembly import model_spec, open_source
+from training.job import model_spec, open_source
 
 ROUNDS = 5
 WARMUP_CALLS = 3

@@ -65,21 +65,21 @@ def announce_and_run(arguments: Sequence[str]) -> None:
     """Run main.py with these flags; a line "@PLACE" comes before each part, "@end of PLACE" after."""
     import run_folder.checkpoints
     import serving.saved_model
-    import training.loop
+    from training import evaluator, run
 
     def announced(place: str, part: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
+        def announce_and_call(*args: Any, **kwargs: Any) -> Any:
             # In one piece: checkpoints are written by another thread.
             print(f"@{place}\n", end="", flush=True)
             result = part(*args, **kwargs)
             print(f"@end of {place}\n", end="", flush=True)
             return result
 
-        return run
+        return announce_and_call
 
-    make_train_loop = training.loop.make_train_loop
-    training.loop.make_train_loop = lambda *args: announced("step", make_train_loop(*args))
-    training.loop.evaluate = announced("evaluation", training.loop.evaluate)
+    make_train_loop = run.make_train_loop
+    run.make_train_loop = lambda *args: announced("step", make_train_loop(*args))
+    evaluator.evaluate = announced("evaluation", evaluator.evaluate)
     checkpoints: Any = run_folder.checkpoints
     checkpoints._write_checkpoint = announced("checkpoint", checkpoints._write_checkpoint)
     saved_model: Any = serving.saved_model

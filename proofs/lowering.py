@@ -14,10 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from configs.schema import Experiment
+from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from tasks.classification import Classification
-from training import assembly
+from training.build import make_recipe, make_state, make_weight_decay
 from training.devices.distribution import connect
 from training.forecast.tpu_chips import IMAGENET_TRAIN_EXAMPLES
+from training.inputs import train_batch_spec
+from training.job import make_job, model_spec
 from training.optimizers import RMSProp
 from training.step.packed import Layout, Packed
 from training.step.train_step import traced_train_step
@@ -48,15 +51,15 @@ def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
             "train": experiment.train.model_copy(update=train),
         }
     )
-    one, spec = connect("cpu"), assembly.model_spec(experiment)
-    state, noise = assembly.make_state(
-        experiment, spec, one, initial_weights=None, log=lambda text: None
-    )
-    plan = assembly.make_plan(experiment, IMAGENET_TRAIN_EXAMPLES)
-    recipe = assembly.make_recipe(experiment, spec, state.network, noise, one, plan)
-    batch_spec = assembly.train_batch_spec(experiment, spec, one)
+    spec = model_spec(experiment)
+    splits = {"train": SplitInfo(IMAGENET_TRAIN_EXAMPLES), experiment.data.eval_split: SplitInfo(1)}
+    info = DatasetInfo("imagenet", model["num_classes"], None, splits)
+    job = make_job(experiment, spec, info, connect("cpu"))
+    state, noise = make_state(job)
+    recipe = make_recipe(job, state.network, noise)
+    batch_spec = train_batch_spec(job)
     del batch_spec["index"]  # of the example: the step does not read it
-    step = traced_train_step(state, recipe, one, batch_spec)
+    step = traced_train_step(state, recipe, job.distribution, batch_spec)
     arguments = step.structured_input_signature[0]
     return Lowered(
         _stablehlo(step, arguments), state_bytes=_bytes(arguments[0]), image_size=spec.side
@@ -68,7 +71,7 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
 
     Plain: Keras' own layers, one update for each weight, float32 images.
     """
-    spec, train = assembly.model_spec(experiment), experiment.train
+    spec, train = model_spec(experiment), experiment.train
     build = getattr(keras.applications, "EfficientNet" + spec.name.rpartition("-")[2].upper())
     keras.config.set_dtype_policy("mixed_bfloat16")
     network = build(
@@ -79,7 +82,7 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
     )
     optimizer, average_decay = RMSProp(), experiment.ema.decay
     task = Classification(network.output_shape[-1], train.label_smoothing)
-    decay, layout = assembly.weight_decay(experiment), Layout.of(network.trainable_variables)
+    decay, layout = make_weight_decay(experiment), Layout.of(network.trainable_variables)
     weights = [_spec(v) for v in network.trainable_variables]
     statistics = [_spec(v) for v in network.non_trainable_variables]
     slots = dict.fromkeys(optimizer.initial_slots, weights)

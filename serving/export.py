@@ -21,7 +21,7 @@ from serving.saved_model import export_saved_model
 from serving.tflite import CALIBRATION_IMAGES, VARIANTS, write_tflite
 from serving.version_folder import write_version
 from system.console import log
-from training.assembly import model_spec, open_source
+from training.job import model_spec, open_source
 
 
 class TrainedNetwork(NamedTuple):

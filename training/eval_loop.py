@@ -12,9 +12,12 @@ from configs.schema import Experiment
 from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from run_folder.logs import RunLog, logged_steps
 from system.console import log
-from training import assembly
+from training.build import make_state
 from training.devices.distribution import Distribution
-from training.loop import Evaluator, TrainingError, log_notes, restore
+from training.evaluator import Evaluator
+from training.failures import TrainingError
+from training.job import open_job
+from training.run import log_notes, restore
 
 FOLDER = "eval_loop"
 POLL_SECONDS = 5.0
@@ -42,21 +45,16 @@ def follow(
     Raises:
       TrainingError: no new checkpoint within eval.timeout_minutes.
     """
-    model_dir = str(experiment.model_dir)
-    assembly.check_batches(experiment, distribution)
-    spec = assembly.model_spec(experiment)
-    source = assembly.open_source(experiment, spec)
-    experiment = assembly.resolve(experiment, spec, source)
-    plan = assembly.make_plan(experiment, source.info.splits["train"].num_examples)
-    state, _ = assembly.make_state(experiment, spec, distribution, initial_weights=None, log=log)
-    evaluator = Evaluator(experiment, spec, source, distribution, state)
-    store = CheckpointStore(model_dir)
-    folder = posixpath.join(model_dir, FOLDER)
+    job = open_job(experiment, distribution)
+    state, _ = make_state(job)
+    evaluator = Evaluator(job, state)
+    store, plan = CheckpointStore(job.model_dir), job.plan
+    folder = posixpath.join(job.model_dir, FOLDER)
     seen = set(logged_steps(folder, "eval"))
     run_log = RunLog(folder, resume_step=_FOREVER)
     timeout, heard, count = experiment.eval.timeout_minutes * 60.0, now(), 0
 
-    log_notes(source)
+    log_notes(job)
     log(f"{store.directory}: following until step {plan.total_steps}")
     while max(seen, default=0) < plan.total_steps:
         step = next((s for s in store.steps() if s not in seen), None)
@@ -70,7 +68,7 @@ def follow(
             pause()
             continue
         seen.add(step)
-        count += _evaluate(store.find(step), step, experiment, evaluator, run_log)
+        count += _evaluate(store.find(step), step, evaluator, run_log)
         heard = now()
     run_log.close()
     log(f"{store.directory}: training has ended at step {plan.total_steps}")
@@ -80,7 +78,6 @@ def follow(
 def _evaluate(
     checkpoint: Checkpoint | None,
     step: int,
-    experiment: Experiment,
     evaluator: Evaluator,
     run_log: RunLog,
 ) -> int:
@@ -92,7 +89,7 @@ def _evaluate(
     except CheckpointError as error:
         log(f"step {step}: not evaluated: {error}")
         return 0
-    result = evaluator(experiment.eval.weights)
+    result = evaluator()
     run_log.scalars("eval", step, result.figures)
     run_log.flush()
     log(f"step {step}: {result}")

@@ -19,7 +19,7 @@ from serving.export import _training_images, export_run, load_trained_network
 from serving.model_card import read_model_card
 from serving.network import ExportError
 from serving.predictor import find_export, open_predictor
-from training.assembly import open_source
+from training.job import open_source
 
 pytestmark = pytest.mark.filterwarnings("default")  # converters use what other packages deprecated
 

@@ -11,7 +11,7 @@ from proofs.faults import curve, rows
 from tests import runs
 from training import eval_loop
 from training.devices.distribution import connect
-from training.loop import TrainingError
+from training.failures import TrainingError
 
 pytestmark = pytest.mark.slow
 

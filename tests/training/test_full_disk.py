@@ -15,7 +15,7 @@ from run_folder.checkpoints import CheckpointStore
 from run_folder.logs import LogError, RunLog
 from tests import runs
 from tests.full_disk import full_disk
-from training import loop
+from training.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def test_a_disk_that_fills_under_the_log_ends_in_one_line_and_the_restart_in_the
     with monkeypatch.context() as patch:
         patch.setattr(CheckpointStore, "save", save_at_once)
         if what == "metrics.jsonl":
-            full_during(patch, loop, "_save", lambda run, step, metrics: at_step_8(step))
+            full_during(patch, Run, "save", lambda run, metrics: at_step_8(run.step))
         else:
             full_during(patch, RunLog, "scalars", lambda log, kind, step, values: at_step_8(step))
         status, _, err = command(*flags)

@@ -6,7 +6,7 @@ import pytest
 from configs.load import load_experiment
 from input_pipeline.stream import order
 from input_pipeline.stream.pipeline import eval_steps
-from training.assembly import make_plan
+from training.plan import make_plan
 
 pytestmark = pytest.mark.slow
 

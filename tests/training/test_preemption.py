@@ -9,7 +9,7 @@ import pytest
 from proofs.faults import EXPERIMENT, NETWORK, Life, rows
 from run_folder.logs import RunLog
 from tests import runs
-from training import loop
+from training import evaluator
 from training.preemption import stop_signals
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def test_a_signal_within_an_evaluation_leaves_it_for_the_restart(
     folder: Path, uninterrupted: Path, command: runs.Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = [*runs.flags(folder, "evaluating"), "--set=eval.global_batch_size=2"]
-    evaluate = loop.evaluate
+    evaluate = evaluator.evaluate
     batches = []
 
     def evaluate_and_signal(*args: object, on_step: object, **kwargs: object) -> object:
@@ -77,7 +77,7 @@ def test_a_signal_within_an_evaluation_leaves_it_for_the_restart(
         return evaluate(*args, on_step=after_batch, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluate", evaluate_and_signal)
+        patch.setattr(evaluator, "evaluate", evaluate_and_signal)
         status, _, err = command(*flags)
     assert (status, batches) == (75, [1])
     assert f"stopped at step 6 of {runs.STEPS}" in runs.one_line(err)

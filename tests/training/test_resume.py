@@ -8,7 +8,8 @@ import pytest
 from configs.load import load_experiment, save_experiment
 from input_pipeline.sources.dataset_info import write_dataset_info
 from tests import runs
-from training import assembly
+from training.devices.distribution import connect
+from training.job import open_job
 
 pytestmark = pytest.mark.slow
 
@@ -18,11 +19,10 @@ def begun(tmp_path: Path) -> Path:
     """The folder of a run that was started, without a checkpoint yet."""
     config = runs.flags(tmp_path, "run")[0].removeprefix("--config=")
     experiment = load_experiment(config, overrides=[f"model_dir={tmp_path}/run"])
-    spec = assembly.model_spec(experiment)
-    source = assembly.open_source(experiment, spec)
+    job = open_job(experiment, connect("cpu"))
     (tmp_path / "run").mkdir()
-    save_experiment(assembly.resolve(experiment, spec, source), tmp_path / "run/experiment.yaml")
-    write_dataset_info(source.info, str(tmp_path / "run"))
+    save_experiment(job.experiment, tmp_path / "run/experiment.yaml")
+    write_dataset_info(job.data_info, str(tmp_path / "run"))
     return tmp_path
 
 
@@ -47,7 +47,7 @@ def test_another_number_of_training_images_is_refused(
 ) -> None:
     config = runs.flags(begun, "run")[0].removeprefix("--config=")
     experiment = load_experiment(config)
-    info = assembly.open_source(experiment, assembly.model_spec(experiment)).info
+    info = open_job(experiment, connect("cpu")).data_info
     fewer = {**info.splits, "train": dataclasses.replace(info.splits["train"], num_examples=79)}
     write_dataset_info(dataclasses.replace(info, splits=fewer), str(begun / "run"))
     assert "(training images: 79 -> 80); a run resumes" in refusal(begun, capsys)

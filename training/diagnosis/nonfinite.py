@@ -8,6 +8,7 @@ With batch norm over several replicas the statistics are those of one share: the
 like the step, and not the step itself.
 """
 
+import dataclasses
 import io
 import posixpath
 import re
@@ -19,10 +20,11 @@ import numpy as np
 import tensorflow as tf
 
 from configs.schema import Experiment
-from efficientnet import ModelSpec
+from input_pipeline.sources.dataset_info import read_dataset_info
 from system.errors import UserError
-from training import assembly
+from training.build import make_normalizer, make_state, make_weight_decay
 from training.devices.distribution import Distribution, connect
+from training.job import Job, make_job, model_spec
 from training.step.noise import MaskNoise
 from training.step.state import TrainState
 
@@ -166,16 +168,13 @@ class Diagnosis(NamedTuple):
 
 
 def explain_step(
-    experiment: Experiment,
-    spec: ModelSpec,
-    distribution: Distribution,
-    state: TrainState,
-    make_dataset: Callable[[int, int], tf.data.Dataset],
+    job: Job, state: TrainState, make_dataset: Callable[[int, int], tf.data.Dataset]
 ) -> str:
     """Keep the step that `state` stands before for replay, and say where it went wrong first.
 
     `make_dataset` gives batches from that step on: (host_index, num_hosts) -> dataset.
     """
+    distribution = job.distribution
     replicas = distribution.num_replicas // distribution.num_processes
     arrays = state.to_arrays()
     incident = Incident(
@@ -184,15 +183,15 @@ def explain_step(
         batch=_own_batch(make_dataset, distribution),
         first_replica=distribution.host_index * replicas,
         num_replicas=replicas,
-        precision=assembly.precision(experiment, distribution),
+        precision=job.precision,
     )
     try:
-        path = incident.save(str(experiment.model_dir), distribution.host_index)
+        path = incident.save(job.model_dir, distribution.host_index)
         kept = f"kept in {path} for --mode=replay"
     except (OSError, tf.errors.OpError) as error:
         kept = f"it can't be kept for replay ({str(error).splitlines()[0]})"
     try:
-        where = diagnose(experiment, spec, incident).first()
+        where = diagnose(job, incident).first()
     except (tf.errors.OpError, MemoryError) as error:
         where = f"no memory to say where ({str(error).splitlines()[0]})"
     return f"{where}; {incident.examples()}; {kept}"
@@ -219,29 +218,29 @@ def replay(experiment: Experiment) -> tuple[Incident, Diagnosis]:
         raise ReplayError(
             f"{experiment.model_dir}/{FOLDER}: nothing to replay; every step was finite, or skipped"
         )
-    incident, spec = Incident.load(paths[-1]), assembly.model_spec(experiment)
+    incident, info = Incident.load(paths[-1]), read_dataset_info(str(experiment.model_dir))
+    job = make_job(experiment, model_spec(experiment), info, connect("cpu"))
     try:
-        return incident, diagnose(experiment, spec, incident)
+        return incident, diagnose(job, incident)
     except ValueError as error:
         raise ReplayError(f"{paths[-1]}: not of this experiment ({error})") from error
 
 
-def diagnose(experiment: Experiment, spec: ModelSpec, incident: Incident) -> Diagnosis:
+def diagnose(job: Job, incident: Incident) -> Diagnosis:
     """Run the step of `incident` again on one device and look at every layer.
 
     Raises:
       ValueError: the state is of another network.
       tf.errors.OpError: the device can't hold what has to be held.
     """
-    train = experiment.train.model_copy(update={"precision": incident.precision})
-    experiment = experiment.model_copy(update={"train": train})
-    state, noise = assembly.make_state(
-        experiment, spec, connect("cpu"), initial_weights=None, log=lambda line: None
-    )
+    train = job.experiment.train.model_copy(update={"precision": incident.precision})
+    experiment = job.experiment.model_copy(update={"train": train})
+    job = dataclasses.replace(job, experiment=experiment, distribution=connect("cpu"))
+    state, noise = make_state(job)
     state.from_arrays(incident.state)
     layers = [layer for layer in state.network.layers if layer.output is not state.network.input]
     weights = [_look(layer.weights) for layer in layers]
-    look = _make_look(experiment, spec, state, noise, layers)
+    look = _make_look(job, state, noise, layers)
     seen: list[np.ndarray] = []
     losses: list[float] = []
     for replica, micro_step, images, labels in _shares(incident, train.accumulation_steps):
@@ -275,19 +274,17 @@ def _shares(incident: Incident, accumulation_steps: int) -> Iterator[tuple[int, 
 
 
 def _make_look(
-    experiment: Experiment,
-    spec: ModelSpec,
+    job: Job,
     state: TrainState,
     noise: MaskNoise,
     layers: Sequence[keras.Layer],
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """(images, labels, replica, micro-batch) -> loss, and figures float32 [layers, 3, 3]."""
-    train, network = experiment.train, state.network
-    normalize = assembly.normalizer(spec, train.precision)
+    network, normalize = state.network, make_normalizer(job)
     inside = keras.Model(network.input, [layer.output for layer in layers])
     weights = [v.value for v in network.trainable_variables]
     paths = [v.path for v in network.trainable_variables]
-    task, decay = assembly.task(experiment), assembly.weight_decay(experiment)
+    task, decay = job.task, make_weight_decay(job.experiment)
     scale = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
 
     @tf.function(autograph=False)

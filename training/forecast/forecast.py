@@ -13,10 +13,11 @@ from configs.schema import Experiment
 from efficientnet import ModelSpec, complexity
 from input_pipeline.sources import synthetic
 from system.console import log
-from training import assembly
-from training.assembly import ExperimentError, Plan
+from training.build import make_optimizer, make_schedule
 from training.devices.distribution import batch_norm_group_size
 from training.forecast.tpu_chips import Roofline, Topology, parse_topology, roofline
+from training.job import ExperimentError, model_spec, open_source
+from training.plan import Plan, make_plan
 
 COMPILE_REPORT = Path(__file__).with_name("tpu_compile.json")
 IMAGENET_CLASSES = 1000
@@ -103,7 +104,7 @@ def make_forecast(
       DistributionError: groups of batch norm do not divide its replicas.
     """
     chips = parse_topology(topology) if topology else None
-    spec, train = assembly.model_spec(experiment), experiment.train
+    spec, train = model_spec(experiment), experiment.train
     shares = (chips.replicas if chips else 1) * train.accumulation_steps
     if train.global_batch_size % shares:
         raise ExperimentError(
@@ -113,11 +114,11 @@ def make_forecast(
     if chips:
         batch_norm_group_size(experiment.batch_norm.group, chips.replicas)
     num_examples = _num_examples(experiment)
-    plan = assembly.make_plan(experiment, num_examples)
+    plan = make_plan(experiment, num_examples)
     steps = np.linspace(0, plan.total_steps - 1, CURVE_POINTS).astype(np.int32)
-    rates = assembly.make_schedule(experiment, plan)(tf.constant(steps)).numpy()
+    rates = make_schedule(experiment, plan)(tf.constant(steps)).numpy()
     costs = complexity(spec, num_classes=experiment.model.num_classes or IMAGENET_CLASSES)
-    slots = len(assembly.make_optimizer(experiment).initial_slots)
+    slots = len(make_optimizer(experiment).initial_slots)
     kept = costs.all_parameters * (2 if experiment.ema.decay else 1)
     state_bytes = 4 * (kept + slots * costs.trainable_parameters)
     record = _record(report, experiment, spec, chips, state_bytes) if chips else None
@@ -231,7 +232,7 @@ def _num_examples(experiment: Experiment) -> int:
     data = experiment.data
     if data.source == "tfrecord" and not data.data_dir:
         return synthetic.DEFAULT_TRAIN_EXAMPLES
-    source = assembly.open_source(experiment, assembly.model_spec(experiment))
+    source = open_source(experiment, model_spec(experiment))
     return source.info.splits["train"].num_examples
 
 

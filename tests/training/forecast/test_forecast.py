@@ -141,7 +141,7 @@ def test_the_command_plans_without_a_device(tmp_path):
 
 def test_the_state_holds_the_slots_of_whatever_optimizer(no_report, monkeypatch):
     three = types.SimpleNamespace(initial_slots={"rms": 1.0, "momentum": 0.0, "third": 0.0})
-    monkeypatch.setattr(forecast.assembly, "make_optimizer", lambda experiment: three)
+    monkeypatch.setattr(forecast, "make_optimizer", lambda experiment: three)
     found = forecast.make_forecast(load_experiment(B0), None, no_report)
     assert found.state_bytes == 4 * (2 * 5_330_564 + 3 * 5_288_548)
 

@@ -1,0 +1,128 @@
+"""From a job to what a training step needs: network, state and recipe."""
+
+import functools
+from typing import Any
+
+import keras
+
+from configs.durations import Duration
+from configs.schema import Experiment
+from configs.sections import own_settings
+from efficientnet import build_model, normalize_images
+from efficientnet.weights.initialize import load_weights
+from system.console import log
+from training.devices.distribution import batch_norm_group_size
+from training.job import Job, skips_allowed
+from training.optimizers import OPTIMIZERS, Optimizer, schedules
+from training.plan import Plan
+from training.step.batch_norm import CrossReplicaBatchNormalization
+from training.step.noise import MaskNoise
+from training.step.recipe import Normalize, TrainRecipe
+from training.step.state import TrainState, create_train_state
+from training.step.weight_decay import WeightDecay
+from training.trainable import frozen_paths, rate_multipliers
+
+
+def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainState, MaskNoise]:
+    """Build the network with its first weights, replicated, and the noise that its masks ask for.
+
+    Args:
+      job: which network, on which replicas.
+      initial_weights: file to start from instead of at random; logged.
+    """
+    experiment = job.experiment
+    noise = MaskNoise(experiment.seed)
+    keras.utils.set_random_seed(experiment.seed)
+    with job.distribution.strategy.scope():
+        network = build_model(
+            job.spec,
+            num_classes=experiment.model.num_classes,
+            image_size=job.spec.resolution,
+            dtype=job.precision,
+            batch_norm=_batch_norm(job),
+            uniform=noise,
+        )
+        if initial_weights:
+            log(str(load_weights(network, initial_weights)))
+    state = create_train_state(
+        network,
+        job.distribution,
+        optimizer=make_optimizer(experiment),
+        with_ema=experiment.ema.decay > 0,
+        with_loss_scale=job.precision == "mixed_float16",
+        skips_allowed=skips_allowed(experiment),
+    )
+    return state, noise
+
+
+def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe:
+    """Return what a training step of `network` needs.
+
+    Raises:
+      UsageError: train.trainable names nothing of the network.
+    """
+    experiment = job.experiment
+    train, ema = experiment.train, experiment.ema
+    return TrainRecipe(
+        task=job.task,
+        optimizer=make_optimizer(experiment),
+        learning_rate=make_schedule(experiment, job.plan),
+        normalize=make_normalizer(job),
+        noise=noise,
+        weight_decay=make_weight_decay(experiment),
+        frozen=frozen_paths(network, train.trainable, freeze_batch_norm=train.freeze_batch_norm),
+        rate_multipliers=rate_multipliers(network, job.spec, experiment.optimizer.layer_decay),
+        gradient_clip_norm=train.gradient_clip_norm,
+        gradient_clip_each=train.gradient_clip_each,
+        accumulation_steps=train.accumulation_steps,
+        ema_decay=ema.decay,
+        ema_ramp=ema.ramp,
+    )
+
+
+def make_normalizer(job: Job) -> Normalize:
+    """Return the function from uint8 images to what the network takes, on the device."""
+    spec, precision = job.spec, job.precision
+    return lambda images: normalize_images(images, spec.mean_rgb, spec.stddev_rgb, precision)
+
+
+def make_weight_decay(experiment: Experiment) -> WeightDecay:
+    """Return how much which variables decay, and how."""
+    train, coupled = experiment.train, experiment.train.weight_decay_coupled
+    if coupled is None:
+        coupled = make_optimizer(experiment).couples_decay
+    return WeightDecay(train.weight_decay, coupled, train.weight_decay_pattern)
+
+
+def make_optimizer(experiment: Experiment) -> Optimizer:
+    """Return the optimizer that the experiment names, with its settings."""
+    given = experiment.optimizer
+    return OPTIMIZERS[given.name](**own_settings(given))
+
+
+def make_schedule(experiment: Experiment, plan: Plan) -> schedules.Schedule:
+    """Return the learning rate, with its warm-up, as a function of the step."""
+    given, size = experiment.schedule, experiment.train.global_batch_size
+    num_examples = round(plan.steps_per_epoch * size)
+    steps = {"num_examples": num_examples, "global_batch_size": size}
+    peak = schedules.scaled_rate(given.learning_rate, size)
+
+    def in_steps(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(in_steps, value))
+        return value.in_steps(**steps) if isinstance(value, Duration) else value
+
+    settings = {name: in_steps(value) for name, value in own_settings(given).items()}
+    make = schedules.SCHEDULES[given.name]
+    schedule = make(peak=peak, total_steps=plan.total_steps, **settings)
+    warmup_steps = given.warmup.whole_steps(**steps)
+    return schedules.with_warmup(
+        schedule, peak=peak, warmup_steps=warmup_steps, start=peak * given.warmup_from
+    )
+
+
+def _batch_norm(job: Job) -> Any:
+    group = batch_norm_group_size(job.experiment.batch_norm.group, job.distribution.num_replicas)
+    return functools.partial(
+        CrossReplicaBatchNormalization, group_mean=job.distribution.group_mean(group)
+    )

@@ -1,0 +1,65 @@
+"""Taking a run's folder: for one run at a time, and for no other run than the one that is in it."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from configs.load import RESUME_KEYS, difference, load_experiment
+from input_pipeline.errors import DatasetError
+from input_pipeline.sources.dataset_info import read_dataset_info, write_dataset_info
+from run_folder.experiment import run_experiment_file, save_run_experiment
+from run_folder.lock import locked
+from system.console import log
+from system.errors import first_line
+from training.job import ExperimentError, Job
+
+
+@contextlib.contextmanager
+def claimed_folder(job: Job) -> Iterator[Callable[[], None]]:
+    """Be the only run in the job's folder within the block.
+
+    Yields a function that raises RunLockError when another run has taken the folder over. Only the chief
+    claims; elsewhere that function does nothing.
+
+    Raises:
+      ExperimentError: the folder holds another run, or cannot be written.
+      RunLockError: another process trains there.
+    """
+    if not job.distribution.is_chief:
+        yield lambda: None
+        return
+    with contextlib.ExitStack() as stack:
+        with _must_be_writable(job.model_dir):
+            _refuse_another_run(job)
+            check = stack.enter_context(locked(job.model_dir, log))
+            save_run_experiment(job.experiment, job.model_dir)
+            write_dataset_info(job.data_info, job.model_dir)
+        yield check
+
+
+def _refuse_another_run(job: Job) -> None:
+    before = run_experiment_file(job.model_dir)
+    if not before:
+        return
+    changes = difference(load_experiment(before), job.experiment, RESUME_KEYS)
+    with contextlib.suppress(DatasetError):  # a description that is missing is written again
+        then = read_dataset_info(job.model_dir).splits["train"].num_examples
+        now = job.data_info.splits["train"].num_examples
+        changes += [f"training images: {then:,} -> {now:,}"] if then != now else []
+    if changes:
+        raise ExperimentError(
+            f"{job.model_dir} holds a run with other values ({'; '.join(changes)}); a run resumes with the "
+            "same model, data and batch: give its values, or another --model_dir"
+        )
+
+
+@contextlib.contextmanager
+def _must_be_writable(model_dir: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise ExperimentError(
+            f"--model_dir={model_dir}: can't be written ({first_line(error)}); "
+            "give a folder that you may write to"
+        ) from error

@@ -1,0 +1,61 @@
+"""Evaluator: the evaluation step of a job, traced once for each kind of weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tasks.task import Measures
+from training.build import make_normalizer
+from training.evaluate import Evaluation, EvaluationStopped, evaluate
+from training.failures import broken_data
+from training.inputs import eval_input
+from training.job import Job
+from training.progress import evaluation_progress
+from training.step.state import TrainState, WeightsKind
+from training.step.train_step import make_eval_step
+
+
+class Evaluator:
+    """Evaluates the present weights of a state, as often as it is called."""
+
+    def __init__(self, job: Job, state: TrainState) -> None:
+        self._job, self.state = job, state
+        self._input = eval_input(job)
+        self._batches = job.distribution.batches(self._input.make_dataset, job.eval_batch_size)
+        self._steps: dict[WeightsKind, Callable[[Any], Measures]] = {}
+
+    def __call__(self, *, stop: Callable[[], bool] = lambda: False) -> Evaluation:
+        """Evaluate the weights that the experiment names on every image of the split.
+
+        Without a name: the average where the run keeps one, else the raw weights.
+
+        Raises:
+          EvaluationStopped: `stop`, asked after each batch but the last, said so.
+        """
+        which: WeightsKind = self._job.experiment.eval.weights or (
+            "ema" if self.state.has_average else "raw"
+        )
+        num_steps = self._input.num_steps
+        with broken_data(), evaluation_progress(num_steps) as progress:
+
+            def on_step(step: int) -> None:
+                progress(step)
+                if step < num_steps and stop():
+                    raise EvaluationStopped
+
+            return evaluate(
+                self._step(which),
+                self._batches,
+                self._job.task,
+                num_steps=num_steps,
+                num_examples=self._input.num_examples,
+                may_miss=self._input.may_miss,
+                on_step=on_step,
+            )
+
+    def _step(self, which: WeightsKind) -> Callable[[Any], Measures]:
+        if which not in self._steps:
+            job = self._job
+            self._steps[which] = make_eval_step(
+                self.state, which, make_normalizer(job), job.task, job.distribution
+            )
+        return self._steps[which]

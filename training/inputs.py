@@ -1,0 +1,103 @@
+"""From a job to the batches of its training and of its evaluation."""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from configs.sections import own_settings
+from input_pipeline.augment import get_augment
+from input_pipeline.stream.pipeline import eval_steps, make_eval_dataset, make_train_dataset
+from training.job import Job
+
+MakeDataset = Callable[[int, int], tf.data.Dataset]  # (host_index, num_hosts) -> a host's batches
+
+
+def train_dataset(job: Job, start_step: int) -> MakeDataset:
+    """Return what makes a host's training batches from `start_step` on."""
+    experiment, source = job.experiment, job.source()
+    augment, data = experiment.augment, experiment.data
+
+    def make(host_index: int, num_hosts: int) -> tf.data.Dataset:
+        return make_train_dataset(
+            source,
+            image_size=job.spec.side,
+            host_batch_size=experiment.train.global_batch_size // num_hosts,
+            seed=experiment.seed,
+            start_step=start_step,
+            host_index=host_index,
+            num_hosts=num_hosts,
+            augment=get_augment(augment.policy, **own_settings(augment)),
+            random_erasing=augment.random_erasing,
+            area_range=augment.crop_area,
+            aspect_ratio_range=augment.crop_aspect_ratio,
+            flip=augment.flip,
+            resize=augment.resize,
+            mixup_alpha=augment.mixup_alpha,
+            cutmix_alpha=augment.cutmix_alpha,
+            shuffle_buffer_mib=data.shuffle_buffer_mib,
+            on_error=data.on_error,
+            max_error_fraction=data.max_error_fraction,
+            service=data.service,
+        )
+
+    return make
+
+
+def train_batch_spec(job: Job) -> dict[str, tf.TensorSpec]:
+    """Return the types and shapes of one replica's training batch."""
+    experiment = job.experiment
+    size = experiment.train.global_batch_size // job.distribution.num_replicas
+    labels = tf.TensorSpec([size], tf.int32)
+    if experiment.augment.mixes_labels:
+        labels = tf.TensorSpec([size, experiment.model.num_classes], tf.float32)
+    return {
+        "image": tf.TensorSpec([size, job.spec.side, job.spec.side, 3], tf.uint8),
+        "label": labels,
+        "index": tf.TensorSpec([size], tf.int32),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalInput:
+    """The images of an evaluation.
+
+    Attributes:
+      make_dataset: makes a host's batches.
+      num_steps: batches of a host.
+      num_examples: over all hosts.
+      may_miss: broken images that may be left out.
+    """
+
+    make_dataset: MakeDataset
+    num_steps: int
+    num_examples: int
+    may_miss: int
+
+
+def eval_input(job: Job) -> EvalInput:
+    """Return the batches of the evaluation split, each image once."""
+    experiment, source, hosts = job.experiment, job.source(), job.distribution.num_hosts
+    data, host_batch_size = experiment.data, job.eval_batch_size // hosts
+
+    def make(host_index: int, num_hosts: int) -> tf.data.Dataset:
+        return make_eval_dataset(
+            source,
+            data.eval_split,
+            image_size=job.spec.side,
+            host_batch_size=host_batch_size,
+            crop_padding=experiment.eval.crop_padding,
+            host_index=host_index,
+            num_hosts=num_hosts,
+            resize=experiment.augment.resize,
+            on_error=data.on_error,
+            max_error_fraction=data.max_error_fraction,
+        )
+
+    num_examples = job.data_info.splits[data.eval_split].num_examples
+    return EvalInput(
+        make,
+        eval_steps(num_examples, host_batch_size, hosts),
+        num_examples,
+        int(data.max_error_fraction * num_examples) if data.on_error == "skip" else 0,
+    )

@@ -1,0 +1,220 @@
+"""Job: an experiment with all that its data, its network and its devices decide."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from configs.schema import Experiment
+from configs.sections import own_settings
+from efficientnet import ModelSpec, Variation, from_plain, get_spec, vary
+from input_pipeline.errors import DatasetError
+from input_pipeline.sources import Source, get_source
+from input_pipeline.sources.cache import cache_source
+from input_pipeline.sources.dataset_info import DatasetInfo
+from system.errors import UsageError
+from tasks.classification import Classification
+from tasks.task import Task
+from training.devices.distribution import Distribution, batch_norm_group_size
+from training.plan import Plan, make_plan
+
+LARGEST_EVAL_BATCH = 1024  # unless the experiment asks for more
+
+
+class ExperimentError(UsageError):
+    """An experiment that does not fit its data or devices: one line that names key and remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What every mode of the program works on.
+
+    Attributes:
+      experiment: with the fields filled in that data and network decide.
+      spec: the network.
+      data_info: names, classes and counts of the data.
+      distribution: the replicas.
+      task: what is learned.
+      plan: the run in steps.
+      source: opens the images, the same at every call; planning and exporting need none.
+    """
+
+    experiment: Experiment
+    spec: ModelSpec
+    data_info: DatasetInfo
+    distribution: Distribution
+    task: Task
+    plan: Plan
+    source: Callable[[], Source]
+
+    @property
+    def model_dir(self) -> str:
+        """The run's folder, local or gs://."""
+        return str(self.experiment.model_dir)
+
+    @property
+    def precision(self) -> str:
+        """Keras' dtype policy; "auto" is the recipe's bfloat16 on TPUs and float32 elsewhere."""
+        given = self.experiment.train.precision
+        if given == "auto":
+            return "mixed_bfloat16" if self.distribution.is_tpu else "float32"
+        return given
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Images evaluated at a time over all replicas."""
+        return eval_batch_size(self.experiment, self.distribution.num_replicas)
+
+    def with_cached_images(self) -> "Job":
+        """The job with its images in memory or on a local disk, if the experiment wants them there.
+
+        Raises:
+          DatasetError: they would not fit.
+        """
+        data = self.experiment.data
+        cached = cache_source(
+            self.source(),
+            data.cache,
+            data.cache_dir,
+            splits=("train", data.eval_split),
+            skip_damage=data.on_error == "skip",
+        )
+        return dataclasses.replace(self, source=lambda: cached)
+
+
+def open_job(experiment: Experiment, distribution: Distribution) -> Job:
+    """Check that an experiment fits its devices, its network and its data, and put them together.
+
+    Raises:
+      UsageError: batches or groups cannot be shared out, the model is unknown, or the number of classes is
+        not that of the data.
+      DatasetError: the data cannot be read, or a split is missing.
+    """
+    check_batches(experiment, distribution)
+    spec = model_spec(experiment)
+    source = functools.cache(lambda: open_source(experiment, spec))
+    return make_job(experiment, spec, source().info, distribution, source)
+
+
+def make_job(
+    experiment: Experiment,
+    spec: ModelSpec,
+    data_info: DatasetInfo,
+    distribution: Distribution,
+    source: Callable[[], Source] | None = None,
+) -> Job:
+    """Put a job together from what is known of its data, without opening the images."""
+    experiment = _resolved(experiment, spec, data_info)
+    return Job(
+        experiment,
+        spec,
+        data_info,
+        distribution,
+        make_task(experiment),
+        make_plan(experiment, data_info.splits["train"].num_examples),
+        source or functools.cache(lambda: open_source(experiment, spec)),
+    )
+
+
+def model_spec(experiment: Experiment) -> ModelSpec:
+    """Return the specification of the network.
+
+    Raises:
+      ExperimentError: an unknown model, or one that cannot be varied as the experiment asks.
+    """
+    model = experiment.model
+    variation: Variation = {
+        "resolution": model.image_size,
+        "dropout": model.dropout,
+        "survival_probability": model.survival_probability,
+        "batch_norm_momentum": experiment.batch_norm.momentum,
+        "batch_norm_epsilon": experiment.batch_norm.epsilon,
+        "normalization": model.normalization,
+    }
+    try:
+        if model.network:
+            spec = vary(from_plain(model.network.model_dump()), **variation)
+        else:
+            scaling = {"width": model.width, "depth": model.depth, "phi": model.phi}
+            spec = get_spec(model.name, **scaling, **variation)
+        spec.side  # noqa: B018 (the input makes squares; others are refused before any work)
+        return spec
+    except ValueError as error:
+        raise ExperimentError(f"model: {error}") from error
+
+
+def open_source(experiment: Experiment, spec: ModelSpec) -> Source:
+    """Open the images that the experiment names.
+
+    Raises:
+      DatasetError: they cannot be found or read.
+    """
+    data = experiment.data
+    return get_source(
+        data.source,
+        **own_settings(data),
+        num_classes=experiment.model.num_classes,
+        image_size=spec.side,
+        skip_damage=data.on_error == "skip",
+    )
+
+
+def make_task(experiment: Experiment) -> Task:
+    """Return what is learned; the experiment's number of classes must be known."""
+    assert experiment.model.num_classes
+    return Classification(experiment.model.num_classes, experiment.train.label_smoothing)
+
+
+def check_batches(experiment: Experiment, distribution: Distribution) -> None:
+    """Check that batches and groups of batch norm can be shared out among the replicas.
+
+    Raises:
+      ExperimentError: a batch cannot.
+      DistributionError: a group cannot.
+    """
+    replicas, accumulation = distribution.num_replicas, experiment.train.accumulation_steps
+    for key, size in (
+        ("train.global_batch_size", experiment.train.global_batch_size),
+        ("eval.global_batch_size", eval_batch_size(experiment, replicas)),
+    ):
+        shares = replicas * accumulation if key.startswith("train") else replicas
+        if size % shares:
+            below, above = size - size % shares, size - size % shares + shares
+            near = f"{above}" if not below else f"{below} or {above}"
+            each = f" x {accumulation} accumulation steps" if shares != replicas else ""
+            raise ExperimentError(
+                f"{key}: {size} is not divisible by {replicas} replicas{each}; take {near}"
+            )
+    batch_norm_group_size(experiment.batch_norm.group, replicas)
+
+
+def eval_batch_size(experiment: Experiment, num_replicas: int) -> int:
+    """Images evaluated at a time over all replicas: the experiment's, or the training batch up to a limit."""
+    if given := experiment.eval.global_batch_size:
+        return given
+    largest = min(experiment.train.global_batch_size, LARGEST_EVAL_BATCH)
+    return max(largest - largest % num_replicas, num_replicas)
+
+
+def skips_allowed(experiment: Experiment) -> int:
+    """Steps that are not finite and are skipped before the run stops."""
+    train = experiment.train
+    if train.on_nonfinite == "stop":
+        return 0
+    return 10 if train.max_skipped_steps is None else train.max_skipped_steps
+
+
+def _resolved(experiment: Experiment, spec: ModelSpec, data_info: DatasetInfo) -> Experiment:
+    """The experiment with what data and network decide filled in."""
+    wanted, found = experiment.model.num_classes, data_info.num_classes
+    if wanted is not None and wanted != found:
+        raise ExperimentError(
+            f"model.num_classes: {wanted}, but {data_info.name} has {found} classes; "
+            "leave it out to take the data's"
+        )
+    for split in ("train", experiment.data.eval_split):
+        if split not in data_info.splits:
+            raise DatasetError(f"{data_info.name} has no split {split!r}")
+    # phi says width, depth and size at once, and stays the only one to say them.
+    size = {} if experiment.model.phi is not None else {"image_size": spec.resolution}
+    model = experiment.model.model_copy(update={"num_classes": found, **size})
+    return experiment.model_copy(update={"model": model})

@@ -1,0 +1,217 @@
+"""Run: a job under way, from the checkpoint it resumes from to its last step."""
+
+import posixpath
+import signal
+from collections.abc import Callable
+from typing import NoReturn
+
+import numpy as np
+import tensorflow as tf
+
+from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
+from run_folder.logs import RunLog
+from system.console import log
+from training.build import make_recipe, make_state
+from training.diagnosis.nonfinite import explain_step
+from training.evaluate import EvaluationStopped
+from training.evaluator import Evaluator
+from training.failures import TrainingError, broken_data, lost_workers
+from training.inputs import train_batch_spec, train_dataset
+from training.job import Job, skips_allowed
+from training.preemption import Stopped
+from training.step.state import TrainState
+from training.step.train_step import make_train_loop
+
+Asked = Callable[[], signal.Signals | None]  # the signal that asked to stop, if one came
+
+
+class Run:
+    """State, logs and checkpoints of a job, at `step`.
+
+    Args:
+      job: with its images where it wants them.
+      store: the run's checkpoints.
+      check_claim: raises when another run has taken the folder over.
+      last: checkpoint to resume from; None starts at step 0.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        store: CheckpointStore,
+        check_claim: Callable[[], None],
+        last: Checkpoint | None,
+    ) -> None:
+        self.job, self.store, self.last = job, store, last
+        self.step = last.step if last else 0
+        self._check_claim = check_claim
+        self.state, noise = make_state(
+            job, initial_weights=None if last else job.experiment.init.weights
+        )
+        if last:
+            restore(self.state, last)
+            log(f"resuming from step {last.step} of {job.plan.total_steps} ({last.path})")
+        _introduce(job, self.state)
+        self.logs = RunLog(_log_dir(job), resume_step=self.step)
+        make_dataset = train_dataset(job, self.step)
+        if not last:
+            self._show_start()
+        self._batches = iter(
+            job.distribution.batches(make_dataset, job.experiment.train.global_batch_size)
+        )
+        self._recipe = make_recipe(job, self.state.network, noise)
+        self._loop = make_train_loop(
+            self.state, self._recipe, job.distribution, train_batch_spec(job)
+        )
+        self._skips_left = skips_allowed(job.experiment)
+
+    def train_to(self, stop: int) -> dict[str, float]:
+        """Train up to step `stop`, log the mean of what each step measured, and return it.
+
+        Raises:
+          TrainingError: a step was not finite, or contact with a worker was lost.
+        """
+        names = self._recipe.metrics
+        with lost_workers(self.job.distribution), broken_data():
+            rows = self._loop(self._batches, tf.constant(stop - self.step)).numpy()
+        self._check_finite(rows)
+        self.step = stop
+        figures = dict(zip(names, rows.mean(axis=0), strict=True))
+        figures["learning_rate"] = rows[-1, names.index("learning_rate")]
+        self.logs.scalars("train", stop, figures)
+        return figures
+
+    def evaluate(self, evaluator: Evaluator, asked: Asked) -> dict[str, float]:
+        """Evaluate the present weights; empty when a signal came before the end."""
+        # Several processes evaluate to the end: they can't all leave at the same batch.
+        several = self.job.distribution.num_processes > 1
+        try:
+            with lost_workers(self.job.distribution):
+                result = evaluator(stop=lambda: not several and asked() is not None)
+        except EvaluationStopped:
+            return {}
+        self.logs.scalars("eval", self.step, result.figures)
+        log(f"step {self.step}, epoch {self.step / self.job.plan.steps_per_epoch:.1f}: {result}")
+        return dict(result.figures)
+
+    def save(self, metrics: dict[str, float]) -> None:
+        """Write a checkpoint: the logs first, so that no checkpoint is ahead of them."""
+        self.logs.flush()
+        if self.job.distribution.is_chief:
+            self._check_claim()
+            self.store.save(self.step, self.state.to_arrays(), metrics)
+
+    def add_metrics(self, metrics: dict[str, float]) -> None:
+        """Add what was measured with the checkpoint that the run resumes from."""
+        assert self.last
+        self.logs.flush()
+        if self.job.distribution.is_chief:
+            self._check_claim()
+            self.store.add_metrics(self.last, metrics)
+
+    def is_asked(self, asked: Asked) -> bool:
+        """Whether a signal asked any of the processes to stop; all must call this together."""
+        return self.job.distribution.anywhere(asked() is not None)
+
+    def close(self) -> None:
+        """Wait for the checkpoint under way and close the logs."""
+        self.store.wait()
+        self.logs.close()
+
+    def stop(self, asked: Asked) -> NoReturn:
+        """End in good order; where only another process got the signal, as after SIGTERM."""
+        self.close()
+        self.job.distribution.wait_for_all()
+        by = asked() or signal.SIGTERM
+        raise Stopped(
+            f"{by.name}: stopped at step {self.step} of {self.job.plan.total_steps}, which is saved; "
+            "the same command resumes",
+            by,
+        )
+
+    def _check_finite(self, rows: np.ndarray) -> None:
+        """Count the steps that were skipped because they were not finite; raise when they are too many.
+
+        A float16 gradient that overflows under a finite loss is the loss scale's daily work: not counted.
+        """
+        names = self._recipe.metrics
+        loss, finite = rows[:, names.index("loss")], rows[:, names.index("finite")] > 0
+        broken = ~np.isfinite(loss) if self.state.variables.loss_scale else ~finite
+        if broken.sum() > self._skips_left:
+            # From here on nothing was changed.
+            where = int(np.flatnonzero(broken)[self._skips_left])
+            figures = dict(zip(names, rows[where], strict=True))
+            step = self.step + where
+            found = explain_step(self.job, self.state, train_dataset(self.job, step))
+            raise TrainingError(
+                f"step {step}: loss {figures['loss']:g}, gradient norm "
+                f"{figures['gradient_norm']:g}, learning rate {figures['learning_rate']:g}: not finite, "
+                f"{found}. Lower schedule.learning_rate, set train.gradient_clip_norm or "
+                "train.on_nonfinite=skip, and run again: it resumes from the last checkpoint"
+            )
+        for where in map(int, np.flatnonzero(broken)):
+            log(f"step {self.step + where}: not finite, skipped")
+        self._skips_left -= int(broken.sum())
+
+    def _show_start(self) -> None:
+        """Put the first training images, as the network sees them, and its layers into TensorBoard."""
+        make_dataset = train_dataset(self.job, 0)
+        with broken_data():
+            for batch in make_dataset(0, self.job.distribution.num_hosts).take(1):
+                self.logs.images("augmented training images", 0, batch["image"][:16].numpy())
+        self.logs.text("model", 0, _summary(self.state))
+
+
+def restore(state: TrainState, checkpoint: Checkpoint) -> None:
+    """Set all of `state` from a checkpoint.
+
+    Raises:
+      CheckpointError: the checkpoint is of another model.
+    """
+    try:
+        state.from_arrays(checkpoint.read())
+    except ValueError as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: not of this experiment ({error}); give another --model_dir"
+        ) from error
+
+
+def log_notes(job: Job) -> None:
+    """Log what the user should know about how the images were found."""
+    for note in job.source().notes:
+        log(f"{job.data_info.name}: {note}")
+
+
+def _introduce(job: Job, state: TrainState) -> None:
+    experiment, plan, splits = job.experiment, job.plan, job.data_info.splits
+    count = sum(v.shape.num_elements() for v in state.variables.weights)
+    split = experiment.data.eval_split
+    log(
+        f"{job.spec.name}, {count:,} weights, {job.spec.resolution} px, "
+        f"{experiment.model.num_classes} classes, on {job.distribution.description} "
+        f"({job.precision})"
+    )
+    log(
+        f"{job.data_info.name}: {splits['train'].num_examples:,} training images, "
+        f"{splits[split].num_examples:,} in {split}"
+    )
+    log_notes(job)
+    log(
+        f"{plan.total_steps:,} steps of {experiment.train.global_batch_size} images "
+        f"({plan.total_steps / plan.steps_per_epoch:.1f} epochs); run in {job.model_dir}"
+    )
+    if experiment.augment.policy != "none" and not experiment.augment.quirks:
+        log("augment.quirks=false: operations as in the papers, not as in the published code")
+
+
+def _log_dir(job: Job) -> str:
+    if job.distribution.is_chief:
+        return job.model_dir
+    return posixpath.join(job.model_dir, "workers", str(job.distribution.host_index))
+
+
+def _summary(state: TrainState) -> str:
+    """Keras' table of the network's layers, as Markdown that keeps its columns."""
+    lines: list[str] = []
+    state.network.summary(line_length=120, print_fn=lines.append)
+    return "\n".join(f"    {line}" for text in lines for line in text.splitlines())

@@ -24,7 +24,10 @@ PACKAGES = tuple(name for name in ALLOWED if name != "main")
 # Folders of training that get values, never an Experiment, and know only one another.
 LEAVES = ("training.step", "training.optimizers", "training.devices")
 
-LOOP = ("loop", "eval_loop", "evaluate", "report", "progress", "preemption")  # of training
+LOOP = (
+    *("loop", "run", "evaluator", "claim", "failures"),
+    *("eval_loop", "evaluate", "report", "progress", "preemption"),
+)  # of training
 
 STRATEGIES = {
     "CentralStorageStrategy",

@@ -120,9 +120,12 @@ def _started(subject: Subject) -> Iterator[Callable[[], Turn]]:
         def reply() -> str:
             line = replies.readline()
             if not line:
+                status = process.wait()
                 log.seek(0)
                 last_words = " ".join(log.read().split())[-LAST_WORDS:]
-                raise ChildError(f"{subject.file.name} {subject.function}: {last_words}")
+                raise ChildError(
+                    f"{subject.file.name} {subject.function}: exit status {status}: {last_words}"
+                )
             return line
 
         def turn() -> Turn:

@@ -42,7 +42,7 @@ def training_step(model: str, image_size: int, batch: int, steps: int) -> Callab
     batches = _batches(image_size, batch)
 
     def turn() -> int:
-        network.fit(batches, steps_per_epoch=steps, verbose=0)
+        network.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
         return steps * batch
 
     return turn

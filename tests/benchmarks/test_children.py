@@ -81,6 +81,6 @@ def test_a_subject_that_fails_is_one_line_with_its_last_words(
     subject_file: Path, tmp_path: Path
 ) -> None:
     folder = checkout(tmp_path / "present", "settings_module", mib=1)
-    message = re.compile(r"^subject\.py fail: .*ArithmeticError: not finite$")
+    message = re.compile(r"^subject\.py fail: exit status 1: .*ArithmeticError: not finite$")
     with pytest.raises(ChildError, match=message):
         take_turns({"failing": Subject(subject_file, "fail", {}, folder)}, rounds=1)

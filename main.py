@@ -21,10 +21,10 @@ from absl import app, flags, logging
 
 from configs.load import FLAG_KEYS, ConfigError, config_for_model, load_experiment
 from configs.schema import Experiment
-from system.console import quiet_tensorflow
 from system.errors import UserError
 from system.files import file_errors
 from system.memory import limit_malloc_arenas
+from system.tensorflow_log import quiet_tensorflow
 
 MODES = ("train_and_eval", "train", "eval", "eval_loop", "export", "plan", "replay")
 

@@ -8,7 +8,6 @@ Exits with 1 when an image or a record is broken.
 """
 
 import argparse
-import hashlib
 import os
 import sys
 from collections import Counter
@@ -24,10 +23,10 @@ from input_pipeline.augment import POLICIES, get_augment
 from input_pipeline.errors import DatasetError, plain_message
 from input_pipeline.sources import Examples, IndexedExamples, Source, get_source
 from input_pipeline.sources.dataset_info import DatasetInfo, ShardInfo
-from input_pipeline.sources.listing import open_binary
 from input_pipeline.stream.decode import LOST
 from input_pipeline.stream.order import indexed_once, sharded_once, sharded_sample
 from input_pipeline.stream.pipeline import Augment, resident, train_image, train_rows
+from system import files
 
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 TILE = 160  # pixels of a picture on the contact sheet
@@ -151,11 +150,7 @@ def check_checksums(source: Source, data_dir: str, workers: int = 4) -> list[tup
     def check(shard: ShardInfo) -> tuple[str, str]:
         if shard.checksum is None:
             return shard.file, "no checksum is written down"
-        with open_binary(os.path.join(data_dir, shard.file)) as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 22):
-                digest.update(block)
-        found = f"sha256:{digest.hexdigest()}"
+        found = f"sha256:{files.fingerprint(os.path.join(data_dir, shard.file))['sha256']}"
         return shard.file, "" if found == shard.checksum else "its content has changed"
 
     return [(file, reason) for file, reason in _parallel(check, shards, workers) if reason]
@@ -349,8 +344,7 @@ def _draw(source: Source, flags: argparse.Namespace) -> None:
         augment=get_augment(flags.policy),
         flip=not flags.no_flip,
     )
-    with tf.io.gfile.GFile(flags.sheet, "wb") as file:
-        file.write(tf.io.encode_png(sheet).numpy())
+    files.write_bytes(flags.sheet, tf.io.encode_png(sheet).numpy())
     print(f"{flags.sheet}: originals, then what the network sees in epochs 0 to {EPOCHS_SHOWN - 1}")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from system.errors import first_line
+
 # Before libtpu is loaded: there is no metadata server to ask, and another process may hold its lock.
 os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
 
@@ -40,7 +42,7 @@ def compile_module(module: str, topology: str) -> dict[str, Any]:
             bytecode, xla_client.DeviceList((devices[0],)), options
         )
     except xla_client.XlaRuntimeError as error:
-        return {"compiles": False, "error": str(error).strip().splitlines()[0]}
+        return {"compiles": False, "error": first_line(error)}
     seconds = time.perf_counter() - start
     memory, cost = executable.get_compiled_memory_stats(), executable.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost

@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 
 from configs.load import ConfigError, load_experiment
 from system.conditions import ROOT, commit
+from system.files import write_text
 from training.forecast.tpu_chips import CHIPS, Topology, parse_topology, roofline
 
 NETWORKS = ("project", "keras.applications")
@@ -280,15 +281,8 @@ def write_page(file: Path, records: Sequence[dict[str, Any]], slices: Sequence[i
         chips="\n".join(chip_lines()),
         provenance="\n".join(provenance_lines(records)),
     )
-    _write(file.with_suffix(".json"), json.dumps(list(records), indent=1) + "\n")
-    _write(file, page)
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
-    partial.replace(file)
+    write_text(str(file.with_suffix(".json")), json.dumps(list(records), indent=1) + "\n")
+    write_text(str(file), page)
 
 
 # -- the command --------------------------------------------------------------------------------

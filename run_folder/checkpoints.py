@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from system.errors import UserError
+from system.errors import UserError, first_line
+from system.files import fingerprint, write_text
 
 Arrays = Mapping[str, np.ndarray]
 Log = Callable[[str], None]
@@ -54,7 +55,7 @@ class Checkpoint:
             reader = tf.train.load_checkpoint(posixpath.join(self.path, _PREFIX))
             return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
         except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.path}: can't be read ({_first_line(error)})") from error
+            raise CheckpointError(f"{self.path}: can't be read ({first_line(error)})") from error
 
 
 class CheckpointStore:
@@ -125,7 +126,7 @@ class CheckpointStore:
             _write_manifest(checkpoint.path, {**manifest, "metrics": dict(metrics)})
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(
-                f"{checkpoint.path}: its metrics can't be written ({_first_line(error)})"
+                f"{checkpoint.path}: its metrics can't be written ({first_line(error)})"
             ) from error
 
     def steps(self) -> list[int]:
@@ -168,7 +169,7 @@ class CheckpointStore:
             with contextlib.suppress(tf.errors.OpError):
                 tf.io.gfile.rmtree(path)  # what is half there takes space and counts for nothing
             raise CheckpointError(
-                f"{path}: can't be written ({_first_line(error)}); {needed:.0f} MiB are needed. "
+                f"{path}: can't be written ({first_line(error)}); {needed:.0f} MiB are needed. "
                 "Free space or give another --model_dir; earlier checkpoints are untouched"
             ) from error
         self._drop_old()
@@ -223,7 +224,7 @@ def _write_checkpoint(path: str, step: int, arrays: Arrays, metrics: Mapping[str
             shape_and_slices=[""] * len(names),
             tensors=[tf.constant(arrays[name]) for name in names],
         )
-    files = {name: _fingerprint(posixpath.join(path, name)) for name in tf.io.gfile.listdir(path)}
+    files = {name: fingerprint(posixpath.join(path, name)) for name in tf.io.gfile.listdir(path)}
     _write_manifest(path, {"step": step, "metrics": dict(metrics), "files": files})
 
 
@@ -234,10 +235,10 @@ def _examine(path: str, step: int) -> tuple[Checkpoint | None, str]:
         if manifest is None:
             return None, "half-written (no manifest)"
         for name, expected in manifest["files"].items():
-            if _fingerprint(posixpath.join(path, name)) != expected:
+            if fingerprint(posixpath.join(path, name)) != expected:
                 return None, f"damaged ({name} does not match its checksum)"
     except (OSError, tf.errors.OpError) as error:
-        return None, f"unreadable ({_first_line(error)})"
+        return None, f"unreadable ({first_line(error)})"
     return Checkpoint(path, step, manifest["metrics"]), ""
 
 
@@ -252,28 +253,9 @@ def _read_manifest(path: str) -> dict[str, Any] | None:
 
 def _write_manifest(path: str, manifest: dict[str, Any]) -> None:
     signed = {**manifest, "sha256": _digest(manifest)}
-    _write_text(posixpath.join(path, _MANIFEST), json.dumps(signed, indent=1))
+    write_text(posixpath.join(path, _MANIFEST), json.dumps(signed, indent=1))
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
     """Of what a manifest says: a damaged one must not pass for another."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _fingerprint(path: str) -> dict[str, Any]:
-    digest, size = hashlib.sha256(), 0
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while block := file.read(2**24):
-            digest.update(block)
-            size += len(block)
-    return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _write_text(path: str, text: str) -> None:
-    with tf.io.gfile.GFile(path + ".tmp", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

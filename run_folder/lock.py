@@ -22,6 +22,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from system.errors import UserError
+from system.files import is_remote, write_text
 
 LOCK_FILE = "run.lock"
 RENEWAL_SECONDS = 20.0
@@ -176,16 +177,13 @@ def _read(path: str) -> Owner | None:
 
 
 def _write(path: str, owner: Owner) -> None:
-    temporary = f"{path}.{owner.token}.tmp"
-    with tf.io.gfile.GFile(temporary, "w") as file:
-        file.write(json.dumps(dataclasses.asdict(owner)))
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+    write_text(path, json.dumps(dataclasses.asdict(owner)))
 
 
 @contextlib.contextmanager
 def _alone_on_this_machine(folder: str) -> Iterator[None]:
     """Let no other process of this machine look and write at the same time; local folders only."""
-    if "://" in folder:
+    if is_remote(folder):
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from system.errors import UserError
+from system.errors import UserError, first_line
+from system.files import replacing, write_text
 
 
 class LogError(UserError):
@@ -83,10 +84,8 @@ class RunLog:
                 yield
 
     def _save_rows(self) -> None:
-        with _explained(self._path), _replacing(self._path, self._path + ".tmp") as temporary:
-            tf.io.gfile.makedirs(posixpath.dirname(self._path))
-            with tf.io.gfile.GFile(temporary, "w") as file:
-                file.write("".join(row + "\n" for row in self._rows))
+        with _explained(self._path):
+            write_text(self._path, "".join(row + "\n" for row in self._rows))
 
 
 @contextlib.contextmanager
@@ -96,23 +95,11 @@ def _explained(path: str) -> Iterator[None]:
         yield
     except (OSError, tf.errors.OpError) as error:
         # "{{the operation}} THE FILE; the reason", then more lines.
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rpartition("}} ")[2]
+        reason = first_line(error).rpartition("}} ")[2]
         raise LogError(
             f"{path}: can't be written ({reason}); free space, and run the same command again: "
             "it resumes from the last checkpoint"
         ) from error
-
-
-@contextlib.contextmanager
-def _replacing(path: str, temporary: str) -> Iterator[str]:
-    """What is written to `temporary` within the block takes the place of `path`, whole or not at all."""
-    try:
-        yield temporary
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except BaseException:
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(temporary)
-        raise
 
 
 def logged_steps(model_dir: str, kind: str) -> list[int]:
@@ -139,6 +126,8 @@ def _step_of(line: str) -> int | None:
 
 def _cut_events(directory: str, step: int) -> None:
     """Rewrite TensorBoard's files of a folder without what is later than `step`."""
+    for left in tf.io.gfile.glob(posixpath.join(directory, "*.tmp")):
+        tf.io.gfile.remove(left)  # of a start that was killed here
     for path in tf.io.gfile.glob(posixpath.join(directory, "events.out.tfevents.*")):
         kept, dropped = [], False
         try:
@@ -149,10 +138,6 @@ def _cut_events(directory: str, step: int) -> None:
         except tf.errors.DataLossError:
             dropped = True  # the tail that was being written when the run was killed
         if dropped:
-            # Of a name that neither TensorBoard nor the next start takes for curves.
-            with (
-                _replacing(path, posixpath.join(directory, "cut.tmp")) as temporary,
-                tf.io.TFRecordWriter(temporary) as writer,
-            ):
+            with replacing(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
                 for record in kept:
                     writer.write(record)

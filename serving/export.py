@@ -21,6 +21,7 @@ from serving.saved_model import export_saved_model
 from serving.tflite import CALIBRATION_IMAGES, VARIANTS, write_tflite
 from serving.version_folder import write_version
 from system.console import log
+from system.errors import first_line
 from training.job import model_spec, open_source
 
 
@@ -74,9 +75,8 @@ def export_run(
             try:
                 FORMATS[name](directory, network)
             except OSError as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ExportError(
-                    f"{reason}; what was exported before is untouched. Free space, and run "
+                    f"{first_line(error)}; what was exported before is untouched. Free space, and run "
                     f"main.py --mode=export --model_dir={model_dir}"
                 ) from error
     return exports

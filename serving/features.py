@@ -24,6 +24,7 @@ from rich.progress import track
 from serving.images import ImagesError, find_images, positive_number, read_batches
 from serving.network import ExportError
 from serving.predictor import find_export, load_signatures
+from system.files import replacing, write_bytes
 
 ENDINGS = (".npz", ".tfrecord")
 
@@ -89,10 +90,9 @@ def write_features(path: str, features: np.ndarray, files: Sequence[str]) -> Non
     if path.endswith(".npz"):
         content = io.BytesIO()
         np.savez(content, features=features, files=np.array(files, str))
-        with tf.io.gfile.GFile(path, "wb") as file:
-            file.write(content.getvalue())
+        write_bytes(path, content.getvalue())
         return
-    with tf.io.TFRecordWriter(path) as writer:
+    with replacing(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
         for name, row in zip(files, features, strict=True):
             example = tf.train.Example()
             example.features.feature["image/filename"].bytes_list.value.append(name.encode())

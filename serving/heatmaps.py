@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from system.errors import UserError
+from system.errors import UserError, first_line
+from system.files import write_bytes
 
 OPACITY = 0.5
 
@@ -38,7 +39,6 @@ def write_png(path: str, image: np.ndarray) -> None:
       HeatmapError: it cannot be written.
     """
     try:
-        with tf.io.gfile.GFile(path, "wb") as file:
-            file.write(tf.io.encode_png(image).numpy())
-    except tf.errors.OpError as error:
-        raise HeatmapError(f"{path}: cannot be written ({error.message})") from error
+        write_bytes(path, tf.io.encode_png(image).numpy())
+    except OSError as error:
+        raise HeatmapError(f"{path}: cannot be written ({first_line(error)})") from error

@@ -1,7 +1,6 @@
 """What an export is and how to use it: model_card.json for programs, MODEL_CARD.md for people."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from serving.network import ExportError
+from system.files import Fingerprint, fingerprint
 
 JSON_FILE = "model_card.json"
 TEXT_FILE = "MODEL_CARD.md"
@@ -64,7 +64,7 @@ class ModelCard:
     data: Mapping[str, Any]
     recipe: Mapping[str, Any]
     parameters: int
-    files: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
 
 
 def write_model_card(folder: str, card: ModelCard) -> None:
@@ -100,19 +100,11 @@ def read_model_card(folder: str) -> ModelCard:
         raise ExportError(f"{path}: unusable ({error}); export again") from error
 
 
-def _fingerprints(folder: str) -> dict[str, dict[str, Any]]:
-    found = {}
-    for place, _, names in tf.io.gfile.walk(folder):
-        for name in names:
-            path = os.path.join(place, name)
-            digest, size = hashlib.sha256(), 0
-            with tf.io.gfile.GFile(path, "rb") as file:
-                while block := file.read(2**24):
-                    digest.update(block)
-                    size += len(block)
-            relative = path.removeprefix(folder).lstrip("/")
-            found[relative] = {"bytes": size, "sha256": digest.hexdigest()}
-    return dict(sorted(found.items()))
+def _fingerprints(folder: str) -> dict[str, Fingerprint]:
+    paths = [
+        os.path.join(place, name) for place, _, names in tf.io.gfile.walk(folder) for name in names
+    ]
+    return {path.removeprefix(folder).lstrip("/"): fingerprint(path) for path in sorted(paths)}
 
 
 _USE = {

@@ -14,6 +14,7 @@ from serving.onnx import FILE as ONNX_FILE
 from serving.packages import require
 from serving.saved_model import crop_all
 from serving.tflite import VARIANTS
+from system.errors import first_line
 
 FORMATS = ("saved_model", "tflite", "onnx")
 
@@ -101,7 +102,7 @@ def load_signatures(folder: str) -> Any:
     try:
         return tf.saved_model.load(folder).signatures
     except (OSError, tf.errors.OpError, ValueError) as error:
-        raise ExportError(f"{folder}: no usable SavedModel ({_first_line(error)})") from error
+        raise ExportError(f"{folder}: no usable SavedModel ({first_line(error)})") from error
 
 
 def _with_preprocessing(
@@ -171,7 +172,3 @@ def _open_onnx(folder: str, card: ModelCard) -> Callable[[np.ndarray], np.ndarra
 def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from system.files import is_remote
+
 
 def write_version(directory: str, version: int, write: Callable[[str], object]) -> str:
     """Has `write` fill a folder of another name and renames it to DIRECTORY/VERSION.
@@ -77,7 +79,7 @@ def _remove(path: str) -> None:
 
 def _move(source: str, target: str) -> None:
     """Gives a folder another path, which must be free."""
-    if "://" not in source:
+    if not is_remote(source):
         tf.io.gfile.rename(source, target)
         return
     files = [

@@ -6,7 +6,6 @@ and stable, so that is what we go by. `model.load_weights` reads the same files.
 """
 
 import io
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,9 @@ import numpy as np
 from efficientnet.builder import build_model
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
-from efficientnet.weights.matching import Weights, WeightsError, first_line, require_match
+from efficientnet.weights.matching import Weights, WeightsError, require_match
+from system.errors import first_line
+from system.files import is_remote, write_bytes
 
 EXTENSION = ".weights.h5"
 # A layer's variables by how many it has: Keras numbers them in this order.
@@ -55,7 +56,7 @@ def read_layers(file: str | Path) -> Layers:
     Raises:
       WeightsError: when there is no such file or Keras didn't write it.
     """
-    if "://" not in str(file) and not Path(file).is_file():
+    if not is_remote(str(file)) and not Path(file).is_file():
         raise WeightsError(f"no weights file at {file}")
     try:
         with h5py.File(_local(str(file)), "r") as h5:
@@ -95,7 +96,7 @@ def write_weights_file(file: str | Path, spec: ModelSpec, weights: Weights) -> N
     path = Path(file)
     if not path.name.endswith(EXTENSION):
         raise WeightsError(f"{file} must end in {EXTENSION}")
-    if "://" in str(file):
+    if is_remote(str(file)):
         raise WeightsError(f"{file} must be a local file: write it here and copy it there")
     num_classes = class_count(weights)
     shapes = {name: array.shape for name, array in weights.items()}
@@ -104,11 +105,10 @@ def write_weights_file(file: str | Path, spec: ModelSpec, weights: Weights) -> N
 
     model = build_model(spec, num_classes=num_classes)
     assign_weights(model, weights)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
-        written = Path(directory) / path.name
+    with tempfile.TemporaryDirectory() as directory:
+        written = Path(directory) / path.name  # Keras wants a name with this ending
         model.save_weights(written)
-        os.replace(written, path)
+        write_bytes(str(path), written.read_bytes())
 
 
 def assign_weights(model: Any, weights: Weights) -> None:
@@ -140,7 +140,7 @@ def _read_groups(h5: h5py.File) -> dict[str, list[np.ndarray]]:
 
 
 def _local(file: str) -> str | io.BytesIO:
-    if "://" not in file:
+    if not is_remote(file):
         return file
     import tensorflow as tf  # only for files that aren't local
 

@@ -76,11 +76,6 @@ def require_match(
         )
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def _listed(names: list[str]) -> str:
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")

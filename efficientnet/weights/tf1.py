@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
-from efficientnet.weights.matching import Weights, WeightsError, first_line, require_match
+from efficientnet.weights.matching import Weights, WeightsError, require_match
+from system.errors import first_line
 
 EMA = "ExponentialMovingAverage"
 SLOTS = ("RMSProp", "RMSProp_1", "Momentum")

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -26,7 +25,6 @@ from input_pipeline.sources.dataset_info import (
     ShardInfo,
     SplitInfo,
     write_dataset_info,
-    write_text_atomically,
 )
 from input_pipeline.sources.listing import (
     ClassImages,
@@ -34,6 +32,7 @@ from input_pipeline.sources.listing import (
 )
 from input_pipeline.sources.record_index import write_offsets
 from input_pipeline.sources.records import ImageRecord, serialize, write_shard
+from system import files
 
 REPORT_NAME = "prepare_report.json"
 PROGRESS_FOLDER = ".prepare"  # in the output: the plan, and one JSON per finished shard
@@ -140,12 +139,12 @@ def make_shard(
             yield record
 
     path = os.path.join(output, shard.file)
-    num_bytes, checksum = _write_and_hash(path, examples())
+    written = _write_and_hash(path, examples())
     report = ShardReport(
         file=shard.file,
         num_examples=len(labels),
-        num_bytes=num_bytes,
-        checksum=f"sha256:{checksum}",
+        num_bytes=written["bytes"],
+        checksum=f"sha256:{written['sha256']}",
         labels=labels,
         heights=[height for height, _, _ in sizes],
         widths=[width for _, width, _ in sizes],
@@ -154,7 +153,7 @@ def make_shard(
         converted=converted,
         rejected=rejected,
     )
-    write_text_atomically(_report_path(output, shard.file), json.dumps(asdict(report)))
+    files.write_text(_report_path(output, shard.file), json.dumps(asdict(report)))
     return report
 
 
@@ -187,7 +186,7 @@ def claim_output(output: str, plan: str) -> None:
         raise DatasetError(f"{output}: there is a data set already; give another --output")
     else:
         tf.io.gfile.makedirs(os.path.dirname(path))
-        write_text_atomically(path, plan)
+        files.write_text(path, plan)
 
 
 def describe(
@@ -286,23 +285,17 @@ def prepare(
     return info, there
 
 
-def _write_and_hash(path: str, examples: Iterable[bytes]) -> tuple[int, str]:
-    """Write a record file; its size and SHA-256. A remote one is made on the local disk first."""
-    if "://" not in path:
+def _write_and_hash(path: str, examples: Iterable[bytes]) -> files.Fingerprint:
+    """Write a record file; return its size and SHA-256. A remote one is made on the local disk first."""
+    if not files.is_remote(path):
         write_shard(path, examples)
-        return os.path.getsize(path), _sha256(path)
+        return files.fingerprint(path)
     with tempfile.TemporaryDirectory() as folder:
         local = os.path.join(folder, "shard")
         write_shard(local, examples)
-        temporary = f"{path}.tmp-{uuid.uuid4().hex}"
-        tf.io.gfile.copy(local, temporary)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-        return os.path.getsize(local), _sha256(local)
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        with files.replacing(path) as temporary:
+            tf.io.gfile.copy(local, temporary)
+        return files.fingerprint(local)
 
 
 def _quantiles(parts: Sequence[ShardReport]) -> dict[str, Any]:
@@ -331,7 +324,7 @@ def _write_report(output: str, reports: Sequence[ShardReport]) -> None:
         ]
         for key in ("rejected", "converted")
     }
-    write_text_atomically(os.path.join(output, REPORT_NAME), json.dumps(report, indent=1) + "\n")
+    files.write_text(os.path.join(output, REPORT_NAME), json.dumps(report, indent=1) + "\n")
 
 
 def _report_path(output: str, file: str) -> str:

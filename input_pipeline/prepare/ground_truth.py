@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
-from input_pipeline.sources.listing import ImageFile, open_binary
+from input_pipeline.sources.listing import ImageFile
+from system.files import open_binary
 
 META = "meta.mat"
 

@@ -7,7 +7,6 @@ kinds are filled before the first step, and refused beforehand when they cannot 
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +18,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError, plain_message
 from input_pipeline.sources.source import Examples, IndexedExamples, ShardedExamples, Source
 from input_pipeline.stream.order import PARALLEL_FILES, sharded_once
+from system.files import replacing
 from system.memory import available_memory_bytes
 
 Cache = Literal["none", "memory", "disk"]
@@ -198,9 +198,8 @@ def _copy_files(files: Sequence[str], copies: Sequence[str], what: str) -> None:
 
         def copy_file(task: tuple[str, str, int]) -> None:
             path, copy, _ = task
-            temporary = f"{copy}.tmp-{uuid.uuid4().hex}"
-            tf.io.gfile.copy(path, temporary)
-            os.replace(temporary, copy)
+            with replacing(copy) as temporary:
+                tf.io.gfile.copy(path, temporary)
 
         for _ in pool.map(copy_file, missing):
             pass

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import struct
-import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
+from system import files
 
 FILE_NAME = "dataset_info.json"
 FORMAT_VERSION = 1
@@ -87,19 +87,11 @@ class DatasetInfo:
                 )
 
 
-def write_text_atomically(path: str, text: str) -> None:
-    """Write `text` under `path` (local or gs://) so that no reader ever sees a part of it."""
-    temporary = f"{path}.tmp-{uuid.uuid4().hex}"
-    with tf.io.gfile.GFile(temporary, "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(temporary, path, overwrite=True)
-
-
 def write_dataset_info(info: DatasetInfo, data_dir: str) -> None:
     """Write `info` as data_dir/dataset_info.json, atomically."""
     content = {"format_version": FORMAT_VERSION, **_without_none(asdict(info))}
     path = os.path.join(data_dir, FILE_NAME)
-    write_text_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    files.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_dataset_info(data_dir: str) -> DatasetInfo:

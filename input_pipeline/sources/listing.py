@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
+from system.files import open_binary
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation"}
@@ -54,11 +55,6 @@ class ClassImages:
     class_names: tuple[str, ...]
     splits: Mapping[str, tuple[tuple[ImageFile, int], ...]]
     notes: tuple[str, ...] = ()
-
-
-def open_binary(path: str) -> BinaryIO:
-    """A local file or gs:// object for reading bytes."""
-    return tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb")
 
 
 def list_images(path: str) -> list[ImageFile]:

@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
-from input_pipeline.sources.dataset_info import record_starts, write_text_atomically
+from input_pipeline.sources.dataset_info import record_starts
 from input_pipeline.sources.source import IndexedExamples, ShardedExamples
+from system import files
 
 OFFSETS_NAME = "record_offsets.json"
 READ_BYTES = 1 << 18  # asked for at once; most images fit
@@ -65,7 +66,7 @@ def read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
 def write_offsets(output: str, starts: Mapping[str, Sequence[int]]) -> None:
     """Write record_offsets.json: by file name, the byte at which each record starts."""
     text = json.dumps(starts, separators=(",", ":"))
-    write_text_atomically(os.path.join(output, OFFSETS_NAME), text)
+    files.write_text(os.path.join(output, OFFSETS_NAME), text)
 
 
 def _all_starts(files: tuple[str, ...]) -> list[np.ndarray]:

@@ -4,12 +4,12 @@ The keys are those of the published ImageNet conversion, so that these records c
 original code, and those written by it can be read here.
 """
 
-import os
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import tensorflow as tf
+
+from system.files import replacing
 
 MISSING_LABEL = tf.int64.min
 
@@ -68,18 +68,10 @@ def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def write_shard(path: str, examples: Iterable[bytes]) -> int:
-    """Write serialized examples as one TFRecord file, whole or not at all; returns their number."""
-    temporary = f"{path}.tmp-{uuid.uuid4().hex}"
+    """Write serialized examples atomically as one TFRecord file; return their number."""
     count = 0
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    try:
-        with tf.io.TFRecordWriter(temporary) as writer:
-            for example in examples:
-                writer.write(example)
-                count += 1
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except BaseException:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
-        raise
+    with replacing(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
+        for example in examples:
+            writer.write(example)
+            count += 1
     return count

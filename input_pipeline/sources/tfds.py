@@ -11,6 +11,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import Parse, ShardedExamples, Source, SourceRequest
+from system.errors import first_line
 
 VALIDATION_SPLITS = ("validation", "val", "test")  # the first that the set has
 
@@ -56,7 +57,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = first_line(error)
         raise DatasetError(f"tfds:{name}: {line}") from None
     if not tf.io.gfile.exists(str(builder.data_path)):
         raise DatasetError(

@@ -1,48 +1,6 @@
-"""TensorFlow's own log is off, in processes of their own, unless a variable brings it back."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from system.console import TENSORFLOW_LOGS, log
-
-ROOT = Path(__file__).parents[2]
-
-PROGRAM = """
-from system.console import quiet_tensorflow
-quiet_tensorflow()
-import tensorflow as tf
-tf.config.list_physical_devices()
-print(tf.function(lambda x: 2 * x + 1, jit_compile=True)(tf.ones([])).numpy())
-"""
-
-
-def run(**environment: str) -> subprocess.CompletedProcess:
-    mine = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=ROOT,
-        env=mine | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-
-def test_a_command_that_compiles_with_xla_prints_its_own_lines_only() -> None:
-    done = run()
-    assert (done.stdout, done.stderr) == ("3.0\n", "")
-
-
-@pytest.mark.parametrize("level", [None, "3"])
-def test_a_variable_brings_every_line_back(level: str | None) -> None:
-    done = run(**{TENSORFLOW_LOGS: "1"}, **({"TF_CPP_MIN_LOG_LEVEL": level} if level else {}))
-    assert done.stdout == "3.0\n"
-    assert "cpu_feature_guard" in done.stderr
-    assert "Compiled cluster using XLA!" in done.stderr
+from system.console import log
 
 
 def test_a_logged_line_is_plain_text_in_one_piece(capsys: pytest.CaptureFixture) -> None:

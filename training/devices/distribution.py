@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from system.errors import UsageError
+from system.errors import UsageError, first_line
 from training.step.packed import pack, unpack
 
 _GROUP_KEYS = 2**24  # far from those that tf.distribute numbers its own collectives with
@@ -404,9 +404,8 @@ def _tpu_advice(error: Exception) -> str:
         return (
             "no TPU chip on this machine; run on a TPU VM, or give the node's name with --tpu_zone"
         )
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return (
-        f"no such TPU, or it can't be reached ({first}); check the name, --tpu_zone and "
+        f"no such TPU, or it can't be reached ({first_line(error)}); check the name, --tpu_zone and "
         "--gcp_project with `gcloud compute tpus tpu-vm list --zone=ZONE`"
     )
 

@@ -21,7 +21,8 @@ import tensorflow as tf
 
 from configs.schema import Experiment
 from input_pipeline.sources.dataset_info import read_dataset_info
-from system.errors import UserError
+from system.errors import UserError, first_line
+from system.files import write_bytes
 from training.build import make_normalizer, make_state, make_weight_decay
 from training.devices.distribution import Distribution, connect
 from training.job import Job, make_job, model_spec
@@ -55,7 +56,7 @@ class Incident(NamedTuple):
         return f"examples {', '.join(map(str, numbers[:8]))}{more}"
 
     def save(self, model_dir: str, host_index: int) -> str:
-        """Write it down, whole or not at all; returns the path."""
+        """Save atomically; return the path."""
         worker = f"-worker-{host_index}" if host_index else ""
         path = posixpath.join(model_dir, FOLDER, f"step-{self.step:08d}{worker}.npz")
         about = {
@@ -76,10 +77,7 @@ class Incident(NamedTuple):
         }
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **arrays)
-        tf.io.gfile.makedirs(posixpath.dirname(path))
-        with tf.io.gfile.GFile(path + ".tmp", "wb") as file:
-            file.write(content.getvalue())
-        tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
+        write_bytes(path, content.getvalue())
         return path
 
     @classmethod
@@ -189,11 +187,11 @@ def explain_step(
         path = incident.save(job.model_dir, distribution.host_index)
         kept = f"kept in {path} for --mode=replay"
     except (OSError, tf.errors.OpError) as error:
-        kept = f"it can't be kept for replay ({str(error).splitlines()[0]})"
+        kept = f"it can't be kept for replay ({first_line(error)})"
     try:
         where = diagnose(job, incident).first()
     except (tf.errors.OpError, MemoryError) as error:
-        where = f"no memory to say where ({str(error).splitlines()[0]})"
+        where = f"no memory to say where ({first_line(error)})"
     return f"{where}; {incident.examples()}; {kept}"
 
 

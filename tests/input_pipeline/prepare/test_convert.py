@@ -197,7 +197,7 @@ def test_killed_work_goes_on(folder, prepared: Path, tmp_path: Path):
     assert len(list(output.glob("*-of-0000?"))) == 2
     assert not (output / "dataset_info.json").exists()
     assert run(folder, output) == 0
-    for leftover in output.glob("*.tmp-*"):
+    for leftover in output.glob("*.tmp"):
         leftover.unlink()
     assert content(output) == content(prepared)
 

@@ -1,0 +1,38 @@
+"""TensorFlow's own log, which is off; EFFICIENTNET_TENSORFLOW_LOGS=1 brings its lines back."""
+
+import ctypes
+import importlib.util
+import os
+from pathlib import Path
+
+TENSORFLOW_LOGS = "EFFICIENTNET_TENSORFLOW_LOGS"
+FATAL = "3"  # the only level that is left: what fails raises an exception anyway
+
+# absl::SetMinLogLevel(absl::LogSeverityAtLeast) of the release that TensorFlow 2.20 contains.
+_SET_MIN_LOG_LEVEL = "_ZN4absl12lts_2025012714SetMinLogLevelENS0_18LogSeverityAtLeastE"
+
+
+def quiet_tensorflow() -> None:
+    """Turn off the log of TensorFlow's C++ code; commands call it before they import TensorFlow.
+
+    TensorFlow logs in two ways. TF_CPP_MIN_LOG_LEVEL governs the older one (cuInit, oneDNN,
+    cpu_feature_guard). The newer one is absl's (`Compiled cluster using XLA!`, lines of the TFLite
+    converter), which no environment variable reaches: its level is set by a call into the library
+    that TensorFlow loads later. Loading it takes 0.1 s, and covers what is logged during the
+    import. Where the library has another absl, the call is skipped and those lines appear.
+
+    With EFFICIENTNET_TENSORFLOW_LOGS=1 everything is logged. Otherwise a TF_CPP_MIN_LOG_LEVEL that is
+    set applies to both.
+    """
+    if os.environ.get(TENSORFLOW_LOGS) == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+        return
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", FATAL)
+    package = importlib.util.find_spec("tensorflow")
+    if package is None or package.origin is None or not level.isdecimal():
+        return
+    for library in Path(package.origin).parent.glob("libtensorflow_framework.*"):
+        try:
+            ctypes.CDLL(str(library))[_SET_MIN_LOG_LEVEL](int(level))
+        except (OSError, AttributeError):
+            continue

@@ -21,8 +21,8 @@ from benchmarks.children import SUBJECTS, Subject, take_turns
 from benchmarks.ratios import Ratio, ratio_interval
 from system.command import ArgumentTypeError, Parser, command, positive
 from system.conditions import ROOT, commit, conditions
-from system.console import quiet_tensorflow
 from system.errors import UsageError
+from system.tensorflow_log import quiet_tensorflow
 
 THIS, BASE = "this", "base"
 PROJECT = SUBJECTS / "project.py"
@@ -122,10 +122,7 @@ def _record_files(data_dir: Path | None) -> Iterator[str]:
     from benchmarks.input_pipeline import write_records
     from benchmarks.photographs import jpegs
 
-    try:
-        encoded, origin = jpegs(data_dir)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    encoded, origin = jpegs(data_dir)
     print(f"input: {len(encoded)} images, {origin}")
     with tempfile.TemporaryDirectory() as directory:
         write_records(encoded, directory)

@@ -8,42 +8,37 @@ photographs that ship with scikit-learn) over and over, 2 GiB of them in a tempo
 resident size on the way.
 """
 
-import argparse
-import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 from benchmarks.input_pipeline import SEED, write_records
 from benchmarks.photographs import jpegs
 from input_pipeline.augment import AutoAugment
 from input_pipeline.stream.pipeline import make_train_dataset
+from system.command import Parser, command, positive
 from system.conditions import conditions
-from system.memory import limit_malloc_arenas
+from system.memory import limit_malloc_arenas, resident_memory_bytes
 
 RECORD_BYTES = 2 << 30  # twice the shuffle buffer
 BATCH = 200
 LINES = 10
 
 
-def resident_mib() -> int:
-    """Physical memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") >> 20
-
-
-def main() -> int:
-    """Reads and prints; 2 for a mistake in the command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.input_memory", description=__doc__)
+@command("benchmarks.input_memory")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read and print; return the exit status."""
+    parser = Parser("benchmarks.input_memory", __doc__)
     parser.add_argument("--data_dir", type=Path, help="folder tree of JPEGs")
-    parser.add_argument("--images", type=int, default=20_000, help="to read")
-    flags = parser.parse_args()
-    try:
-        encoded, origin = jpegs(flags.data_dir)
-    except ValueError as error:
-        parser.exit(2, f"input_memory: {error}\n")
+    parser.add_argument("--images", type=positive, default=20_000, help="to read")
+    flags = parser.parse_args(argv)
+    encoded, origin = jpegs(flags.data_dir)
     limited = limit_malloc_arenas()  # as main.py does
     print(f"{len(encoded)} images: {origin}")
     print(f"{conditions()}, malloc's arenas {'limited' if limited else 'as they are'}")
@@ -55,11 +50,11 @@ def main() -> int:
             seed=SEED,
             augment=AutoAugment(),
         )
-        print(f"{'images':>8} {'MiB':>6}\n{0:>8} {resident_mib():>6}")
+        print(f"{'images':>8} {'MiB':>6}\n{0:>8} {resident_memory_bytes() >> 20:>6}")
         batches = max(1, flags.images // BATCH)
         for number, _ in enumerate(dataset.take(batches), start=1):
             if number % max(1, batches // LINES) == 0:
-                print(f"{number * BATCH:>8} {resident_mib():>6}", flush=True)
+                print(f"{number * BATCH:>8} {resident_memory_bytes() >> 20:>6}", flush=True)
     return 0
 
 

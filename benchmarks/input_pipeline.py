@@ -14,16 +14,18 @@ augmentation is held to are ratios of processor time, taken within many rounds o
 of a shared processor drifts by a third within seconds, and so hits both sides alike.
 """
 
-import argparse
 import itertools
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 import numpy as np
 import tensorflow as tf
@@ -48,6 +50,7 @@ from input_pipeline.stream.pipeline import (
     seed_of_choice,
     train_rows,
 )
+from system.command import Namespace, Parser, command, positive
 from system.conditions import conditions
 from system.memory import limit_malloc_arenas
 
@@ -307,7 +310,7 @@ def count_equal(source: Source, image_size: int, images: int = CHECKED_IMAGES) -
 # -- the report ---------------------------------------------------------------------------------
 
 
-def report(flags: argparse.Namespace, encoded: Sequence[bytes], origin: str) -> str:
+def report(flags: Namespace, encoded: Sequence[bytes], origin: str) -> str:
     """Measures everything and tells it as a page of Markdown."""
     images = max(1, flags.images // flags.batch_size) * flags.batch_size
     mean_kb = sum(map(len, encoded)) / len(encoded) / 1e3
@@ -323,7 +326,7 @@ def report(flags: argparse.Namespace, encoded: Sequence[bytes], origin: str) -> 
     return "\n\n".join(parts) + "\n"
 
 
-def _report_stages(flags: argparse.Namespace, encoded: Sequence[bytes]) -> str:
+def _report_stages(flags: Namespace, encoded: Sequence[bytes]) -> str:
     datasets = stage_datasets(encoded, flags.image_size, flags.batch_size, flags.threads)
     stages = _measure(flags, datasets)
     floor = stages["decode the crop"].images_per_second
@@ -342,7 +345,7 @@ def _report_stages(flags: argparse.Namespace, encoded: Sequence[bytes]) -> str:
     return f"## Step by step\n\n{table}"
 
 
-def _report_pipelines(flags: argparse.Namespace, encoded: Sequence[bytes]) -> str:
+def _report_pipelines(flags: Namespace, encoded: Sequence[bytes]) -> str:
     size, batch, threads = flags.image_size, flags.batch_size, flags.threads
     rounds = SHORT_ROUNDS * flags.rounds
     with tempfile.TemporaryDirectory() as directory:
@@ -388,7 +391,7 @@ def _report_pipelines(flags: argparse.Namespace, encoded: Sequence[bytes]) -> st
     )
 
 
-def _report_operations(flags: argparse.Namespace, encoded: Sequence[bytes]) -> str:
+def _report_operations(flags: Namespace, encoded: Sequence[bytes]) -> str:
     speeds = _measure(flags, operation_datasets(encoded, flags.image_size, flags.batch_size))
     nothing = speeds.pop("nothing").processor_ms
     table = _table(
@@ -398,9 +401,7 @@ def _report_operations(flags: argparse.Namespace, encoded: Sequence[bytes]) -> s
     return f"## Operation by operation\n\n{table}"
 
 
-def _measure(
-    flags: argparse.Namespace, datasets: Mapping[str, tf.data.Dataset]
-) -> dict[str, Speed]:
+def _measure(flags: Namespace, datasets: Mapping[str, tf.data.Dataset]) -> dict[str, Speed]:
     elements = max(1, flags.images // flags.batch_size)
     return measure_in_turns(datasets, flags.batch_size, elements, flags.rounds)
 
@@ -418,31 +419,19 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 # -- the command --------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"input_pipeline: {message}\n")
-
-
+@command("benchmarks.input_pipeline")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints; returns the exit code: 2 when there is nothing to measure."""
-    parser = _Parser(
-        prog="python -m benchmarks.input_pipeline",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Measure and print; return the exit status."""
+    parser = Parser("benchmarks.input_pipeline", __doc__)
     parser.add_argument("--data_dir", type=Path, help="folder tree of JPEGs")
-    parser.add_argument("--image_size", type=_positive, default=224, help="pixels")
-    parser.add_argument("--batch_size", type=_positive, default=64, help="images of a batch")
-    parser.add_argument("--images", type=_positive, default=512, help="images of a measurement")
-    parser.add_argument("--rounds", type=_positive, default=5, help="measurements of everything")
-    parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="of a pipeline")
+    parser.add_argument("--image_size", type=positive, default=224, help="pixels")
+    parser.add_argument("--batch_size", type=positive, default=64, help="images of a batch")
+    parser.add_argument("--images", type=positive, default=512, help="images of a measurement")
+    parser.add_argument("--rounds", type=positive, default=5, help="measurements of everything")
+    parser.add_argument("--threads", type=positive, default=os.cpu_count(), help="of a pipeline")
     parser.add_argument("--output", type=Path, help="also write the page to this file")
     flags = parser.parse_args(argv)
-    try:
-        encoded, origin = jpegs(flags.data_dir)
-    except ValueError as error:
-        parser.error(str(error))
+    encoded, origin = jpegs(flags.data_dir)
     limit_malloc_arenas()  # as main.py does
     page = report(flags, encoded, origin)
     print(page)
@@ -450,13 +439,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags.output.parent.mkdir(parents=True, exist_ok=True)
         flags.output.write_text(page)
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ leaves both out, for a run that was made for its size alone.
 them, and draws accuracy, latency and size (matplotlib) beside it.
 """
 
-import argparse
 import dataclasses
 import os
 import re
@@ -22,23 +21,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from configs.load import load_experiment
-from input_pipeline.errors import DatasetError
 from input_pipeline.stream.pipeline import make_eval_dataset
-from serving.images import positive_number
 from serving.model_card import ModelCard
 from serving.network import ExportError
 from serving.packages import require
 from serving.predictor import FORMATS, Predictor, find_export, open_predictor
 from serving.tflite import VARIANTS
+from system.command import Parser, command, positives
 from system.conditions import conditions
 from training.job import model_spec, open_source
 
@@ -88,21 +89,20 @@ class Row:
     timings: dict[int, Timing]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures what the command line says: 0, or 1 when there is nothing to measure."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+@command("benchmarks.latency")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; return the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
     args = _parser().parse_args(arguments)
-    try:
-        if args.output:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-            require("matplotlib", "the plot of --output", "requirements-test.txt")
-        first = open_predictor(find_export(args.model_dir))
-        images, labels = evaluation_images(args.model_dir, first)
-        known = None if args.untrained else labels
-        rows = measure_all(args.model_dir, first, images, known, args.batch_sizes, args.seconds)
-    except (ExportError, DatasetError, OSError) as error:
-        print(f"benchmarks.latency: {error}", file=sys.stderr)
-        return 1
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        require("matplotlib", "the plot of --output", "requirements-test.txt")
+    first = open_predictor(find_export(args.model_dir))
+    images, labels = evaluation_images(args.model_dir, first)
+    known = None if args.untrained else labels
+    rows = measure_all(
+        args.model_dir, first, images, known, sorted(set(args.batch_sizes)), args.seconds
+    )
     card = first.card
     title = f"{card.name}, {card.preprocessing.image_size} px, {card.data['name']}"
     command = shlex.join(["python", "-m", "benchmarks.latency", *arguments])
@@ -364,30 +364,16 @@ def _keras_applications(first: Predictor) -> Iterator[Candidate]:
     yield Candidate(f"keras.applications {name}", size, from_pixels, is_trained=False)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"benchmarks.latency: {message} (--help tells more)\n")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="python -m benchmarks.latency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("benchmarks.latency", __doc__)
     parser.add_argument("--model_dir", required=True, help="folder of the run, with exports")
     parser.add_argument(
-        "--batch_sizes", type=_sizes, default=(1, 8, 32), help="whole numbers, as 1,8,32"
+        "--batch_sizes", type=positives, default=(1, 8, 32), help="whole numbers, as 1,8,32"
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="at least, a measurement")
     parser.add_argument("--untrained", action="store_true", help="leave accuracy out")
     parser.add_argument("--output", type=Path, help="also put the tables into this page")
     return parser
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(sorted({positive_number(part) for part in text.split(",")}))
 
 
 if __name__ == "__main__":

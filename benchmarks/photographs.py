@@ -7,6 +7,8 @@ import numpy as np
 import sklearn
 from PIL import Image
 
+from system.errors import UsageError
+
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # 427 x 640 pixels each
 LEAST_SIDE = 200
 QUALITIES = (75, 96)  # of JPEG, the upper end excluded
@@ -19,7 +21,7 @@ def jpegs(data_dir: Path | None) -> tuple[list[bytes], str]:
       data_dir: folder tree of JPEGs; None: 200 crops of the packaged photographs.
 
     Raises:
-      ValueError: there is no such folder, or no JPEG in it.
+      UsageError: there is no such folder, or no JPEG in it.
     """
     if data_dir is None:
         return packaged_crops(200), "overlapping crops of scikit-learn's china.jpg and flower.jpg"
@@ -30,17 +32,17 @@ def find_jpegs(data_dir: Path) -> list[bytes]:
     """Return every JPEG of a folder tree, encoded, in the order of their paths.
 
     Raises:
-      ValueError: there is no such folder, or no JPEG in it.
+      UsageError: there is no such folder, or no JPEG in it.
     """
     if not data_dir.is_dir():
-        raise ValueError(
+        raise UsageError(
             f"--data_dir={data_dir}: no such folder; give --data_dir=DIR, any tree of JPEGs"
         )
     paths = sorted(p for p in data_dir.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     contents = [path.read_bytes() for path in paths]
     found = [content for content in contents if content.startswith(b"\xff\xd8\xff")]
     if not found:
-        raise ValueError(
+        raise UsageError(
             f"--data_dir={data_dir}: no JPEG in it; give --data_dir=DIR with *.jpg or *.jpeg"
         )
     return found

@@ -10,7 +10,6 @@ graph for all replicas is what is measured: batch norm that synchronises inside 
 took 285 to 325 s for B0 on two.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -18,9 +17,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from system.command import SUPPRESS, Parser, command, positive, positives
 from system.conditions import ROOT, conditions
+from system.errors import UserError
+from system.tensorflow_log import quiet_tensorflow
 
 EXAMPLES_PER_REPLICA = 2
 
@@ -81,8 +83,7 @@ def measure_all(
     """Every model on every number of replicas, one process after the other.
 
     Raises:
-      subprocess.TimeoutExpired: a measurement took too long.
-      RuntimeError: a measurement failed; with what it last said.
+      UserError: a measurement failed, with its last line, or took too long.
     """
     for model in models:
         for count in replicas:
@@ -90,14 +91,14 @@ def measure_all(
             done = subprocess.run(
                 [sys.executable, "-m", "benchmarks.tracing", "--measure", task],
                 cwd=ROOT,
-                env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"},
+                env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
                 capture_output=True,
                 text=True,
                 timeout=timeout_seconds,
                 check=False,
             )
             if done.returncode:
-                raise RuntimeError(f"{model} on {count} replicas: {done.stderr.strip()[-300:]}")
+                raise UserError(f"{model} on {count} replicas: {done.stderr.strip()[-300:]}")
             yield model, count, json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -155,45 +156,31 @@ def _write_page(file: Path, results: Sequence[Any], image_size: int) -> None:
     file.write_text(page)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"tracing: {message}\n")
-
-
+@command("benchmarks.tracing")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints; returns the exit code: 1 when a measurement fails."""
-    parser = _Parser(
-        prog="python -m benchmarks.tracing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Measure and print; return the exit status."""
+    quiet_tensorflow()
+    parser = Parser("benchmarks.tracing", __doc__)
     parser.add_argument("--models", default="efficientnet-b0,efficientnet-b4")
-    parser.add_argument("--replicas", default="1,2,4", help="the first is what others are held to")
-    parser.add_argument("--image_size", type=int, default=64, help="pixels")
+    parser.add_argument(
+        "--replicas", type=positives, default=(1, 2, 4), help="compared with the first"
+    )
+    parser.add_argument("--image_size", type=positive, default=64, help="pixels")
     parser.add_argument("--timeout_seconds", type=float, default=900.0, help="of a measurement")
     parser.add_argument("--output", type=Path, help="file to write the table to")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=SUPPRESS)
     flags = parser.parse_args(argv)
     if flags.measure:
         print(json.dumps(measure(*json.loads(flags.measure))))
         return 0
-    try:
-        counts = [int(count) for count in flags.replicas.split(",")]
-    except ValueError:
-        parser.error(f"--replicas={flags.replicas}: expected numbers such as 1,2,4")
     results = []
-    try:
-        for result in measure_all(
-            flags.models.split(","), counts, flags.image_size, flags.timeout_seconds
-        ):
-            results.append(result)
-            print(table_lines(results)[-1], flush=True)
-            if flags.output:
-                _write_page(flags.output, results, flags.image_size)
-    except (subprocess.TimeoutExpired, RuntimeError) as error:
-        print(f"tracing: {error}", file=sys.stderr)
-        return 1
+    for result in measure_all(
+        flags.models.split(","), flags.replicas, flags.image_size, flags.timeout_seconds
+    ):
+        results.append(result)
+        print(table_lines(results)[-1], flush=True)
+        if flags.output:
+            _write_page(flags.output, results, flags.image_size)
     print("\n".join(["", *table_lines(results), "", conditions("keras")]))
     return 0
 

@@ -8,6 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
+
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw

@@ -9,18 +9,24 @@ are put into order again as they arrive. A batch that is lost with its worker, o
 time, is made on the training host itself.
 """
 
-import argparse
 import queue
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlparse
+
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
+from system.command import ArgumentTypeError, Namespace, Parser, command
+from system.errors import UserError, first_line
 from system.memory import limit_malloc_arenas
 
 Batch = Mapping[str, tf.Tensor]
@@ -171,8 +177,9 @@ def check_reachable(address: str) -> None:
 # -- the command --------------------------------------------------------------------------------
 
 
+@command("input_pipeline.data_service")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until it is stopped; prints one line when ready. Usage errors exit with 2."""
+    """Serve until stopped; print one line when ready. Return the exit status."""
     flags = _parser().parse_args(argv)
     limit_malloc_arenas()
     service = tf.data.experimental.service
@@ -189,14 +196,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_reachable(f"grpc://{flags.dispatcher}")
             server = service.WorkerServer(_worker_config(flags))
             print(f"worker ready, serving {flags.dispatcher}", flush=True)
-    except (DatasetError, tf.errors.OpError) as error:
-        print(f"data_service: {error}", file=sys.stderr)
-        return 1
+    except tf.errors.OpError as error:  # a port in use, for one
+        raise UserError(f"cannot serve: {first_line(error)}") from error
     server.join()
     return 0
 
 
-def _worker_config(flags: argparse.Namespace) -> Any:
+def _worker_config(flags: Namespace) -> Any:
     port = flags.port or _free_port()
     host = flags.host or socket.gethostname()
     return tf.data.experimental.service.WorkerConfig(
@@ -213,18 +219,8 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"data_service: {message} (--help tells more)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m input_pipeline.data_service",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("input_pipeline.data_service", __doc__)
     roles = parser.add_subparsers(dest="role", required=True)
     dispatcher = roles.add_parser("dispatcher", help="one per training run")
     dispatcher.add_argument("--port", type=_port, default=5050, help="(default %(default)s)")
@@ -237,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 (any free one) to 65535")
+        raise ArgumentTypeError(f"{text!r} is no port: 0 (any free one) to 65535")
     return int(text)
 
 

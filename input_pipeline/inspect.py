@@ -7,14 +7,18 @@ sheet: originals beside what the network is given of them in the first epochs, w
 Exits with 1 when an image or a record is broken.
 """
 
-import argparse
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
+
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +31,7 @@ from input_pipeline.stream.decode import LOST
 from input_pipeline.stream.order import indexed_once, sharded_once, sharded_sample
 from input_pipeline.stream.pipeline import Augment, resident, train_image, train_rows
 from system import files
+from system.command import Namespace, Parser, command, natural, positive
 
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 TILE = 160  # pixels of a picture on the contact sheet
@@ -221,8 +226,9 @@ def _parallel(function: Callable[[Any], Any], items: Iterable[Any], workers: int
 # -- the command --------------------------------------------------------------------------------
 
 
+@command("input_pipeline.inspect")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Inspects; returns the exit code: 0, or 1 when something is broken. Usage errors: 2."""
+    """Inspect; return the exit status: 1 when something is broken."""
     flags = _parser().parse_args(argv)
     try:
         source = get_source(
@@ -237,53 +243,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_failures("checksums", changed)
         if flags.sheet:
             _draw(source, flags)
-    except (DatasetError, OSError, tf.errors.OpError) as error:
-        print(f"inspect: {plain_message(str(error))}", file=sys.stderr)
-        return 1
+    except tf.errors.OpError as error:
+        raise DatasetError(plain_message(str(error))) from error
     return 1 if failures else 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"inspect: {message} (--help tells more)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m input_pipeline.inspect",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("input_pipeline.inspect", __doc__)
     add = parser.add_argument
     add("--data_dir", help="folder or gs:// path of the data")
     add("--source", default="tfrecord", help="kind of data (default %(default)s)")
-    add("--num_classes", type=_positive, help="for records without dataset_info.json")
-    add("--examples", type=_natural, default=1000, help="decoded per split; 0: all (%(default)s)")
+    add("--num_classes", type=positive, help="for records without dataset_info.json")
+    add("--examples", type=natural, default=1000, help="decoded per split; 0: all (%(default)s)")
     add("--checksums", action="store_true", help="also read every shard and compare its SHA-256")
     add("--sheet", default="contact_sheet.png", help="PNG to draw; empty: none (%(default)s)")
-    add("--images", type=_positive, default=12, help="rows of the sheet (%(default)s)")
-    add("--image_size", type=_positive, default=224, help="what the network takes (%(default)s)")
+    add("--images", type=positive, default=12, help="rows of the sheet (%(default)s)")
+    add("--image_size", type=positive, default=224, help="what the network takes (%(default)s)")
     add("--policy", default="autoaugment", choices=sorted(POLICIES), help="(%(default)s)")
     add("--no_flip", action="store_true", help="as augment.flip=false")
-    add("--seed", type=_natural, default=0, help="of the run whose images are drawn (%(default)s)")
-    add("--workers", type=_positive, default=os.cpu_count() or 1, help="threads (%(default)s)")
+    add("--seed", type=natural, default=0, help="of the run whose images are drawn (%(default)s)")
+    add("--workers", type=positive, default=os.cpu_count() or 1, help="threads (%(default)s)")
     return parser
 
 
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
-
-
-def _print_findings(source: Source, flags: argparse.Namespace) -> int:
+def _print_findings(source: Source, flags: Namespace) -> int:
     """Tables of every split; the number of broken examples."""
     print(f"{source.info.name}: {source.info.num_classes} classes")
     failures = 0
@@ -335,7 +318,7 @@ def _print_failures(what: str, failures: Sequence[tuple[str, str]]) -> None:
         print(f"  and {len(failures) - FAILURES_SHOWN} more")
 
 
-def _draw(source: Source, flags: argparse.Namespace) -> None:
+def _draw(source: Source, flags: Namespace) -> None:
     sheet = contact_sheet(
         source,
         num_images=min(flags.images, source.examples("train").num_examples),

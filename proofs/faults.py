@@ -13,7 +13,6 @@ Every process is forked from one that has imported TensorFlow and done nothing w
 start costs. A kill that came after the part it was meant for had ended counts as one "between".
 """
 
-import argparse
 import collections
 import contextlib
 import dataclasses
@@ -38,7 +37,9 @@ from typing import Any
 
 import numpy as np
 
+from system.command import Parser, command
 from system.conditions import ROOT, conditions
+from system.tensorflow_log import quiet_tensorflow
 
 PLACES = ("step", "checkpoint", "evaluation", "export")
 BETWEEN = "between"
@@ -121,7 +122,7 @@ def _forked() -> multiprocessing.context.ForkServerContext:
         ["serving.export", "training.eval_loop", "training.diagnosis.nonfinite"]
     )
     # One thread in all, or a fork would not be a faithful copy.
-    needed = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    needed = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     before = {name: os.environ.get(name) for name in needed}
     os.environ.update(needed)
     try:
@@ -447,9 +448,11 @@ def page(toll: Toll, workers: int, seconds: float) -> str:
     )
 
 
+@command("proofs.faults")
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when nothing was lost, else 1."""
-    parser = argparse.ArgumentParser(prog="proofs.faults", allow_abbrev=False)
+    """Kill runs and compare; return the exit status: 1 when something was lost."""
+    quiet_tensorflow()
+    parser = Parser("proofs.faults", __doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

@@ -7,17 +7,18 @@ the two are and how far they may be. The exit code is 1 when one of them is out 
 --output the table of that page is written anew.
 """
 
-import argparse
 import dataclasses
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 import keras
 import numpy as np
@@ -32,7 +33,9 @@ from efficientnet.weights.keras_file import assign_weights
 from efficientnet.weights.tf1 import read_tf1_checkpoint, tf1_names
 from input_pipeline.augment import operations
 from input_pipeline.images.crop import Resize, eval_crop, eval_crop_uint8
-from system.errors import UserError
+from system.command import Parser, command
+from system.errors import UsageError, UserError
+from system.files import write_text
 from tasks.classification import Classification
 from training.devices.distribution import connect
 from training.optimizers import RMSProp, Slots, schedules
@@ -541,32 +544,23 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def write_page(page: Path, table: str) -> None:
-    """Puts a table between the markers of a page.
+    """Put a table between the markers of a page.
 
     Raises:
-      ValueError: the page has no markers.
+      UsageError: the page has no markers.
     """
     text = page.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"--output={page} needs the lines {BEGIN} and {END} around its table")
-    page.write_text(f"{before}{begin}\n{table}{end}{after}")
+        raise UsageError(f"--output={page} needs the lines {BEGIN} and {END} around its table")
+    write_text(str(page), f"{before}{begin}\n{table}{end}{after}")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"parity: {message}\n")
-
-
+@command("proofs.parity")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints; returns the exit code: 1 when an item is out of bounds."""
-    parser = _Parser(
-        prog="python -m proofs.parity",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Measure and print; return the exit status: 1 when an item is out of bounds."""
+    parser = Parser("proofs.parity", __doc__)
     parser.add_argument(
         "--goldens",
         type=Path,
@@ -576,15 +570,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="page whose table is written anew")
     flags = parser.parse_args(argv)
     start = time.monotonic()
-    try:
-        require_goldens(flags.goldens)
-        rows = [row for section in SECTIONS for row in section(flags.goldens)]
-        table = markdown_table(rows)
-        if flags.output:
-            write_page(flags.output, table)
-    except (MissingGoldensError, OSError, ValueError) as error:
-        print(f"parity: {error}", file=sys.stderr)
-        return 1
+    require_goldens(flags.goldens)
+    rows = [row for section in SECTIONS for row in section(flags.goldens)]
+    table = markdown_table(rows)
+    if flags.output:
+        write_page(flags.output, table)
     failed = [row for row in rows if not row.passed]
     print(table)
     print(

@@ -14,7 +14,6 @@ leaves out the sums over replicas and the input. Results are kept in the .json b
 measurement of the same step takes the place of the one before.
 """
 
-import argparse
 import dataclasses
 import datetime
 import importlib.util
@@ -26,11 +25,14 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from configs.load import ConfigError, load_experiment
+from configs.load import load_experiment
+from system.command import SUPPRESS, Parser, command, positive, positives
 from system.conditions import ROOT, commit
+from system.errors import UsageError, UserError
 from system.files import write_text
+from system.tensorflow_log import quiet_tensorflow
 from training.forecast.tpu_chips import CHIPS, Topology, parse_topology, roofline
 
 NETWORKS = ("project", "keras.applications")
@@ -56,7 +58,7 @@ def measure(
     """Lower a recipe's step once and compile it for each topology: one record each.
 
     Raises:
-      RuntimeError: the step could not be lowered; with what TensorFlow last said.
+      UserError: the step could not be lowered; with the last line of TensorFlow's error.
     """
     with tempfile.TemporaryDirectory() as folder:
         module = Path(folder, "step.mlir")
@@ -68,7 +70,7 @@ def measure(
             print(f"compiling {step.recipe} ({network}) for {topology} ...", flush=True)
             try:
                 result = _in_own_process("compile", [str(module), str(topology)])
-            except RuntimeError as error:
+            except UserError as error:
                 result = {"compiles": False, "error": str(error)}
             records.append(
                 dataclasses.asdict(step)
@@ -91,15 +93,14 @@ def _in_own_process(stage: str, task: list[Any]) -> dict[str, Any]:
             json.dumps(task),
         ],
         cwd=ROOT,
-        env=os.environ
-        | {"TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+        env=os.environ | {"TPU_SKIP_MDS_QUERY": "1", "CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise RuntimeError(f"{stage}: {last}")
+        raise UserError(f"{stage}: {last}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -288,56 +289,40 @@ def write_page(file: Path, records: Sequence[dict[str, Any]], slices: Sequence[i
 # -- the command --------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"tpu_compile: {message}\n")
-
-
+@command("proofs.tpu_compile")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compiles and prints; 2 for a mistake in the command, 1 when a step does not compile."""
+    """Compile and print; return the exit status: 1 when a step does not compile."""
+    quiet_tensorflow()
     flags = _parser().parse_args(argv)
     if flags.stage:
         task = json.loads(flags.task)
         print(json.dumps(_lower(*task) if flags.stage == "lower" else _compile(*task)))
         return 0
-    try:
-        topologies = [parse_topology(text) for text in flags.topology.split(",")]
-        load_experiment(flags.config, overrides=flags.set)
-        networks = flags.network.split(",")
-        unknown = [name for name in networks if name not in NETWORKS]
-        if unknown:
-            raise ValueError(f"--network={unknown[0]}: expected some of {', '.join(NETWORKS)}")
-        slices = [int(text) for text in flags.chips.split(",")]
-    except (ConfigError, ValueError) as error:
-        return _failed(str(error), 2)
+    topologies = [parse_topology(text) for text in flags.topology.split(",")]
+    load_experiment(flags.config, overrides=flags.set)
+    networks = flags.network.split(",")
+    unknown = [name for name in networks if name not in NETWORKS]
+    if unknown:
+        raise UsageError(f"--network={unknown[0]}: expected some of {', '.join(NETWORKS)}")
     missing = [name for name in ("jax", "libtpu") if not importlib.util.find_spec(name)]
     if missing:
-        return _failed(
+        raise UserError(
             f"{missing[0]} is not installed here; python -m venv .venv-compile && "
-            ".venv-compile/bin/pip install -r requirements-compile.txt, then run it with that Python",
-            1,
+            ".venv-compile/bin/pip install -r requirements-compile.txt, then run it with that Python"
         )
     kept = flags.output.with_suffix(".json") if flags.output else None
     records = json.loads(kept.read_text()) if kept and kept.exists() else []
     newer: list[dict[str, Any]] = []
     for network in networks:
-        try:
-            newer += measure(flags.config, flags.set, network, flags.per_replica_batch, topologies)
-        except RuntimeError as error:
-            return _failed(str(error), 1)
+        newer += measure(flags.config, flags.set, network, flags.per_replica_batch, topologies)
         if flags.output:
-            write_page(flags.output, merged(records, newer), slices)
-    print("\n".join([*table_lines(newer), "", *hours_lines(newer, slices)]))
+            write_page(flags.output, merged(records, newer), flags.chips)
+    print("\n".join([*table_lines(newer), "", *hours_lines(newer, flags.chips)]))
     return 0 if all(record["compiles"] for record in newer) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m proofs.tpu_compile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("proofs.tpu_compile", __doc__)
     parser.add_argument("--config", default="configs/efficientnet_b0.yaml", help="experiment")
     parser.add_argument("--set", action="append", default=[], help="section.field=value of it")
     parser.add_argument(
@@ -345,18 +330,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--network", default="project", help=f"some of {','.join(NETWORKS)}")
     parser.add_argument(
-        "--per_replica_batch", type=int, default=64, help="images a replica and step"
+        "--per_replica_batch", type=positive, default=64, help="images a replica and step"
     )
-    parser.add_argument("--chips", default="8,32,128", help="slice sizes to tell the hours for")
+    parser.add_argument(
+        "--chips", type=positives, default=(8, 32, 128), help="slice sizes to plan for"
+    )
     parser.add_argument("--output", type=Path, help="page to write, with a .json beside it")
-    parser.add_argument("--stage", choices=("lower", "compile"), help=argparse.SUPPRESS)
-    parser.add_argument("--task", help=argparse.SUPPRESS)
+    parser.add_argument("--stage", choices=("lower", "compile"), help=SUPPRESS)
+    parser.add_argument("--task", help=SUPPRESS)
     return parser
-
-
-def _failed(message: str, status: int) -> int:
-    print(f"tpu_compile: {message}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

@@ -7,44 +7,41 @@ writes `features` float32 [n, F] and `files` [n] to an .npz file, or, for an --o
 decoded are reported and left out; the exit code is 1 then.
 """
 
-import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a broken image is told by its name
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 from rich.progress import track
 
-from serving.images import ImagesError, find_images, positive_number, read_batches
-from serving.network import ExportError
+from serving.images import find_images, read_batches
 from serving.predictor import find_export, load_signatures
+from system.command import ArgumentTypeError, Parser, command, positive
+from system.console import error_console
+from system.errors import UserError, first_line
 from system.files import replacing, write_bytes
 
 ENDINGS = (".npz", ".tfrecord")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the command line says: 0, or 1 when something went wrong."""
-    args = _parser().parse_args(arguments)
-    try:
-        files = find_images(args.images)
-        folder = find_export(args.model_dir)
-        features, valid = compute_features(folder, files, args.images_per_batch)
-    except (ExportError, ImagesError) as error:
-        print(f"serving.features: {error}", file=sys.stderr)
-        return 1
+@command("serving.features")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compute and write; return the exit status: 1 when an image is left out."""
+    args = _parser().parse_args(argv)
+    files = find_images(args.images)
+    folder = find_export(args.model_dir)
+    features, valid = compute_features(folder, files, args.images_per_batch)
     good = [name for name, is_valid in zip(files, valid, strict=True) if is_valid]
     try:
         write_features(args.output, features[valid], good)
     except (OSError, tf.errors.OpError) as error:
-        print(f"serving.features: {args.output}: cannot be written ({error})", file=sys.stderr)
-        return 1
+        raise UserError(f"{args.output}: cannot be written ({first_line(error)})") from error
     for name, is_valid in zip(files, valid, strict=True):
         if not is_valid:
             print(f"serving.features: {name}: cannot be decoded, left out", file=sys.stderr)
@@ -63,13 +60,12 @@ def compute_features(
       images_per_batch: files read at a time.
     """
     signature = load_signatures(folder)["features"]
-    console = Console(stderr=True)
     batches = track(
         read_batches(files, images_per_batch),
         "images",
         total=-(-len(files) // images_per_batch),
-        console=console,
-        disable=not console.is_terminal,
+        console=error_console,
+        disable=not error_console.is_terminal,
         transient=True,
     )
     answers = [signature(image_bytes=tf.constant(contents)) for _, contents in batches]
@@ -100,30 +96,20 @@ def write_features(path: str, features: np.ndarray, files: Sequence[str]) -> Non
             writer.write(example.SerializeToString())
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"serving.features: {message} (--help tells more)\n")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="python -m serving.features",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("serving.features", __doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model_dir", required=True, help="folder of the run")
     parser.add_argument("--output", required=True, type=_output, help="FILE.npz or FILE.tfrecord")
     parser.add_argument(
-        "--images_per_batch", type=positive_number, default=32, help="(default %(default)s)"
+        "--images_per_batch", type=positive, default=32, help="(default %(default)s)"
     )
     return parser
 
 
 def _output(text: str) -> str:
     if not text.endswith(ENDINGS):
-        raise argparse.ArgumentTypeError(f"{text!r} must end in {' or '.join(ENDINGS)}")
+        raise ArgumentTypeError(f"{text!r} must end in {' or '.join(ENDINGS)}")
     return text
 
 

@@ -47,14 +47,6 @@ def read_batches(files: Sequence[str], images_per_batch: int) -> Iterator[tuple[
         yield names, [_read(name) for name in names]
 
 
-def positive_number(text: str) -> int:
-    """An int above 0, for command lines; ValueError for anything else."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(f"{value} is not above 0")
-    return value
-
-
 def _read(name: str) -> bytes:
     try:
         with tf.io.gfile.GFile(name, "rb") as file:

@@ -7,32 +7,33 @@ the others are answered; the exit code is 1 then. --explain writes, beside each 
 class-activation map (Grad-CAM) of the SavedModel's best class, over what the network saw.
 """
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a broken image is told by its name
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from serving.heatmaps import HeatmapError, overlay, write_png
+from serving.heatmaps import overlay, write_png
 from serving.images import (
     HEATMAP_ENDING,
-    ImagesError,
     find_images,
-    positive_number,
     read_batches,
 )
 from serving.network import ExportError
 from serving.predictor import FORMATS, Predictor, find_export, load_signatures, open_predictor
 from serving.tflite import VARIANTS
+from system.command import Parser, command, positive
+from system.console import console, error_console
 
 BROKEN = "cannot be decoded as JPEG, PNG, BMP or GIF"
 
@@ -44,28 +45,20 @@ class Answer(NamedTuple):
     best: list[dict[str, Any]]  # class, label, probability
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the command line says: 0, or 1 when something went wrong."""
-    args = _parser().parse_args(arguments)
-    try:
-        files = find_images(args.images)
-        predictor = open_predictor(find_export(args.model_dir, args.format), args.variant)
-        explain = _explainer(predictor, args.model_dir) if args.explain else None
-    except (ExportError, ImagesError) as error:
-        print(f"serving.predict: {error}", file=sys.stderr)
-        return 1
-
+@command("serving.predict")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict and print; return the exit status: 1 when an image is broken."""
+    args = _parser().parse_args(argv)
+    files = find_images(args.images)
+    predictor = open_predictor(find_export(args.model_dir, args.format), args.variant)
+    explain = _explainer(predictor, args.model_dir) if args.explain else None
     answers = []
-    try:
-        for answer in predict_files(predictor, files, args.images_per_batch, args.top, explain):
-            if not answer.best:
-                print(f"serving.predict: {answer.file}: {BROKEN}", file=sys.stderr)
-            if args.json:
-                print(json.dumps(_as_json(answer), ensure_ascii=False))
-            answers.append(answer)
-    except HeatmapError as error:
-        print(f"serving.predict: {error}", file=sys.stderr)
-        return 1
+    for answer in predict_files(predictor, files, args.images_per_batch, args.top, explain):
+        if not answer.best:
+            print(f"serving.predict: {answer.file}: {BROKEN}", file=sys.stderr)
+        if args.json:
+            print(json.dumps(_as_json(answer), ensure_ascii=False))
+        answers.append(answer)
     if not args.json:
         _print_table(answers, predictor)
     return 0 if all(answer.best for answer in answers) else 1
@@ -87,14 +80,13 @@ def predict_files(
       top: how many classes to name.
       explain: called with names and contents of each batch.
     """
-    console = Console(stderr=True)
     steps = -(-len(files) // images_per_batch)
     batches = track(
         read_batches(files, images_per_batch),
         "images",
         total=steps,
-        console=console,
-        disable=not console.is_terminal,
+        console=error_console,
+        disable=not error_console.is_terminal,
         transient=True,
     )
     for names, contents in batches:
@@ -160,28 +152,18 @@ def _print_table(answers: Sequence[Answer], predictor: Predictor) -> None:
         if not answer.best:
             table.add_row(answer.file, "(broken)", "")
         table.add_section()
-    Console().print(table, markup=False)
+    console.print(table, markup=False)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"serving.predict: {message} (--help tells more)\n")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="python -m serving.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("serving.predict", __doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model_dir", required=True, help="folder of the run")
     parser.add_argument("--format", choices=FORMATS, default="saved_model")
     parser.add_argument("--variant", choices=VARIANTS, default="float32", help="of TFLite")
-    parser.add_argument("--top", type=positive_number, default=5, help="classes to name")
+    parser.add_argument("--top", type=positive, default=5, help="classes to name")
     parser.add_argument(
-        "--images_per_batch", type=positive_number, default=32, help="(default %(default)s)"
+        "--images_per_batch", type=positive, default=32, help="(default %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON an image")
     parser.add_argument("--explain", action="store_true", help="write IMAGE.cam.png beside each")

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import pytest
 
 from system.memory import limit_malloc_arenas
+from system.tensorflow_log import quiet_tensorflow
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGICAL_CPUS = 4
@@ -21,6 +21,7 @@ LOGICAL_CPUS = 4
 def pytest_configure(config: pytest.Config) -> None:
     """Split the CPU into logical devices before anything touches TensorFlow's runtime."""
     limit_malloc_arenas()
+    quiet_tensorflow()
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]

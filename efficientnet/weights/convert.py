@@ -7,30 +7,25 @@ reads a TensorFlow 1 checkpoint of the published code (moving averages, unless -
 --source=keras_applications reads an .h5 or .weights.h5 file of keras.applications.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 from efficientnet.catalog import get_spec
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.keras_applications import read_keras_applications_file
 from efficientnet.weights.keras_file import EXTENSION, class_count, write_weights_file
 from efficientnet.weights.matching import Weights, WeightsError
+from system.command import Namespace, Parser, command
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line and leaves the usage to --help."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"convert: {message}\n")
-
-
+@command("efficientnet.weights.convert")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Converts; returns the exit code: 0, or 1 after printing one line that says why not.
-
-    Wrong usage exits with 2 and one line.
-    """
+    """Convert; return the exit status."""
     parser = _parser()
     flags = parser.parse_args(argv)
     if not flags.output.endswith(EXTENSION):
@@ -42,23 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
 
-    try:
-        weights = _read(flags, spec)
-        write_weights_file(flags.output, spec, weights)
-    except (WeightsError, OSError) as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 1
+    weights = _read(flags, spec)
+    write_weights_file(flags.output, spec, weights)
     print(_summary(flags, weights))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m efficientnet.weights.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("efficientnet.weights.convert", __doc__)
     parser.add_argument(
         "--checkpoint", required=True, help="directory or prefix of a checkpoint, or a file"
     )
@@ -76,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read(flags: argparse.Namespace, spec: ModelSpec) -> Weights:
+def _read(flags: Namespace, spec: ModelSpec) -> Weights:
     if flags.source == "tf1":
         from efficientnet.weights.tf1 import read_tf1_checkpoint  # loads TensorFlow
 
@@ -91,7 +77,7 @@ def _read(flags: argparse.Namespace, spec: ModelSpec) -> Weights:
     return weights
 
 
-def _summary(flags: argparse.Namespace, weights: Weights) -> str:
+def _summary(flags: Namespace, weights: Weights) -> str:
     values = sum(array.size for array in weights.values())
     kind = "raw weights" if flags.raw else "moving averages" if flags.source == "tf1" else "weights"
     classes = class_count(weights) or "no"

@@ -14,16 +14,19 @@ last writes dataset_info.json. What was converted or left out is in prepare_repo
 reasons.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+
+from system.tensorflow_log import quiet_tensorflow
+
+if __name__ == "__main__":
+    quiet_tensorflow()
 
 import tensorflow as tf
 
-from input_pipeline.errors import DatasetError
+from input_pipeline.errors import DatasetError, plain_message
 from input_pipeline.prepare.convert import REPORT_NAME, ShardReport, prepare
 from input_pipeline.prepare.ground_truth import label_validation
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo
@@ -33,6 +36,7 @@ from input_pipeline.sources.listing import (
     arrange,
     list_images,
 )
+from system.command import ArgumentTypeError, Parser, command, natural, positive
 
 TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 LABEL_FILES = (  # looked for beside those tars
@@ -43,8 +47,9 @@ LABEL_FILES = (  # looked for beside those tars
 )
 
 
+@command("input_pipeline.prepare")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepares; returns the exit code: 0, or 1 after one line that says why not. Usage errors: 2."""
+    """Prepare; return the exit status."""
     flags = _parser().parse_args(argv)
     try:
         images = gather(
@@ -64,11 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 workers=flags.workers,
                 on_progress=on_progress,
             )
-    except (DatasetError, OSError, tf.errors.OpError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
-        return 1
+    except tf.errors.OpError as error:
+        raise DatasetError(plain_message(str(error))) from error
     except KeyboardInterrupt:
-        print("prepare: stopped; the same command goes on from here", file=sys.stderr)
+        print(
+            "input_pipeline.prepare: stopped; the same command goes on from here", file=sys.stderr
+        )
         return 130
     print(_summary(flags.output, info, reports))
     return 0
@@ -109,18 +115,8 @@ def gather(
     return ClassImages(train.class_names, splits, train.notes)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"prepare: {message} (--help tells more)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m input_pipeline.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("input_pipeline.prepare", __doc__)
     add = parser.add_argument
     add("--source", required=True, help="folder or tar of images")
     add("--output", required=True, help="folder or gs:// path to write to")
@@ -133,31 +129,24 @@ def _parser() -> argparse.ArgumentParser:
         help="of each class, held out when there are no validation images (default %(default)s)",
     )
     add("--name", help="of the data set (default: the output folder's)")
-    add("--train_shards", type=_count, help="default: 1250 images each, at most 1024")
-    add("--validation_shards", type=_count, help="default: 390 images each, at most 128")
+    add("--train_shards", type=positive, help="default: 1250 images each, at most 1024")
+    add("--validation_shards", type=positive, help="default: 390 images each, at most 128")
     add("--shard_range", type=_range, help="FIRST:LAST, this machine's part; training's come first")
-    add("--seed", type=_seed, default=0, help="which image lies where (default %(default)s)")
-    add("--workers", type=_count, default=os.cpu_count() or 1, help="threads (default %(default)s)")
+    add("--seed", type=natural, default=0, help="which image lies where (default %(default)s)")
+    add(
+        "--workers",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="threads (default %(default)s)",
+    )
     add("--keep_png", action="store_true", help="no JPEGs of PNGs; unreadable to the original code")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
-    return int(text)
 
 
 def _range(text: str) -> tuple[int, int]:
     first, colon, last = text.partition(":")
     if not (colon and first.isdigit() and last.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form FIRST:LAST")
+        raise ArgumentTypeError(f"{text!r} is not of the form FIRST:LAST")
     return int(first), int(last)
 
 

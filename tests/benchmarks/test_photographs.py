@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.photographs import find_jpegs, jpegs, packaged_crops
+from system.errors import UsageError
 
 
 def test_packaged_crops_are_the_same_jpegs_at_every_call_and_of_many_sizes():
@@ -35,5 +36,5 @@ def test_jpegs_are_found_by_their_content_in_the_order_of_their_paths(tmp_path):
 
 @pytest.mark.parametrize(("folder", "wrong"), [("nowhere", "no such folder"), (".", "no JPEG")])
 def test_a_folder_without_jpegs_is_one_line(tmp_path, folder, wrong):
-    with pytest.raises(ValueError, match=wrong):
+    with pytest.raises(UsageError, match=wrong):
         jpegs(tmp_path / folder)

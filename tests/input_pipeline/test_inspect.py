@@ -63,10 +63,10 @@ def test_a_limited_survey_looks_at_some_of_every_file(make_records, limit: int):
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ("--image_size=0", "not a number from 1 on"),
-        ("--workers=0", "not a number from 1 on"),
-        ("--images=0", "not a number from 1 on"),
-        ("--examples=-3", "not a number from 0 on"),
+        ("--image_size=0", "not a whole number of at least 1"),
+        ("--workers=0", "not a whole number of at least 1"),
+        ("--images=0", "not a whole number of at least 1"),
+        ("--examples=-3", "not a whole number of at least 0"),
     ],
 )
 def test_an_impossible_number_is_one_line(flag: str, said: str, capsys):

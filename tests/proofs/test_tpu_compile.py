@@ -85,14 +85,14 @@ def test_the_page_names_versions_and_sources_and_is_made_from_the_json(tmp_path)
     assert "2026-01-01, commit abc, libtpu 0.0.20: efficientnet_b0" in text
     assert "https://cloud.google.com/tpu/docs/v5e" in text
     assert "8 (v5litepod-8)" in text
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("text", ["v5e", "v9:2x2", "v5e:0x2", "v5e:2", "2x2", "v5e:2x2x2x2"])
 def test_a_topology_that_is_none_is_refused_with_an_example(text, capsys):
     assert tpu_compile.main([f"--topology={text}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"tpu_compile: --topology={text}: expected CHIP:AxB")
+    assert line.startswith(f"proofs.tpu_compile: --topology={text}: expected CHIP:AxB")
 
 
 def test_flat_wirings_of_cubes_get_their_third_side():

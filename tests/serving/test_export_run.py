@@ -293,7 +293,7 @@ def test_what_is_wrong_with_a_prediction_is_one_line(
     [
         (features, ["--output=x.csv"], "argument --output: 'x.csv' must end in .npz or .tfrecord"),
         (features, [], "the following arguments are required: --output"),
-        (predict, ["--top=0"], "argument --top: invalid positive_number value: '0'"),
+        (predict, ["--top=0"], "argument --top: '0' is not a whole number of at least 1"),
         (predict, ["--format=caffe"], "argument --format: invalid choice: 'caffe'"),
         (predict, ["--batch=3"], "unrecognized arguments: --batch=3"),
     ],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from proofs import parity
+from system.errors import UsageError
 
 PAGE = parity.ROOT / "docs" / "parity.md"
 ROW = parity.Row("section", "item", "theirs", "ours", 0.5, 1.0, "grey levels")
@@ -61,7 +62,7 @@ def test_missing_goldens_are_one_line(tmp_path, capsys):
     assert parity.main([f"--goldens={tmp_path}"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        f"parity: no outputs of the reference implementation in --goldens={tmp_path}; expected"
+        f"proofs.parity: no outputs of the reference implementation in --goldens={tmp_path}; expected"
     )
 
 
@@ -71,5 +72,5 @@ def test_only_the_table_of_a_page_is_written_anew(tmp_path):
     parity.write_page(page, "| new |\n")
     assert page.read_text() == f"before\n{parity.BEGIN}\n| new |\n{parity.END}\nafter\n"
     page.write_text("no markers")
-    with pytest.raises(ValueError, match=r"page\.md needs the lines"):
+    with pytest.raises(UsageError, match=r"page\.md needs the lines"):
         parity.write_page(page, "| new |\n")

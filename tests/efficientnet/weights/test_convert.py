@@ -87,7 +87,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(flags, says, capsys):
     assert exit_.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith("convert: ")
+    assert error.startswith("efficientnet.weights.convert: ")
     assert says in error
 
 

@@ -258,8 +258,16 @@ def test_another_plan_does_not_mix_into_an_output(folder, prepared: Path, tmp_pa
     [
         (["--source=/nowhere", "--output={out}"], 1, "/nowhere: no such folder or tar"),
         (["--source={folder}"], 2, "the following arguments are required: --output"),
-        (["--source={folder}", "--output={out}", "--workers=0"], 2, "not a number from 1 on"),
-        (["--source={folder}", "--output={out}", "--seed=-1"], 2, "not a number from 0 on"),
+        (
+            ["--source={folder}", "--output={out}", "--workers=0"],
+            2,
+            "not a whole number of at least 1",
+        ),
+        (
+            ["--source={folder}", "--output={out}", "--seed=-1"],
+            2,
+            "not a whole number of at least 0",
+        ),
         (["--source={folder}", "--output={out}", "--shard_range=3"], 2, "form FIRST:LAST"),
         (["--source={folder}", "--output={out}", "--shard_range=0:9"], 1, "there are shards 0:2"),
         (["--source={folder}", "--output={out}", "--train_shards=99"], 1, "99 train shards for 27"),
@@ -275,6 +283,6 @@ def test_wrong_use_is_one_line(folder, tmp_path: Path, capsys, flags, code: int,
         assert main(filled) == code
     error = capsys.readouterr().err
     assert said in error
-    assert error.startswith("prepare: ")
+    assert error.startswith("input_pipeline.prepare: ")
     assert error.count("\n") == 1
     assert not os.path.exists(tmp_path / "out" / "dataset_info.json")

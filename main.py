@@ -12,7 +12,7 @@
       tells steps, learning rate, memory, throughput and hours beforehand, without any device.
 
 An experiment is a YAML file (configs/*.yaml, described in docs/experiments.md); every field of it can be
-given as --set section.field=value.
+given as --set section.field=value. EFFICIENTNET_TENSORFLOW_LOGS=1 brings TensorFlow's own log back.
 """
 
 import sys

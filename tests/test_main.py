@@ -84,6 +84,7 @@ def _spawn(tiny: Path, name: str, *flags: str) -> str:
         env={**os.environ, "COLUMNS": "200"},
     )
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no line of TensorFlow's
     return done.stdout
 
 

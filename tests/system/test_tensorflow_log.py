@@ -9,6 +9,8 @@ import pytest
 
 from system.tensorflow_log import TENSORFLOW_LOGS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """

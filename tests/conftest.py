@@ -14,6 +14,8 @@ import pytest
 from system.memory import limit_malloc_arenas
 from system.tensorflow_log import quiet_tensorflow
 
+quiet_tensorflow()  # before the conftest of a folder imports TensorFlow
+
 ROOT = Path(__file__).resolve().parent.parent
 LOGICAL_CPUS = 4
 
@@ -21,7 +23,6 @@ LOGICAL_CPUS = 4
 def pytest_configure(config: pytest.Config) -> None:
     """Split the CPU into logical devices before anything touches TensorFlow's runtime."""
     limit_malloc_arenas()
-    quiet_tensorflow()
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]

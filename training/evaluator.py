@@ -6,7 +6,7 @@ from typing import Any
 from tasks.task import Measures
 from training.build import make_normalizer
 from training.evaluate import Evaluation, EvaluationStopped, evaluate
-from training.failures import broken_data
+from training.failures import broken_data, evaluation_memory
 from training.inputs import eval_input
 from training.job import Job
 from training.progress import evaluation_progress
@@ -30,12 +30,17 @@ class Evaluator:
 
         Raises:
           EvaluationStopped: `stop`, asked after each batch but the last, said so.
+          TrainingError: there is too little memory for the batch.
         """
         which: WeightsKind = self._job.experiment.eval.weights or (
             "ema" if self.state.has_average else "raw"
         )
         num_steps = self._input.num_steps
-        with broken_data(), evaluation_progress(num_steps) as progress:
+        with (
+            evaluation_memory(self._job),
+            broken_data(),
+            evaluation_progress(num_steps) as progress,
+        ):
 
             def on_step(step: int) -> None:
                 progress(step)

@@ -1,14 +1,18 @@
 """What TensorFlow raises while a run trains or evaluates, turned into one line for people."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import tensorflow as tf
 
-from input_pipeline.errors import DatasetError
+from input_pipeline.errors import DatasetError, plain_message
 from input_pipeline.stream.pipeline import explain_error
 from system.errors import UserError, first_line
 from training.devices.distribution import Distribution
+from training.job import Job
+
+_OUT_OF_MEMORY = re.compile(r"OOM|out of memory", re.IGNORECASE)  # as TensorFlow and XLA word it
 
 
 class TrainingError(UserError):
@@ -27,6 +31,42 @@ def lost_workers(distribution: Distribution) -> Iterator[None]:
             f"worker {distribution.host_index}: lost contact with another worker ({first_line(error)});"
             " start all of them again, they resume from the last checkpoint"
         ) from error
+
+
+@contextlib.contextmanager
+def training_memory(job: Job) -> Iterator[None]:
+    """Raise TrainingError with the training batch for an error that too little memory causes."""
+    train = job.experiment.train
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        shares = job.distribution.num_replicas * train.accumulation_steps
+        raise TrainingError(
+            f"out of memory: training with train.global_batch_size={train.global_batch_size} and "
+            f"train.accumulation_steps={train.accumulation_steps}, which is "
+            f"{train.global_batch_size // shares} images at a time on each replica "
+            f"({_allocation(error)}); raise train.accumulation_steps, or start a run with a smaller "
+            "train.global_batch_size"
+        ) from error
+
+
+@contextlib.contextmanager
+def evaluation_memory(job: Job) -> Iterator[None]:
+    """Raise TrainingError with the evaluation batch for an error that too little memory causes."""
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise TrainingError(
+            f"out of memory: evaluating with eval.global_batch_size={job.eval_batch_size}, which is "
+            f"{job.eval_batch_size // job.distribution.num_replicas} images on each replica "
+            f"({_allocation(error)}); set a smaller eval.global_batch_size"
+        ) from error
+
+
+def _allocation(error: Exception) -> str:
+    """Return the line of an out-of-memory error that names the allocation, if there is one."""
+    lines = [plain_message(line) for line in str(error).splitlines()]
+    return next(filter(_OUT_OF_MEMORY.search, lines), first_line(error))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from training.claim import claimed_folder
 from training.devices.distribution import Distribution
 from training.evaluate import Evaluation
 from training.evaluator import Evaluator
+from training.failures import training_memory
 from training.job import Job, open_job
 from training.plan import Plan
 from training.preemption import stop_signals
@@ -60,7 +61,8 @@ def train_and_evaluate(
             return Outcome(last.step, store.best(), measured=None)
 
         job = job.with_cached_images()
-        run = Run(job, store, check_claim, last)
+        with training_memory(job):
+            run = Run(job, store, check_claim, last)
         evaluator = Evaluator(job, run.state) if with_evaluation else None
         _train(run, evaluator)
         distribution.wait_for_all()  # what the chief wrote is there for all to read

@@ -15,7 +15,7 @@ from training.build import make_recipe, make_state
 from training.diagnosis.nonfinite import explain_step
 from training.evaluate import EvaluationStopped
 from training.evaluator import Evaluator
-from training.failures import TrainingError, broken_data, lost_workers
+from training.failures import TrainingError, broken_data, lost_workers, training_memory
 from training.inputs import train_batch_spec, train_dataset
 from training.job import Job, skips_allowed
 from training.preemption import Stopped
@@ -72,7 +72,7 @@ class Run:
           TrainingError: a step was not finite, or contact with a worker was lost.
         """
         names = self._recipe.metrics
-        with lost_workers(self.job.distribution), broken_data():
+        with lost_workers(self.job.distribution), training_memory(self.job), broken_data():
             rows = self._loop(self._batches, tf.constant(stop - self.step)).numpy()
         self._check_finite(rows)
         self.step = stop

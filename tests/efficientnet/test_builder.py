@@ -84,6 +84,7 @@ def test_only_squeeze_excite_and_classifier_have_biases():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "compute", "tolerance"),
     [("mixed_bfloat16", "bfloat16", 0.05), ("mixed_float16", "float16", 0.01)],
@@ -122,6 +123,7 @@ def test_batch_norm_is_made_by_the_factory_with_the_models_constants():
         assert arguments == {"momentum": 0.99, "epsilon": 1e-3, "dtype": "mixed_bfloat16"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
 def test_a_saved_model_comes_back_whole(tmp_path):
     model = build_model(SMALL, num_classes=10)

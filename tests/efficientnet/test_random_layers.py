@@ -97,6 +97,7 @@ def test_rates_of_zero_leave_the_layers_out():
     assert not [x for x in build_model(spec, num_classes=3).layers if isinstance(x, random)]
 
 
+@pytest.mark.slow
 def test_masks_follow_a_batch_size_known_only_at_run_time():
     spec = get_spec("efficientnet-b0", width=0.25, depth=0.5)
     model = build_model(

@@ -21,7 +21,10 @@ from serving.network import ExportError
 from serving.predictor import find_export, open_predictor
 from training.job import open_source
 
-pytestmark = pytest.mark.filterwarnings("default")  # converters use what other packages deprecated
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # converters use what other packages deprecated
+]
 
 SIZE, CLASSES = 32, 7
 NAMES = ("zero", "one", "two", "three", "four", "fünf", "six six")

@@ -11,7 +11,10 @@ from serving.network import ExportError, build_inference_network
 from serving.onnx import write_onnx
 from serving.tflite import VARIANTS, write_tflite
 
-pytestmark = pytest.mark.filterwarnings("default")  # converters use what other packages deprecated
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # converters use what other packages deprecated
+]
 
 # Least correlation with the logits of the live model, whose weights are random: trained networks
 # suffer less.

@@ -15,7 +15,10 @@ from serving.tflite import VARIANTS
 
 PAGE = Path(latency.__file__).parent / "results" / "latency.md"
 
-pytestmark = pytest.mark.filterwarnings("default")  # converters use what other packages deprecated
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # converters use what other packages deprecated
+]
 
 
 def test_a_measurement_counts_calls_but_the_first_ones():

@@ -38,6 +38,7 @@ def test_a_published_checkpoint_becomes_a_file_with_the_references_logits(
     np.testing.assert_allclose(model(images), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_of_keras_applications_is_converted(tmp_path, capsys):
     theirs = keras.applications.EfficientNetB0(weights=None, classes=3)
     layer = next(x for x in theirs.layers if isinstance(x, keras.layers.Normalization))

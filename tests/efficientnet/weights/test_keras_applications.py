@@ -17,7 +17,7 @@ from efficientnet.weights.keras_applications import (
 )
 from efficientnet.weights.keras_file import assign_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = pytest.mark.slow
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STDDEV = np.array([0.229, 0.224, 0.225])

@@ -6,10 +6,10 @@
       --tpu=NAME --tpu_zone=ZONE
       trains the published recipe on a Cloud TPU. The same command resumes an interrupted run.
   python main.py --mode=eval --model_dir=DIR
-      evaluates what is in DIR; --mode=export writes its SavedModel again; --mode=eval_loop evaluates the
-      checkpoints of a run as they come; --mode=replay repeats a step that was not finite, layer by layer.
+      evaluates the best checkpoint in DIR. --mode=export exports it again, --mode=eval_loop evaluates the
+      checkpoints of a run as they appear, --mode=replay repeats a step that was not finite, layer by layer.
   python main.py --mode=plan --model=efficientnet-b0 --topology=v5e:2x4
-      tells steps, learning rate, memory, throughput and hours beforehand, without any device.
+      predicts steps, learning rate, memory, throughput and hours without any device.
 
 An experiment is a YAML file (configs/*.yaml, described in docs/experiments.md); every field of it can be
 given as --set section.field=value. EFFICIENTNET_TENSORFLOW_LOGS=1 brings TensorFlow's own log back.
@@ -29,38 +29,42 @@ from system.tensorflow_log import quiet_tensorflow
 MODES = ("train_and_eval", "train", "eval", "eval_loop", "export", "plan", "replay")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "Network, for example efficientnet-b4.")
+flags.DEFINE_string("model", None, "Network, such as efficientnet-b4.")
 flags.DEFINE_string(
-    "config", None, "Experiment; by default the recipe of --model, else the digits."
+    "config", None, "Experiment file; default: the recipe of --model, else the digits."
 )
-flags.DEFINE_string("data_dir", None, "Folder of the images, local or gs://.")
+flags.DEFINE_string("data_dir", None, "Folder of the data, local or gs://.")
 flags.DEFINE_string("model_dir", None, "Folder of the run, local or gs://; default: runs/NAME.")
-flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do.")
+flags.DEFINE_enum("mode", "train_and_eval", MODES, "What to do with the run.")
 flags.DEFINE_string("tpu", None, "'local' on a TPU VM, a node's name, or grpc://HOST:8470.")
-flags.DEFINE_string("tpu_zone", None, "Zone of a TPU given by name.")
-flags.DEFINE_string("gcp_project", None, "Project of a TPU given by name.")
+flags.DEFINE_string("tpu_zone", None, "Zone of the TPU that --tpu names.")
+flags.DEFINE_string("gcp_project", None, "Project of the TPU that --tpu names.")
 flags.DEFINE_enum(
     "strategy",
     "auto",
     ["auto", "tpu", "mirrored", "multi_worker", "cpu"],
-    "Where to train; auto: the TPU when --tpu is given, all GPUs when there are any, else the CPU.",
+    "Devices; auto: the TPU if --tpu is given, else all GPUs if there are any, else the CPU.",
 )
-flags.DEFINE_string("topology", None, "TPU to plan for, such as v5e:2x4; --mode=plan only.")
-flags.DEFINE_integer("seed", None, "Seed of all randomness.", lower_bound=0)
-flags.DEFINE_multi_string("set", [], "section.field=value of the experiment; repeat for more.")
+flags.DEFINE_string("topology", None, "TPU to plan for, such as v5e:2x4; for --mode=plan.")
+flags.DEFINE_integer("seed", None, "Random seed, at least 0.", lower_bound=0)
+flags.DEFINE_multi_string(
+    "set", [], "Set a field of the experiment: section.field=value; repeatable."
+)
 
 
 def main(argv: list[str]) -> int:
-    """Do what the flags say: 0, or 2 for a mistake in them, or 1 for what fails later.
+    """Run the mode that the flags name and return the exit status.
 
-    75: SIGTERM came, everything is saved, run it again; 130: the same for SIGINT (Ctrl-C).
+    Returns:
+      0; 1 for a failure; 2 for a mistake in the flags or the experiment; 75 after SIGTERM and 130 after
+      SIGINT (Ctrl-C): the run is saved, and the same command resumes it.
     """
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         return _failed(f"{argv[1]!r} is not a flag; see python main.py --help", status=2)
     quiet_tensorflow()
     limit_malloc_arenas()
-    folder = FLAGS.model_dir or "the run's folder"
+    folder = FLAGS.model_dir or "runs/NAME"
     advice = (
         f"check --model_dir={folder}, --data_dir and, for gs://, "
         "`gcloud auth application-default login`"
@@ -75,9 +79,9 @@ def main(argv: list[str]) -> int:
 
 
 def experiment_from_flags() -> Experiment:
-    """The experiment that --config, --model, --set and the rest describe.
+    """Load the experiment that the flags describe.
 
-    Without --config or --model it is that of the run in --model_dir, if there is one.
+    Without --config and --model it is that of the run in --model_dir, if there is one.
     """
     from run_folder.experiment import run_experiment_file
 
@@ -86,7 +90,7 @@ def experiment_from_flags() -> Experiment:
         config = run_experiment_file(FLAGS.model_dir)
         if not config and FLAGS.mode in ("eval", "eval_loop", "replay"):
             raise ConfigError(
-                f"--model_dir={FLAGS.model_dir}: no run here yet; start training first, or give --config"
+                f"--model_dir={FLAGS.model_dir}: no run here; start training first, or give --config"
             )
     values = {key: FLAGS[flag].value for flag, key in FLAG_KEYS.items()}
     experiment = load_experiment(config, overrides=FLAGS.set, values=values)
@@ -96,7 +100,7 @@ def experiment_from_flags() -> Experiment:
 
 
 def run(experiment: Experiment, mode: str) -> int:
-    """Carry out `mode` and report on it."""
+    """Run one of MODES, print its results and return the exit status."""
     from serving.export import export_run
     from training import eval_loop, loop, report
     from training.devices import distribution
@@ -106,29 +110,29 @@ def run(experiment: Experiment, mode: str) -> int:
     if mode == "plan":
         from training.forecast import forecast
 
-        forecast.tell(forecast.make_forecast(experiment, FLAGS.topology), model_dir)
+        forecast.print_forecast(forecast.make_forecast(experiment, FLAGS.topology), model_dir)
         return 0
     if mode == "export":
-        report.exported(export_run(model_dir, experiment))
+        report.print_exports(export_run(model_dir, experiment))
         return 0
     replicas = distribution.connect(
         FLAGS.strategy, tpu=FLAGS.tpu, tpu_zone=FLAGS.tpu_zone, gcp_project=FLAGS.gcp_project
     )
     if mode == "replay":
-        report.diagnosed(*nonfinite.replay(experiment))
+        report.print_diagnosis(*nonfinite.replay(experiment))
         return 0
     if mode == "eval_loop":
         eval_loop.follow(experiment, replicas)
         return 0
     if mode == "eval":
-        report.evaluated(loop.evaluate_run(experiment, replicas))
+        report.print_evaluation(loop.evaluate_run(experiment, replicas))
         return 0
     outcome = loop.train_and_evaluate(
         experiment, replicas, with_evaluation=mode == "train_and_eval"
     )
     if replicas.is_chief:
         exports = export_run(model_dir, experiment, only_missing=outcome.measured is None)
-        report.finished(model_dir, outcome, exports)
+        report.print_outcome(model_dir, outcome, exports)
     return 0
 
 
@@ -138,7 +142,7 @@ def _failed(message: str, *, status: int) -> int:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """Flags, with a mistake in them said in one line."""
+    """Parse the flags; exit with status 2 and one line for a mistake in them."""
     try:
         return FLAGS(argv)
     except flags.Error as error:

@@ -1,1 +1,1 @@
-"""Everything that a run leaves on disk: experiment, checkpoints, lock and logs."""
+"""Files of a run: experiment, checkpoints, lock and logs."""

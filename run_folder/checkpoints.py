@@ -1,12 +1,11 @@
-"""Checkpoints: named arrays in a folder of their own, which counts only once its manifest is there.
+"""Checkpoints: named arrays in one folder each, valid once the manifest is written.
 
     MODEL_DIR/checkpoints/step_00012345/values.index, values.data-00000-of-00001, manifest.json
 
 The values are a TensorFlow checkpoint of flat names (`tf.train.load_checkpoint` reads it). The manifest
 holds the size and SHA-256 of each file, the metrics measured at that step, and its own SHA-256; it is
-written last, whole or not at all, also on object stores that can't rename folders. So a torn write is a
-folder without a manifest, a damaged one a folder whose checksums differ, and both are passed over with a
-word about it.
+written last and atomically, also on object stores that can't rename folders. An incomplete checkpoint has
+no manifest, a damaged one has other checksums; both are skipped and logged.
 """
 
 import contextlib
@@ -34,22 +33,22 @@ _PREFIX = "values"
 
 
 class CheckpointError(UserError):
-    """No usable checkpoint, or one that can't be written: one line with what to do."""
+    """No usable checkpoint, or one that can't be written."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A good checkpoint: where it is and what was measured with it (empty without an evaluation)."""
+    """An intact checkpoint: its folder, its step and its metrics (empty without an evaluation)."""
 
     path: str
     step: int
     metrics: Mapping[str, float]
 
     def read(self) -> dict[str, np.ndarray]:
-        """All arrays by name.
+        """Return all arrays by name.
 
         Raises:
-          CheckpointError: the files have gone, or are no checkpoint.
+          CheckpointError: the files are missing, or are no checkpoint.
         """
         try:
             reader = tf.train.load_checkpoint(posixpath.join(self.path, _PREFIX))
@@ -63,9 +62,9 @@ class CheckpointStore:
 
     Args:
       model_dir: of the run, local or gs://; checkpoints go to a folder in it.
-      keep: newest ones to keep; the best one is kept besides.
-      asynchronous: whether `save` returns while a thread writes; never more than one write behind.
-      log: gets a line for each checkpoint that had to be passed over.
+      keep: number of newest checkpoints to keep, in addition to the best one.
+      asynchronous: whether `save` returns while a thread writes; at most one write is pending.
+      log: called with a line for each checkpoint that is skipped.
     """
 
     def __init__(
@@ -84,11 +83,11 @@ class CheckpointStore:
         self._failure: Exception | None = None
 
     def save(self, step: int, arrays: Arrays, metrics: Mapping[str, float] | None = None) -> None:
-        """Write a checkpoint, then drop the ones that are no longer kept.
+        """Write a checkpoint, then delete the ones that are no longer kept.
 
         Raises:
-          CheckpointError: it can't be written (this one, or an earlier one in the background); what
-            was there before is untouched.
+          CheckpointError: it can't be written (this one, or an earlier one in the background);
+            earlier checkpoints are unchanged.
         """
         self.wait()
         if not self._asynchronous:
@@ -100,7 +99,7 @@ class CheckpointStore:
         self._writer.start()
 
     def wait(self) -> None:
-        """Return when nothing is being written any more; raise what went wrong meanwhile."""
+        """Wait for the pending write and raise its error, if any."""
         if self._writer:
             self._writer.join()
             self._writer = None
@@ -109,20 +108,20 @@ class CheckpointStore:
             raise failure
 
     def latest(self) -> Checkpoint | None:
-        """The newest good checkpoint, None when there is none."""
+        """Return the newest intact checkpoint, None when there is none."""
         return next(iter(self._good()), None)
 
     def best(self) -> Checkpoint | None:
-        """The good checkpoint with the highest top-1 measured (the later of equals)."""
+        """Return the intact checkpoint with the highest top-1 (the later of equals), None without one."""
         measured = [c for c in self._good() if "top_1" in c.metrics]
         return max(measured, key=lambda c: (c.metrics["top_1"], c.step), default=None)
 
     def add_metrics(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
-        """Note what was measured with a checkpoint that was written before."""
+        """Write metrics into the manifest of an existing checkpoint."""
         try:
             manifest = _read_manifest(checkpoint.path)
             if manifest is None:
-                raise OSError("it has gone")
+                raise OSError("it no longer exists")
             _write_manifest(checkpoint.path, {**manifest, "metrics": dict(metrics)})
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(
@@ -130,16 +129,16 @@ class CheckpointStore:
             ) from error
 
     def steps(self) -> list[int]:
-        """Steps of the whole checkpoints, ascending, without a look at their checksums."""
+        """Return the steps of the complete checkpoints, ascending, without checking their checksums."""
         return sorted(step for step, path in self._folders().items() if _read_manifest(path))
 
     def find(self, step: int) -> Checkpoint | None:
-        """The good checkpoint of a step, None when there is none, or no longer."""
+        """Return the intact checkpoint of a step, None when there is none."""
         path = self._folders().get(step)
         return _examine(path, step)[0] if path else None
 
     def _good(self) -> Any:
-        """Good checkpoints, newest first, looked at one by one."""
+        """Yield the intact checkpoints, newest first, each checked when it is reached."""
         for step, path in sorted(self._folders().items(), reverse=True):
             checkpoint, problem = _examine(path, step)
             if checkpoint:
@@ -167,7 +166,7 @@ class CheckpointStore:
         except (OSError, tf.errors.OpError) as error:
             needed = sum(np.asarray(a).nbytes for a in arrays.values()) / 2**20
             with contextlib.suppress(tf.errors.OpError):
-                tf.io.gfile.rmtree(path)  # what is half there takes space and counts for nothing
+                tf.io.gfile.rmtree(path)  # an incomplete checkpoint only takes space
             raise CheckpointError(
                 f"{path}: can't be written ({first_line(error)}); {needed:.0f} MiB are needed. "
                 "Free space or give another --model_dir; earlier checkpoints are untouched"
@@ -187,18 +186,18 @@ class CheckpointStore:
         newest = max(manifests, default=0)
         for step, path in self._folders().items():
             if step not in kept and step < newest:
-                # The manifest first: a folder that is half gone must not look good.
+                # The manifest first: a folder that is partly deleted must not look intact.
                 if step in manifests:
                     tf.io.gfile.remove(posixpath.join(path, _MANIFEST))
                 tf.io.gfile.rmtree(path)
 
 
 def best_checkpoint(model_dir: str, *, log: Log = lambda line: None) -> Checkpoint:
-    """Return the best good checkpoint of a run, or the newest when none was evaluated.
+    """Return the best intact checkpoint of a run, or the newest when none was evaluated.
 
     Args:
       model_dir: of the run, local or gs://.
-      log: gets a line for each checkpoint that had to be passed over.
+      log: called with a line for each checkpoint that is skipped.
 
     Raises:
       CheckpointError: there is none.
@@ -214,7 +213,7 @@ def best_checkpoint(model_dir: str, *, log: Log = lambda line: None) -> Checkpoi
 
 def _write_checkpoint(path: str, step: int, arrays: Arrays, metrics: Mapping[str, float]) -> None:
     if tf.io.gfile.exists(path):
-        tf.io.gfile.rmtree(path)  # torn, or of a run that was resumed from before it
+        tf.io.gfile.rmtree(path)  # incomplete, or of a run that was resumed from an earlier step
     tf.io.gfile.makedirs(path)
     names = sorted(arrays)
     with tf.device("CPU:0"):
@@ -229,7 +228,7 @@ def _write_checkpoint(path: str, step: int, arrays: Arrays, metrics: Mapping[str
 
 
 def _examine(path: str, step: int) -> tuple[Checkpoint | None, str]:
-    """The checkpoint in a folder, or None and what is wrong with it."""
+    """Return the checkpoint in a folder and "", or None and what is wrong with it."""
     try:
         manifest = _read_manifest(path)
         if manifest is None:
@@ -257,5 +256,5 @@ def _write_manifest(path: str, manifest: dict[str, Any]) -> None:
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
-    """Of what a manifest says: a damaged one must not pass for another."""
+    """Return the SHA-256 of a manifest's content, which detects a damaged one."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""One run per model_dir: a file that says who trains there, renewed while they do.
+"""One run per model_dir: a lock file that names the process which trains there and is renewed while it does.
 
-On the same machine the lock of a process that is gone is stale at once, so a run that was killed is
-restarted without waiting. Another machine's is stale when it has not been renewed for EXPIRY_SECONDS.
-On an object store two processes that start in the same instant may both find the folder free; each looks
-again after it has written, and before every checkpoint, so that only one of them goes on.
+On the same machine the lock of a process that has ended is stale at once, so a run that was killed can be
+restarted without waiting. Another machine's lock is stale when it has not been renewed for EXPIRY_SECONDS.
+On an object store, two processes that start at the same moment may both find the folder free. Each reads
+the lock again after writing it, and before every checkpoint, so that only one of them continues.
 """
 
 import contextlib
@@ -30,23 +30,23 @@ EXPIRY_SECONDS = 120.0
 
 
 class RunLockError(UserError):
-    """Somebody else trains in this folder; one line that says who."""
+    """Another process trains in this folder; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """A process that trains, told from every other one."""
+    """Identity of a process that trains, different from that of any other."""
 
     host: str
-    machine: str  # changes when a machine or container starts anew: pids mean nothing beyond it
+    machine: str  # changes when a machine or container restarts: pids are valid within it only
     pid: int
-    started: str  # by the machine's own clock: a pid may be used again
-    since: str  # for people
+    started: str  # by the machine's own clock: a pid may be reused
+    since: str  # for messages
     token: str
 
     @classmethod
     def this_process(cls) -> "Owner":
-        """A new owner: this process, now."""
+        """Return a new identity for this process."""
         return cls(
             socket.gethostname(),
             _machine(),
@@ -62,17 +62,17 @@ class Owner:
 
 @contextlib.contextmanager
 def locked(model_dir: str, log: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Be the only one to train in `model_dir` within the block.
+    """Hold the lock of `model_dir` within the block.
 
-    Yields a function to call before something is overwritten: it raises RunLockError when the lock has
-    been taken over meanwhile, as after a machine that stood still for minutes.
+    Yields a function to call before a file is overwritten. It raises RunLockError when another process has
+    taken over the lock, which happens after a machine was suspended for minutes.
 
     Args:
-      model_dir: local or gs://; made if it isn't there.
-      log: gets a line when a stale lock is taken over.
+      model_dir: local or gs://; created if missing.
+      log: called with a line when a stale lock is taken over.
 
     Raises:
-      RunLockError: somebody else trains there.
+      RunLockError: another process trains there.
       OSError, tf.errors.OpError: the folder can't be written.
     """
     path, me = posixpath.join(model_dir, LOCK_FILE), Owner.this_process()
@@ -108,7 +108,7 @@ def locked(model_dir: str, log: Callable[[str], None]) -> Iterator[Callable[[], 
 
 def _renew(path: str, me: Owner, ended: threading.Event) -> None:
     while not ended.wait(RENEWAL_SECONDS):
-        # A store that can't be reached for a moment is no reason to stop training.
+        # A storage outage of a moment must not stop training.
         with contextlib.suppress(OSError, tf.errors.OpError):
             if (owner := _read(path)) and owner.token == me.token:
                 _write(path, me)
@@ -121,15 +121,15 @@ def _is_alive(owner: Owner, age: float) -> bool:
 
 
 def _refusal(model_dir: str, owner: Owner, age: float) -> str:
-    line = f"{model_dir}: {owner} trains here since {owner.since}"
+    line = f"{model_dir}: {owner} has been training here since {owner.since}"
     if owner.machine != _machine():
         left = EXPIRY_SECONDS - age
-        line += f", heard of {age:.0f} s ago; if it is gone, its lock expires in {left:.0f} s"
-    return line + "; end it, or give another --model_dir"
+        line += f", last renewed {age:.0f} s ago; if it has ended, its lock expires in {left:.0f} s"
+    return line + "; stop it, or give another --model_dir"
 
 
 def _machine() -> str:
-    """This machine since it was started, and in it this container; "" where Linux doesn't tell."""
+    """Return an identifier of this boot of the machine and of this container; "" without Linux's /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -138,7 +138,7 @@ def _machine() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When a process of this machine was started; None when it is gone."""
+    """Return the start time of a process of this machine, "" if unknown; None if there is no such process."""
     try:
         # After the name in brackets: state, then 19 fields to the start.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -154,7 +154,7 @@ def _process_start(pid: int) -> str | None:
 
 
 def _age(path: str) -> float:
-    """Seconds since the file was written, by the clock of whatever stores it."""
+    """Return the seconds since the file was written, by the clock of the file system."""
     probe = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
         with tf.io.gfile.GFile(probe, "w") as file:
@@ -182,7 +182,7 @@ def _write(path: str, owner: Owner) -> None:
 
 @contextlib.contextmanager
 def _alone_on_this_machine(folder: str) -> Iterator[None]:
-    """Let no other process of this machine look and write at the same time; local folders only."""
+    """Exclude other processes of this machine while the lock is read and written; local folders only."""
     if is_remote(folder):
         yield
         return

@@ -1,6 +1,6 @@
-"""What a run leaves to look at: metrics.jsonl, TensorBoard curves and pictures.
+"""Logs of a run: metrics.jsonl, and TensorBoard scalars, images and text.
 
-Both are cut back to the step that a run resumes from, so that no step is there twice or missing.
+Both are truncated to the step that a run resumes from, so that no step is logged twice or missing.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from system.files import replacing, write_text
 
 
 class LogError(UserError):
-    """What a run leaves to look at can't be written: one line with what to do."""
+    """The logs of a run can't be written."""
 
 
 class RunLog:
-    """Writes rows of figures to `MODEL_DIR/metrics.jsonl` and to `MODEL_DIR/tensorboard/KIND`.
+    """Writes metrics to `MODEL_DIR/metrics.jsonl` and to `MODEL_DIR/tensorboard/KIND`.
 
     Args:
       model_dir: of the run, local or gs://.
-      resume_step: what was logged after this step is dropped: the run does it again.
+      resume_step: entries after this step are deleted, because the run repeats those steps.
 
     Raises:
-      LogError: here and in every method, when a file can't be written. What is in a checkpoint has been
-        logged before, and stays.
+      LogError: here and in every method, when a file can't be written. Entries up to the last
+        checkpoint are on disk already and stay.
     """
 
     def __init__(self, model_dir: str, *, resume_step: int) -> None:
@@ -37,12 +37,12 @@ class RunLog:
         self._rows = _rows_until(self._path, resume_step)
         self._save_rows()
         for kind in ("train", "eval"):
-            with _explained(self._curves):
+            with _log_errors(self._curves):
                 _cut_events(posixpath.join(self._curves, kind), resume_step)
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Log figures of `kind` ("train" or "eval") at a step."""
+        """Log values of `kind` ("train" or "eval") at a step."""
         row = {"kind": kind, "step": step, **{k: float(v) for k, v in values.items()}}
         self._rows.append(json.dumps(row))
         with self._writing(kind, step):
@@ -50,33 +50,33 @@ class RunLog:
                 tf.summary.scalar(name, value)
 
     def images(self, name: str, step: int, images: np.ndarray) -> None:
-        """Show uint8 [n, H, W, 3] images in TensorBoard."""
+        """Log uint8 [n, H, W, 3] images to TensorBoard."""
         with self._writing("train", step):
             tf.summary.image(name, images, max_outputs=len(images))
 
     def text(self, name: str, step: int, markdown: str) -> None:
-        """Show a text in TensorBoard."""
+        """Log a text to TensorBoard."""
         with self._writing("train", step):
             tf.summary.text(name, markdown)
 
     def flush(self) -> None:
-        """Bring everything to disk; called before each checkpoint, so that none is ahead of the log."""
+        """Write everything to disk; call before each checkpoint, so that none is ahead of the log."""
         self._save_rows()
-        with _explained(self._curves):
+        with _log_errors(self._curves):
             for writer in self._writers.values():
                 writer.flush()
 
     def close(self) -> None:
         """Flush and close the files."""
         self.flush()
-        with _explained(self._curves):
+        with _log_errors(self._curves):
             for writer in self._writers.values():
                 writer.close()
 
     @contextlib.contextmanager
     def _writing(self, kind: str, step: int) -> Iterator[None]:
-        """Within the block tf.summary writes the curves of `kind`; they are on disk after it."""
-        with _explained(self._curves):
+        """Direct tf.summary to the events of `kind` at `step` within the block."""
+        with _log_errors(self._curves):
             if kind not in self._writers:
                 folder = posixpath.join(self._curves, kind)
                 self._writers[kind] = tf.summary.create_file_writer(folder)
@@ -84,32 +84,32 @@ class RunLog:
                 yield
 
     def _save_rows(self) -> None:
-        with _explained(self._path):
+        with _log_errors(self._path):
             write_text(self._path, "".join(row + "\n" for row in self._rows))
 
 
 @contextlib.contextmanager
-def _explained(path: str) -> Iterator[None]:
-    """Turn what TensorFlow says of a file that can't be written into one line."""
+def _log_errors(path: str) -> Iterator[None]:
+    """Convert an error of writing `path` to a LogError of one line."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
         # "{{the operation}} THE FILE; the reason", then more lines.
         reason = first_line(error).rpartition("}} ")[2]
         raise LogError(
-            f"{path}: can't be written ({reason}); free space, and run the same command again: "
+            f"{path}: can't be written ({reason}); free space and run the same command again: "
             "it resumes from the last checkpoint"
         ) from error
 
 
 def logged_steps(model_dir: str, kind: str) -> list[int]:
-    """Steps of the rows of `kind` in MODEL_DIR/metrics.jsonl, in their order."""
+    """Return the steps of the rows of `kind` in MODEL_DIR/metrics.jsonl, in their order."""
     rows = _rows_until(posixpath.join(model_dir, "metrics.jsonl"), 2**62)
     return [row["step"] for row in map(json.loads, rows) if row.get("kind") == kind]
 
 
 def _rows_until(path: str, step: int) -> list[str]:
-    """Lines of metrics.jsonl up to `step`; a last line that was cut off counts for nothing."""
+    """Return the lines of metrics.jsonl up to `step`, without a truncated last line."""
     if not tf.io.gfile.exists(path):
         return []
     with tf.io.gfile.GFile(path) as file:
@@ -125,9 +125,9 @@ def _step_of(line: str) -> int | None:
 
 
 def _cut_events(directory: str, step: int) -> None:
-    """Rewrite TensorBoard's files of a folder without what is later than `step`."""
+    """Rewrite the event files of a folder without the events after `step`."""
     for left in tf.io.gfile.glob(posixpath.join(directory, "*.tmp")):
-        tf.io.gfile.remove(left)  # of a start that was killed here
+        tf.io.gfile.remove(left)  # left by a process that was killed while writing
     for path in tf.io.gfile.glob(posixpath.join(directory, "events.out.tfevents.*")):
         kept, dropped = [], False
         try:
@@ -136,7 +136,7 @@ def _cut_events(directory: str, step: int) -> None:
                 dropped |= late
                 kept += [] if late else [record]
         except tf.errors.DataLossError:
-            dropped = True  # the tail that was being written when the run was killed
+            dropped = True  # a last record that was not written completely
         if dropped:
             with replacing(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
                 for record in kept:

@@ -1,1 +1,1 @@
-"""The ground floor: what every package needs of the machine, one question a file."""
+"""What every package needs from the machine: errors, files, command line, console, memory."""

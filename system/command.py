@@ -1,4 +1,4 @@
-"""The base of every `python -m ...` command: flags, their mistakes in one line, exit statuses."""
+"""Base of every `python -m ...` command: flag parsing, one-line errors and exit statuses."""
 
 import argparse
 import functools
@@ -26,12 +26,12 @@ Command = Callable[..., int]  # the same, with argv optional
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags of a command; a mistake in them is one line and exit status 2.
+    """Parser of a command's flags: a mistake is one line and exit status 2.
 
     Args:
       program: name of the module, `serving.predict`.
-      description: the module's docstring, shown by --help as it is.
-      options: as of argparse.ArgumentParser, which makes parsers of subcommands itself.
+      description: the module's docstring; --help prints it unchanged.
+      options: passed to argparse.ArgumentParser, which also creates the parsers of subcommands.
     """
 
     def __init__(self, program: str = "", description: str | None = None, **options: Any) -> None:
@@ -51,8 +51,8 @@ class Parser(argparse.ArgumentParser):
 def command(program: str) -> Callable[[Main], Command]:
     """Make `main(argv)` the main function of a command named `program`.
 
-    A UserError, or an error about a file, is printed as one line `PROGRAM: message` and becomes
-    its exit status; Ctrl-C becomes 130. Everything else is a bug, and stays a traceback.
+    A UserError or a file error is printed as one line `PROGRAM: message`, and its status returned;
+    Ctrl-C returns 130. Any other exception is a bug and is raised with its traceback.
     """
 
     def decorate(main: Main) -> Command:

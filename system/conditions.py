@@ -1,4 +1,4 @@
-"""When, where and of what a measurement was made: the line that every page of results begins with."""
+"""Conditions of a measurement: the line that every page of results begins with."""
 
 import datetime
 import importlib.metadata
@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def conditions(*packages: str) -> str:
-    """Date, commit, versions, processor and load, as one sentence without its full stop.
+    """Return date, commit, versions, processor and load as one sentence without its full stop.
 
     Args:
-      packages: whose versions matter; TensorFlow's is always told.
+      packages: whose versions to list after TensorFlow's.
     """
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("tensorflow", *packages)]
     parts = [

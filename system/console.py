@@ -1,4 +1,4 @@
-"""What a command prints: lines and tables on stdout, progress bars on a terminal."""
+"""Console output: lines and tables on stdout, progress bars on a terminal."""
 
 from rich.console import Console
 

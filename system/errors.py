@@ -1,11 +1,11 @@
-"""What a user can do something about: one line for each mistake, and the status to exit with."""
+"""Errors that the user can fix: a message of one line and an exit status."""
 
 
 class UserError(Exception):
-    """A failure that the user can fix: the message is one line with what is wrong and what to do.
+    """A failure that the user can fix: the message is one line that names the fault and the fix.
 
     Attributes:
-      status: the exit status of a command that ends with it.
+      status: exit status of the command.
     """
 
     status = 1

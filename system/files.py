@@ -27,7 +27,7 @@ _FILE_ERRORS = {
 
 
 class Fingerprint(TypedDict):
-    """What identifies the content of a file."""
+    """Size and hash of a file's content."""
 
     bytes: int
     sha256: str  # hexadecimal
@@ -93,7 +93,7 @@ def write_text(path: str, text: str) -> None:
 def write_bytes(path: str, content: bytes) -> None:
     """Write a file atomically: `path` holds the old content or the new one, never a part of it.
 
-    Folders are made.
+    Missing folders are created.
 
     Raises:
       OSError: the file can't be written; what was there before is untouched.
@@ -111,12 +111,12 @@ def write_bytes(path: str, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-    """Yield the name of a temporary file that takes the place of `path` at the end of the block.
+    """Yield the name of a temporary file that replaces `path` at the end of the block.
 
-    For writers that need a name. The temporary file is in the folder of `path`, which is made. It
-    shares no part of its name with `path`: readers that match `train-*` or `*tfevents*` must not
-    find it. When the block raises, it is removed and `path` stays as it was. A local file is on
-    the disk (fsync) before it is renamed.
+    For writers that need a file name. The temporary file is in the folder of `path`, which is
+    created if missing. It shares no part of its name with `path`: readers that match `train-*` or
+    `*tfevents*` must not find it. When the block raises, it is removed and `path` is unchanged. A
+    local file is synced to disk (fsync) before it is renamed.
     """
     temporary = posixpath.join(posixpath.dirname(path), f"{uuid.uuid4().hex[:16]}.tmp")
     if is_remote(path):
@@ -156,7 +156,7 @@ def _replacing_remote(path: str, temporary: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def file_errors(advice: str = "") -> Iterator[None]:
-    """Turn errors about files and buckets, Python's and TensorFlow's, into a UserError of one line.
+    """Convert file and bucket errors, Python's and TensorFlow's, to a UserError of one line.
 
     Args:
       advice: what to do, appended to the system's message.
@@ -180,7 +180,7 @@ def _is_file_error(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def _oserrors_only() -> Iterator[None]:
-    """Turn TensorFlow's file errors, which descend from Exception alone, into OSErrors."""
+    """Convert TensorFlow's file errors, which derive from Exception, to OSErrors."""
     try:
         yield
     except (OSError, ValueError):

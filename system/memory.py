@@ -1,4 +1,4 @@
-"""Memory: what is available, what was used, and how much malloc keeps of what is freed."""
+"""Memory: available, resident and peak bytes, and the number of malloc's arenas."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ M_ARENA_MAX = -8  # malloc.h
 
 
 def available_memory_bytes() -> int:
-    """Return what this process may still use: free memory, within its container's limit."""
+    """Return the bytes that this process may still use, within its container's limit."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for line in _lines("/proc/meminfo"):
         if line.startswith("MemAvailable:"):
@@ -22,25 +22,25 @@ def available_memory_bytes() -> int:
 
 
 def resident_memory_bytes() -> int:
-    """Return the physical memory that this process has now (Linux)."""
+    """Return the bytes of physical memory that this process uses now (Linux)."""
     return int(_lines("/proc/self/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory_bytes() -> int:
-    """Return the most physical memory that this process has had."""
+    """Return the most bytes of physical memory that this process has used."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def limit_malloc_arenas() -> bool:
-    """Let threads share a few of malloc's arenas instead of up to eight for each core.
+    """Limit malloc to one arena for every eight cores, at least two, instead of eight for each core.
 
-    Encoded images are allocated by one thread and freed by another. Every arena keeps what was freed
-    in it for its own threads, which looks like a slow leak: docs/data.md has the figures. Commands
-    call it before TensorFlow starts its threads: arenas that threads already have stay.
+    Encoded images are allocated by one thread and freed by another. Every arena keeps freed memory
+    for its own threads, which looks like a slow leak: docs/data.md has the measurements. Call it
+    before TensorFlow starts its threads: existing arenas are not merged.
 
     Returns:
-      Whether it did anything: not where MALLOC_ARENA_MAX is set, nor without glibc.
+      Whether the limit was set: not where MALLOC_ARENA_MAX is set, nor without glibc.
     """
     if "MALLOC_ARENA_MAX" in os.environ:
         return False

@@ -1,4 +1,4 @@
-"""TensorFlow's own log, which is off; EFFICIENTNET_TENSORFLOW_LOGS=1 brings its lines back."""
+"""TensorFlow's own log: off, unless EFFICIENTNET_TENSORFLOW_LOGS=1."""
 
 import ctypes
 import importlib.util
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 TENSORFLOW_LOGS = "EFFICIENTNET_TENSORFLOW_LOGS"
-FATAL = "3"  # the only level that is left: what fails raises an exception anyway
+FATAL = "3"  # other levels are off: failures raise an exception anyway
 
 # absl::SetMinLogLevel(absl::LogSeverityAtLeast) of the release that TensorFlow 2.20 contains.
 _SET_MIN_LOG_LEVEL = "_ZN4absl12lts_2025012714SetMinLogLevelENS0_18LogSeverityAtLeastE"
@@ -15,11 +15,11 @@ _SET_MIN_LOG_LEVEL = "_ZN4absl12lts_2025012714SetMinLogLevelENS0_18LogSeverityAt
 def quiet_tensorflow() -> None:
     """Turn off the log of TensorFlow's C++ code; commands call it before they import TensorFlow.
 
-    TensorFlow logs in two ways. TF_CPP_MIN_LOG_LEVEL governs the older one (cuInit, oneDNN,
+    TensorFlow logs in two ways. TF_CPP_MIN_LOG_LEVEL controls the older one (cuInit, oneDNN,
     cpu_feature_guard). The newer one is absl's (`Compiled cluster using XLA!`, lines of the TFLite
-    converter), which no environment variable reaches: its level is set by a call into the library
-    that TensorFlow loads later. Loading it takes 0.1 s, and covers what is logged during the
-    import. Where the library has another absl, the call is skipped and those lines appear.
+    converter), which has no environment variable: its level is set by a call into the library
+    that TensorFlow loads later. Loading the library takes 0.1 s and also silences the import itself.
+    If the library has another version of absl, the call is skipped and those lines appear.
 
     With EFFICIENTNET_TENSORFLOW_LOGS=1 everything is logged. Otherwise a TF_CPP_MIN_LOG_LEVEL that is
     set applies to both.

@@ -71,7 +71,7 @@ class Classification:
         names = ("top_1", "top_5", "cross_entropy")
         return {name: float(sums[name] / sums["examples"]) for name in names}
 
-    def shown(self, figures: Mapping[str, float]) -> dict[str, str]:
+    def format_score(self, figures: Mapping[str, float]) -> dict[str, str]:
         """Shares in percent."""
         return {
             "top-1": f"{figures['top_1']:.2%}",

@@ -62,5 +62,5 @@ class Task(Protocol):
     ) -> dict[str, float]:
         """Turn the added sums and the joined rows of all examples into figures, on the host."""
 
-    def shown(self, figures: Mapping[str, float]) -> dict[str, str]:
+    def format_score(self, figures: Mapping[str, float]) -> dict[str, str]:
         """Names and values of the `score` as people read them: `{"top-1": "98.59%"}`."""

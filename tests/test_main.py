@@ -325,7 +325,7 @@ def test_what_needs_a_run_says_that_there_is_none(
 ) -> None:
     status, _, err = command(f"--mode={mode}", f"--model_dir={tmp_path}")
     assert status == 2
-    assert "no run here yet" in _one_line(err)
+    assert "no run here" in _one_line(err)
 
 
 def test_an_image_that_is_none_stops_training_with_its_file(tiny: Path, command: Command) -> None:

@@ -46,13 +46,13 @@ def evaluate(
     *,
     num_steps: int,
     num_examples: int,
-    may_miss: int = 0,
+    max_missing: int = 0,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Evaluation:
     """Add up `num_steps` results of `eval_step` over `batches`, and score them.
 
     Raises:
-      IncompleteEvaluationError: when the images seen are not `num_examples`, or more than `may_miss`
+      IncompleteEvaluationError: when the images seen are not `num_examples`, or more than `max_missing`
         broken ones were left out.
     """
     iterator = iter(batches)
@@ -66,10 +66,10 @@ def evaluate(
             rows.setdefault(name, []).append(value.numpy())
         on_step(step + 1)
     seen = int(sums["examples"])
-    if not num_examples - may_miss <= seen <= num_examples:
+    if not num_examples - max_missing <= seen <= num_examples:
         raise IncompleteEvaluationError(f"evaluation saw {seen} images of {num_examples}")
     figures = task.score(sums, {name: np.concatenate(parts) for name, parts in rows.items()})
-    return Evaluation(figures, task.shown(figures), seen, sums)
+    return Evaluation(figures, task.format_score(figures), seen, sums)
 
 
 def _wide(value: np.ndarray) -> np.ndarray:

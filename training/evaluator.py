@@ -32,7 +32,7 @@ class Evaluator:
           EvaluationStopped: `stop`, asked after each batch but the last, said so.
           TrainingError: there is too little memory for the batch.
         """
-        which: WeightsKind = self._job.experiment.eval.weights or (
+        kind: WeightsKind = self._job.experiment.eval.weights or (
             "ema" if self.state.has_average else "raw"
         )
         num_steps = self._input.num_steps
@@ -48,19 +48,19 @@ class Evaluator:
                     raise EvaluationStopped
 
             return evaluate(
-                self._step(which),
+                self._step(kind),
                 self._batches,
                 self._job.task,
                 num_steps=num_steps,
                 num_examples=self._input.num_examples,
-                may_miss=self._input.may_miss,
+                max_missing=self._input.max_missing,
                 on_step=on_step,
             )
 
-    def _step(self, which: WeightsKind) -> Callable[[Any], Measures]:
-        if which not in self._steps:
+    def _step(self, kind: WeightsKind) -> Callable[[Any], Measures]:
+        if kind not in self._steps:
             job = self._job
-            self._steps[which] = make_eval_step(
-                self.state, which, make_normalizer(job), job.task, job.distribution
+            self._steps[kind] = make_eval_step(
+                self.state, kind, make_normalizer(job), job.task, job.distribution
             )
-        return self._steps[which]
+        return self._steps[kind]

@@ -66,13 +66,13 @@ class EvalInput:
       make_dataset: makes a host's batches.
       num_steps: batches of a host.
       num_examples: over all hosts.
-      may_miss: broken images that may be left out.
+      max_missing: broken images that may be left out.
     """
 
     make_dataset: MakeDataset
     num_steps: int
     num_examples: int
-    may_miss: int
+    max_missing: int
 
 
 def eval_input(job: Job) -> EvalInput:

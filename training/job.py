@@ -103,7 +103,7 @@ def make_job(
     source: Callable[[], Source] | None = None,
 ) -> Job:
     """Put a job together from what is known of its data, without opening the images."""
-    experiment = _resolved(experiment, spec, data_info)
+    experiment = _resolve(experiment, spec, data_info)
     return Job(
         experiment,
         spec,
@@ -203,7 +203,7 @@ def skips_allowed(experiment: Experiment) -> int:
     return 10 if train.max_skipped_steps is None else train.max_skipped_steps
 
 
-def _resolved(experiment: Experiment, spec: ModelSpec, data_info: DatasetInfo) -> Experiment:
+def _resolve(experiment: Experiment, spec: ModelSpec, data_info: DatasetInfo) -> Experiment:
     """The experiment with what data and network decide filled in."""
     wanted, found = experiment.model.num_classes, data_info.num_classes
     if wanted is not None and wanted != found:

@@ -9,16 +9,16 @@ from configs.schema import Experiment
 from run_folder.checkpoints import Checkpoint, CheckpointStore, best_checkpoint
 from system.console import log
 from training.build import make_state
-from training.claim import claimed_folder
 from training.devices.distribution import Distribution
 from training.evaluate import Evaluation
 from training.evaluator import Evaluator
 from training.failures import training_memory
 from training.job import Job, open_job
+from training.model_dir import exclusive_model_dir
 from training.plan import Plan
 from training.preemption import stop_signals
 from training.progress import training_progress
-from training.run import Asked, Run, log_notes, restore
+from training.run import ReceivedSignal, Run, log_notes, restore
 
 
 class Measured(NamedTuple):
@@ -49,12 +49,12 @@ def train_and_evaluate(
       with_evaluation: evaluate as the experiment says, and at the end.
 
     Raises:
-      UserError: one line; see `open_job`, `claimed_folder`, `Run`.
+      UserError: one line; see `open_job`, `exclusive_model_dir`, `Run`.
       Stopped: SIGTERM or SIGINT came, and everything up to the last step is saved.
     """
     job = open_job(experiment, distribution)
     store = _open_store(job)
-    with claimed_folder(job) as check_claim:
+    with exclusive_model_dir(job) as check_lock:
         last = store.latest()
         if last and _is_finished(last, job.plan, with_evaluation):
             log(f"{job.model_dir}: finished already, at step {last.step} of {job.plan.total_steps}")
@@ -62,7 +62,7 @@ def train_and_evaluate(
 
         job = job.with_cached_images()
         with training_memory(job):
-            run = Run(job, store, check_claim, last)
+            run = Run(job, store, check_lock, last)
         evaluator = Evaluator(job, run.state) if with_evaluation else None
         _train(run, evaluator)
         distribution.wait_for_all()  # what the chief wrote is there for all to read
@@ -91,33 +91,33 @@ def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured
 def _train(run: Run, evaluator: Evaluator | None) -> None:
     """Train, log, evaluate and save until the plan is done, or until a signal asks to stop."""
     job, plan = run.job, run.job.plan
-    with _progress(run) as progress, stop_signals() as asked:
+    with _progress(run) as progress, stop_signals() as received:
         if evaluator and run.last and _is_unmeasured(run.last, plan):
-            _measure_last(run, evaluator, asked)
+            _measure_last(run, evaluator, received)
         best = run.store.best()
         highest = best.metrics[job.task.best] if best else 0.0
         while run.step < plan.total_steps:
             figures = run.train_to(plan.next_stop(run.step))
             progress(run.step, figures["loss"], figures["learning_rate"])
-            stopping, metrics = run.is_asked(asked), {}
+            stopping, metrics = run.must_stop(received), {}
             if evaluator and not stopping and plan.evaluates_at(run.step):
-                metrics = run.evaluate(evaluator, asked)
-                stopping = run.is_asked(asked)
+                metrics = run.evaluate(evaluator, received)
+                stopping = run.must_stop(received)
             is_best = bool(metrics) and metrics[job.task.best] >= highest
             highest = max(highest, metrics.get(job.task.best, 0.0))
             if stopping or is_best or plan.saves_at(run.step):
                 run.save(metrics)
             if stopping:
-                run.stop(asked)
+                run.stop(received)
     run.close()
 
 
-def _measure_last(run: Run, evaluator: Evaluator, asked: Asked) -> None:
+def _measure_last(run: Run, evaluator: Evaluator, received: ReceivedSignal) -> None:
     """Make up for the evaluation of the checkpoint that the run resumes from."""
-    if metrics := run.evaluate(evaluator, asked):
+    if metrics := run.evaluate(evaluator, received):
         run.add_metrics(metrics)
-    if run.is_asked(asked):
-        run.stop(asked)
+    if run.must_stop(received):
+        run.stop(received)
 
 
 def _is_finished(last: Checkpoint, plan: Plan, with_evaluation: bool) -> bool:

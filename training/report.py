@@ -13,10 +13,10 @@ MOST_CONFUSIONS = 5  # pairs of classes that are listed
 MOST_CLASSES_SHOWN = 12  # up to this many, the whole matrix is printed
 
 
-def finished(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) -> None:
+def print_outcome(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) -> None:
     """The end of a training run."""
     if outcome.measured:
-        evaluated(outcome.measured)
+        print_evaluation(outcome.measured)
     elif outcome.best and outcome.best.metrics:
         log(f"best: top-1 {outcome.best.metrics['top_1']:.2%} at step {outcome.best.step}")
     places = Table(title="where things are", show_header=False, title_justify="left")
@@ -32,13 +32,13 @@ def finished(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) -> No
     console.print(places, markup=False)
 
 
-def exported(exports: Mapping[str, str]) -> None:
+def print_exports(exports: Mapping[str, str]) -> None:
     """The end of an export."""
     for what, where in exports.items():
         log(f"{what}: {where}")
 
 
-def evaluated(measured: Measured) -> None:
+def print_evaluation(measured: Measured) -> None:
     """Figures of one checkpoint, and which classes it takes for which."""
     checkpoint, evaluation, class_names = measured
     table = Table(
@@ -52,10 +52,10 @@ def evaluated(measured: Measured) -> None:
     confusion = evaluation.sums.get("confusion")
     if confusion is not None:
         names = class_names or [str(i) for i in range(len(confusion))]
-        _confusion(confusion, names)
+        _print_confusion(confusion, names)
 
 
-def diagnosed(incident: Incident, diagnosis: Diagnosis) -> None:
+def print_diagnosis(incident: Incident, diagnosis: Diagnosis) -> None:
     """A step that was replayed: what every layer held, gave and got back."""
     table = Table(
         title=f"step {incident.step}: largest magnitude, or how many values are not finite",
@@ -71,7 +71,7 @@ def diagnosed(incident: Incident, diagnosis: Diagnosis) -> None:
     log(f"loss {diagnosis.loss:g} on {incident.examples()}; {diagnosis.first()}")
 
 
-def _confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
+def _print_confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
     if len(names) <= MOST_CLASSES_SHOWN:
         table = Table(title="confusion: rows true, columns predicted", title_justify="left")
         for column in ["", *names]:

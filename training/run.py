@@ -12,7 +12,7 @@ from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from run_folder.logs import RunLog
 from system.console import log
 from training.build import make_recipe, make_state
-from training.diagnosis.nonfinite import explain_step
+from training.diagnosis.nonfinite import keep_and_diagnose
 from training.evaluate import EvaluationStopped
 from training.evaluator import Evaluator
 from training.failures import TrainingError, broken_data, lost_workers, training_memory
@@ -22,7 +22,7 @@ from training.preemption import Stopped
 from training.step.state import TrainState
 from training.step.train_step import make_train_loop
 
-Asked = Callable[[], signal.Signals | None]  # the signal that asked to stop, if one came
+ReceivedSignal = Callable[[], signal.Signals | None]  # the signal that asked to stop, if one came
 
 
 class Run:
@@ -31,7 +31,7 @@ class Run:
     Args:
       job: with its images where it wants them.
       store: the run's checkpoints.
-      check_claim: raises when another run has taken the folder over.
+      check_lock: raises when another run has taken the folder over.
       last: checkpoint to resume from; None starts at step 0.
     """
 
@@ -39,12 +39,12 @@ class Run:
         self,
         job: Job,
         store: CheckpointStore,
-        check_claim: Callable[[], None],
+        check_lock: Callable[[], None],
         last: Checkpoint | None,
     ) -> None:
         self.job, self.store, self.last = job, store, last
         self.step = last.step if last else 0
-        self._check_claim = check_claim
+        self._check_lock = check_lock
         self.state, noise = make_state(
             job, initial_weights=None if last else job.experiment.init.weights
         )
@@ -81,13 +81,13 @@ class Run:
         self.logs.scalars("train", stop, figures)
         return figures
 
-    def evaluate(self, evaluator: Evaluator, asked: Asked) -> dict[str, float]:
+    def evaluate(self, evaluator: Evaluator, received: ReceivedSignal) -> dict[str, float]:
         """Evaluate the present weights; empty when a signal came before the end."""
         # Several processes evaluate to the end: they can't all leave at the same batch.
         several = self.job.distribution.num_processes > 1
         try:
             with lost_workers(self.job.distribution):
-                result = evaluator(stop=lambda: not several and asked() is not None)
+                result = evaluator(stop=lambda: not several and received() is not None)
         except EvaluationStopped:
             return {}
         self.logs.scalars("eval", self.step, result.figures)
@@ -98,7 +98,7 @@ class Run:
         """Write a checkpoint: the logs first, so that no checkpoint is ahead of them."""
         self.logs.flush()
         if self.job.distribution.is_chief:
-            self._check_claim()
+            self._check_lock()
             self.store.save(self.step, self.state.to_arrays(), metrics)
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
@@ -106,23 +106,23 @@ class Run:
         assert self.last
         self.logs.flush()
         if self.job.distribution.is_chief:
-            self._check_claim()
+            self._check_lock()
             self.store.add_metrics(self.last, metrics)
 
-    def is_asked(self, asked: Asked) -> bool:
-        """Whether a signal asked any of the processes to stop; all must call this together."""
-        return self.job.distribution.anywhere(asked() is not None)
+    def must_stop(self, received: ReceivedSignal) -> bool:
+        """Return whether a signal asked any of the processes to stop; all must call this together."""
+        return self.job.distribution.anywhere(received() is not None)
 
     def close(self) -> None:
         """Wait for the checkpoint under way and close the logs."""
         self.store.wait()
         self.logs.close()
 
-    def stop(self, asked: Asked) -> NoReturn:
+    def stop(self, received: ReceivedSignal) -> NoReturn:
         """End in good order; where only another process got the signal, as after SIGTERM."""
         self.close()
         self.job.distribution.wait_for_all()
-        by = asked() or signal.SIGTERM
+        by = received() or signal.SIGTERM
         raise Stopped(
             f"{by.name}: stopped at step {self.step} of {self.job.plan.total_steps}, which is saved; "
             "the same command resumes",
@@ -142,7 +142,7 @@ class Run:
             where = int(np.flatnonzero(broken)[self._skips_left])
             figures = dict(zip(names, rows[where], strict=True))
             step = self.step + where
-            found = explain_step(self.job, self.state, train_dataset(self.job, step))
+            found = keep_and_diagnose(self.job, self.state, train_dataset(self.job, step))
             raise TrainingError(
                 f"step {step}: loss {figures['loss']:g}, gradient norm "
                 f"{figures['gradient_norm']:g}, learning rate {figures['learning_rate']:g}: not finite, "

@@ -61,7 +61,9 @@ def test_a_second_process_is_refused_with_host_and_pid_until_the_first_is_killed
         with pytest.raises(RunLockError) as refused, locked(str(tmp_path), print):
             pass
         host = lock.socket.gethostname()
-        assert f"{tmp_path}: {host} (pid {first.pid}) trains here since" in str(refused.value)
+        assert f"{tmp_path}: {host} (pid {first.pid}) has been training here since" in str(
+            refused.value
+        )
         assert "\n" not in str(refused.value)
     finally:
         end(first)

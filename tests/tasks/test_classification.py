@@ -69,7 +69,7 @@ def test_every_image_is_counted_once_in_whole_numbers():
     figures = task.score({name: value.numpy() for name, value in sums.items()}, {})
     assert figures["top_1"] == 1 / 3
     assert task.best in figures
-    assert task.shown(figures)["top-1"] == "33.33%"
+    assert task.format_score(figures)["top-1"] == "33.33%"
 
 
 def test_many_classes_are_not_cross_counted():

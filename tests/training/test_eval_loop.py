@@ -122,7 +122,7 @@ def test_without_a_run_there_is_nothing_to_follow_or_replay(
     run = runs.in_this_process(capsys)
     status, _, err = run(f"--mode={mode}", f"--model_dir={tmp_path}")
     assert status == 2
-    assert "no run here yet" in runs.one_line(err)
+    assert "no run here" in runs.one_line(err)
 
 
 def test_the_command_follows_a_run_that_has_ended(

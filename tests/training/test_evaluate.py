@@ -44,9 +44,9 @@ def test_every_step_is_reported() -> None:
 
 
 def test_broken_images_may_be_left_out_up_to_a_number() -> None:
-    result = evaluate(_step, [1, 1], TASK, num_steps=2, num_examples=10, may_miss=2)
+    result = evaluate(_step, [1, 1], TASK, num_steps=2, num_examples=10, max_missing=2)
     assert result.num_examples == 8
     with pytest.raises(IncompleteEvaluationError, match="saw 8 images of 11"):
-        evaluate(_step, [1, 1], TASK, num_steps=2, num_examples=11, may_miss=2)
+        evaluate(_step, [1, 1], TASK, num_steps=2, num_examples=11, max_missing=2)
     with pytest.raises(IncompleteEvaluationError, match="saw 8 images of 7"):
-        evaluate(_step, [1, 1], TASK, num_steps=2, num_examples=7, may_miss=2)
+        evaluate(_step, [1, 1], TASK, num_steps=2, num_examples=7, max_missing=2)

@@ -6,7 +6,7 @@ import pytest
 from run_folder.checkpoints import Checkpoint
 from tasks.classification import Classification
 from training import report
-from training.diagnosis.nonfinite import Diagnosis, Incident, Layer, Look
+from training.diagnosis.nonfinite import Diagnosis, Incident, LayerSummary, TensorSummary
 from training.evaluate import Evaluation
 from training.loop import Measured, Outcome
 
@@ -17,7 +17,7 @@ CONFUSION = np.array([[3, 0, 1], [0, 2, 0], [2, 1, 0]])
 def evaluation(confusion: np.ndarray | None) -> Evaluation:
     figures = {"top_1": 0.75, "top_5": 1.0, "cross_entropy": 0.123456}
     sums = {} if confusion is None else {"confusion": confusion}
-    return Evaluation(figures, Classification(3).shown(figures), 1234, sums)
+    return Evaluation(figures, Classification(3).format_score(figures), 1234, sums)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ step 40 on 1,234 held-out images
 def test_an_evaluation_is_its_figures_and_what_is_taken_for_what(
     capsys: pytest.CaptureFixture,
 ) -> None:
-    report.evaluated(Measured(CHECKPOINT, evaluation(CONFUSION), ("cat", "dog", "emu")))
+    report.print_evaluation(Measured(CHECKPOINT, evaluation(CONFUSION), ("cat", "dog", "emu")))
     assert printed(capsys) == (
         FIGURES
         + """
@@ -63,21 +63,21 @@ def test_many_classes_are_no_table_and_classes_without_names_are_numbers(
     capsys: pytest.CaptureFixture,
 ) -> None:
     confusion = np.diag(np.full(report.MOST_CLASSES_SHOWN + 1, 5))
-    report.evaluated(Measured(CHECKPOINT, evaluation(confusion), None))
+    report.print_evaluation(Measured(CHECKPOINT, evaluation(confusion), None))
     assert printed(capsys) == f"{FIGURES}\nmost confused: none"
     confusion[12, 0] = 2
-    report.evaluated(Measured(CHECKPOINT, evaluation(confusion), None))
+    report.print_evaluation(Measured(CHECKPOINT, evaluation(confusion), None))
     assert printed(capsys) == f"{FIGURES}\nmost confused: 12 taken for 0: 2"
 
 
 def test_an_evaluation_without_confusion_is_its_figures(capsys: pytest.CaptureFixture) -> None:
-    report.evaluated(Measured(CHECKPOINT, evaluation(None), None))
+    report.print_evaluation(Measured(CHECKPOINT, evaluation(None), None))
     assert printed(capsys) == FIGURES
 
 
 def test_a_run_ends_with_where_things_are(capsys: pytest.CaptureFixture) -> None:
     exports = {"onnx": "runs/x/export/onnx/40"}
-    report.finished("runs/x", Outcome(40, CHECKPOINT, measured=None), exports)
+    report.print_outcome("runs/x", Outcome(40, CHECKPOINT, measured=None), exports)
     assert (
         printed(capsys)
         == """\
@@ -95,29 +95,41 @@ where things are
 
 def test_a_run_that_was_evaluated_ends_with_its_figures(capsys: pytest.CaptureFixture) -> None:
     measured = Measured(CHECKPOINT, evaluation(None), None)
-    report.finished("runs/x", Outcome(40, CHECKPOINT, measured), {})
+    report.print_outcome("runs/x", Outcome(40, CHECKPOINT, measured), {})
     assert printed(capsys).startswith(f"{FIGURES}\nwhere things are\n")
 
 
 def test_a_run_without_a_checkpoint_names_their_folder(capsys: pytest.CaptureFixture) -> None:
-    report.finished("runs/x", Outcome(0, None, measured=None), {})
+    report.print_outcome("runs/x", Outcome(0, None, measured=None), {})
     text = printed(capsys)
     assert text.startswith("where things are\n")
     assert "│ best checkpoint     │ runs/x/checkpoints                      │\n" in text
 
 
 def test_an_export_is_a_line_for_each_format(capsys: pytest.CaptureFixture) -> None:
-    report.exported({"saved_model": "x/export/saved_model/4", "onnx": "x/export/onnx/4"})
+    report.print_exports({"saved_model": "x/export/saved_model/4", "onnx": "x/export/onnx/4"})
     assert printed(capsys) == "saved_model: x/export/saved_model/4\nonnx: x/export/onnx/4"
 
 
 def test_a_step_that_is_not_finite_is_a_row_for_each_layer(capsys: pytest.CaptureFixture) -> None:
     layers = [
-        Layer("stem", Look(0, 4, 1.5), Look(2, 8, 3.0), Look(0, 0, 0.0), Look(4, 4, 0.0)),
-        Layer("head", Look(0, 4, 1.5), Look(0, 8, 1e9), Look(0, 8, 0.25), Look(0, 4, 2.0)),
+        LayerSummary(
+            "stem",
+            TensorSummary(0, 4, 1.5),
+            TensorSummary(2, 8, 3.0),
+            TensorSummary(0, 0, 0.0),
+            TensorSummary(4, 4, 0.0),
+        ),
+        LayerSummary(
+            "head",
+            TensorSummary(0, 4, 1.5),
+            TensorSummary(0, 8, 1e9),
+            TensorSummary(0, 8, 0.25),
+            TensorSummary(0, 4, 2.0),
+        ),
     ]
     incident = Incident(3, {}, {"index": np.array([5, 1])}, 0, 1, "float32")
-    report.diagnosed(incident, Diagnosis(float("nan"), layers))
+    report.print_diagnosis(incident, Diagnosis(float("nan"), layers))
     assert (
         printed(capsys)
         == """\

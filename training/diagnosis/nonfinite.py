@@ -3,7 +3,7 @@
     MODEL_DIR/nonfinite/step-00000123.npz
 
 holds the state before the step and the batch that it met, as plain arrays. `diagnose` runs that step again
-on one device, each replica's share with the masks that it had, and looks at every layer on the way.
+on one device, each replica's share with the masks that it had, and summarizes every layer on the way.
 With batch norm over several replicas the statistics are those of one share: then what is seen is
 like the step, and not the step itself.
 """
@@ -119,7 +119,7 @@ def kept_incidents(model_dir: str) -> list[str]:
     ]
 
 
-class Look(NamedTuple):
+class TensorSummary(NamedTuple):
     """What one tensor held: values that are not finite, of how many, and the largest finite one."""
 
     broken: int
@@ -130,21 +130,21 @@ class Look(NamedTuple):
         return f"{self.broken:,} of {self.size:,} values" if self.broken else f"{self.largest:.3g}"
 
 
-class Layer(NamedTuple):
+class LayerSummary(NamedTuple):
     """One layer: what it held before the step, gave, and got back; the gradient is its output's."""
 
     name: str
-    weights: Look
-    activations: Look
-    gradients: Look
-    weight_gradients: Look
+    weights: TensorSummary
+    activations: TensorSummary
+    gradients: TensorSummary
+    weight_gradients: TensorSummary
 
 
 class Diagnosis(NamedTuple):
     """Every layer, from the images to the loss, over all shares of the batch."""
 
     loss: float
-    layers: Sequence[Layer]
+    layers: Sequence[LayerSummary]
 
     def first(self) -> str:
         """Where it went wrong first: in the weights, forwards, then backwards; in a few words."""
@@ -165,7 +165,7 @@ class Diagnosis(NamedTuple):
         )
 
 
-def explain_step(
+def keep_and_diagnose(
     job: Job, state: TrainState, make_dataset: Callable[[int, int], tf.data.Dataset]
 ) -> str:
     """Keep the step that `state` stands before for replay, and say where it went wrong first.
@@ -237,8 +237,8 @@ def diagnose(job: Job, incident: Incident) -> Diagnosis:
     state, noise = make_state(job)
     state.from_arrays(incident.state)
     layers = [layer for layer in state.network.layers if layer.output is not state.network.input]
-    weights = [_look(layer.weights) for layer in layers]
-    look = _make_look(job, state, noise, layers)
+    weights = [_summarize(layer.weights) for layer in layers]
+    look = _make_probe(job, state, noise, layers)
     seen: list[np.ndarray] = []
     losses: list[float] = []
     for replica, micro_step, images, labels in _shares(incident, train.accumulation_steps):
@@ -249,11 +249,13 @@ def diagnose(job: Job, incident: Incident) -> Diagnosis:
     counts = np.stack(seen)[..., :2].sum(axis=0)
     largest = np.stack(seen)[..., 2].max(axis=0)
     found = [
-        Layer(
+        LayerSummary(
             layer.name,
             held,
             *(
-                Look(int(counts[i, kind, 0]), int(counts[i, kind, 1]), float(largest[i, kind]))
+                TensorSummary(
+                    int(counts[i, kind, 0]), int(counts[i, kind, 1]), float(largest[i, kind])
+                )
                 for kind in range(3)
             ),
         )
@@ -271,7 +273,7 @@ def _shares(incident: Incident, accumulation_steps: int) -> Iterator[tuple[int, 
         yield incident.first_replica + replica, micro_step, images[i], labels[i]
 
 
-def _make_look(
+def _make_probe(
     job: Job,
     state: TrainState,
     noise: MaskNoise,
@@ -318,9 +320,9 @@ def _make_look(
     return look
 
 
-def _look(tensors: Sequence[Any]) -> Look:
+def _summarize(tensors: Sequence[Any]) -> TensorSummary:
     broken, size, largest = _figures([tf.convert_to_tensor(t) for t in tensors]).numpy()
-    return Look(int(broken), int(size), float(largest))
+    return TensorSummary(int(broken), int(size), float(largest))
 
 
 def _figures(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

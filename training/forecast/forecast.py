@@ -38,7 +38,7 @@ class Forecast:
       spec: its network.
       num_examples: of an epoch.
       plan: durations in steps.
-      steps: int [CURVE_POINTS], at which the learning rate is told.
+      steps: int [CURVE_POINTS], at which `rates` are given.
       rates: float32 [CURVE_POINTS].
       parameters: trained values.
       multiply_adds: of one image, forwards.
@@ -143,7 +143,7 @@ def lines(forecast: Forecast) -> list[str]:
     """The forecast in words, a line for each thing."""
     experiment, plan, topology = forecast.experiment, forecast.plan, forecast.topology
     size, peak = experiment.train.global_batch_size, int(np.argmax(forecast.rates))
-    told = [
+    described = [
         f"{experiment.name}: {forecast.spec.name} at {forecast.spec.resolution} px, "
         f"{forecast.parameters:,} parameters, {forecast.multiply_adds / 1e9:.2f} G multiply-adds an "
         "image forwards, three times that in training",
@@ -160,20 +160,20 @@ def lines(forecast: Forecast) -> list[str]:
         f"{forecast.per_replica_batch:,} images of a replica",
     ]
     if not topology:
-        return [*told, "hours, and the batch that fits: give --topology, such as v5e:2x4"]
+        return [*described, "hours, and the batch that fits: give --topology, such as v5e:2x4"]
     basis = "by the compiler" if forecast.record else "if all activations were kept"
     largest = forecast.largest_batch or 0
     advice = "raise train.accumulation_steps" if largest else "take a chip with more memory"
     advice = "" if forecast.per_replica_batch <= largest else f": too many, {advice}"
     memory = topology.chip.hbm_bytes / topology.chip.replicas
-    told.append(
+    described.append(
         f"{topology}: {topology.replicas} replicas of {memory / 1e9:.0f} GB, "
         f"{forecast.per_replica_batch:,} images each; {forecast.largest_batch:,} would fit "
         f"({basis}){advice}"
     )
     if not forecast.at_best:
         return [
-            *told,
+            *described,
             f"hours: no report of this network on {topology.chip.name}; python -m "
             f"proofs.tpu_compile --topology={topology} with the --config and --set of this plan "
             "makes one (docs/tpu.md)",
@@ -182,7 +182,7 @@ def lines(forecast: Forecast) -> list[str]:
     hosts = -(-topology.chips // topology.chip.chips_per_host)
     hours = forecast.at_best.hours(forecast.epochs, topology.chips, forecast.num_examples)
     return [
-        *told,
+        *described,
         f"at best {speed:,.0f} images/s, {hours:.1f} hours (roofline of the compiled step; a real run "
         "takes longer)",
         f"input for that: {speed / hosts:,.0f} images/s on each host of {hosts}, about "
@@ -191,7 +191,7 @@ def lines(forecast: Forecast) -> list[str]:
     ]
 
 
-def tell(forecast: Forecast, model_dir: str) -> None:
+def print_forecast(forecast: Forecast, model_dir: str) -> None:
     """Print the forecast; draw its learning rate to MODEL_DIR/learning_rate.png if there is a MODEL_DIR.
 
     A plan makes no folder: what looks like a run's folder would then be one without a run.

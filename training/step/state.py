@@ -50,14 +50,14 @@ class TrainState:
         """Whether the run keeps a moving average of its weights."""
         return not isinstance(self.variables.ema, tuple)
 
-    def read_network(self, which: WeightsKind) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    def read_network(self, kind: WeightsKind) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Weights and statistics to evaluate or export: the average ("ema") or the last ("raw").
 
         Raises:
           ValueError: when the average is asked for and the run keeps none.
         """
         values = self.variables
-        if which == "raw":
+        if kind == "raw":
             return (
                 [tf.convert_to_tensor(v) for v in values.weights],
                 [tf.convert_to_tensor(v) for v in values.statistics],
@@ -110,11 +110,11 @@ class TrainState:
         for slot, value in values.slots.items():
             paths = self.paths[: len(values.weights)]
             if value.shape.rank:
-                value.assign(_joined(arrays[f"optimizer/{slot}/{path}"] for path in paths))
+                value.assign(_join(arrays[f"optimizer/{slot}/{path}"] for path in paths))
             else:
                 value.assign(arrays[f"optimizer/{slot}"])
         if self.has_average:
-            values.ema.assign(_joined(arrays[f"ema/{path}"] for path in self.paths))
+            values.ema.assign(_join(arrays[f"ema/{path}"] for path in self.paths))
         if values.loss_scale:
             for name, variable in values.loss_scale._asdict().items():
                 variable.assign(arrays[f"loss_scale/{name}"])
@@ -186,5 +186,5 @@ def _split(vector: np.ndarray, like: list[tf.Variable]) -> list[np.ndarray]:
     return [part.reshape(v.shape) for part, v in zip(parts, like, strict=True)]
 
 
-def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+def _join(arrays: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([a.reshape(-1) for a in arrays])

@@ -64,7 +64,7 @@ def train_step(
     skips_left, halted = _skips_after(values, loss, finite)
     after = tf.cond(
         finite & ~halted,
-        lambda: _updated(values, gradient, statistics, learning_rate, recipe, variables),
+        lambda: _update(values, gradient, statistics, learning_rate, recipe, variables),
         lambda: tf.nest.map_structure(tf.identity, values),
     )
     after = after._replace(
@@ -154,7 +154,7 @@ def traced_train_step(
 
 def make_eval_step(
     state: TrainState,
-    which: WeightsKind,
+    kind: WeightsKind,
     normalize: Normalize,
     task: Task,
     distribution: Distribution,
@@ -167,7 +167,7 @@ def make_eval_step(
     @tf.autograph.experimental.do_not_convert
     def replica_step(batch: Mapping[str, tf.Tensor]) -> Measures:
         sums, rows = eval_step(
-            *state.read_network(which),
+            *state.read_network(kind),
             batch,
             network=state.network,
             normalize=normalize,
@@ -204,7 +204,7 @@ def _scale_after(values: Values, finite: tf.Tensor, halted: tf.Tensor) -> LossSc
     )
 
 
-def _updated(
+def _update(
     values: Values,
     gradient: tf.Tensor,
     statistics: tf.Tensor,

@@ -97,9 +97,9 @@ def test_a_batch_that_does_not_fit_is_said(no_report):
 
 
 def test_without_a_topology_no_hours_are_made_up(no_report):
-    told = forecast.lines(forecast.make_forecast(load_experiment(B0), None, no_report))
-    assert "give --topology" in told[-1]
-    assert not any("images/s" in line for line in told)
+    printed = forecast.lines(forecast.make_forecast(load_experiment(B0), None, no_report))
+    assert "give --topology" in printed[-1]
+    assert not any("images/s" in line for line in printed)
 
 
 @pytest.mark.parametrize("topology", ["v5e", "v5e:3x3"])
@@ -149,7 +149,7 @@ def test_the_state_holds_the_slots_of_whatever_optimizer(no_report, monkeypatch)
 def test_the_learning_rate_is_drawn_into_a_folder_that_exists(no_report, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     found = forecast.make_forecast(load_experiment(B0), None, no_report)
-    forecast.tell(found, str(tmp_path))
+    forecast.print_forecast(found, str(tmp_path))
     assert (tmp_path / "learning_rate.png").exists()
     assert f"learning rate: {tmp_path}/learning_rate.png\n" in capsys.readouterr().out
 
@@ -157,6 +157,6 @@ def test_the_learning_rate_is_drawn_into_a_folder_that_exists(no_report, tmp_pat
 def test_a_plan_makes_no_folder(no_report, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     found = forecast.make_forecast(load_experiment(B0), None, no_report)
-    forecast.tell(found, f"{tmp_path}/run")
+    forecast.print_forecast(found, f"{tmp_path}/run")
     assert list(tmp_path.iterdir()) == []
     assert f"no picture of the learning rate: {tmp_path}/run does not" in capsys.readouterr().out

@@ -354,10 +354,10 @@ MASK = np.array([1, 1, 0, 1, 1, 0, 1, 0], np.float32)
 
 
 @functools.cache
-def eval_step(training, which):
+def eval_step(training, kind):
     recipe = training.recipe
     return make_eval_step(
-        training.state, which, recipe.normalize, recipe.task, training.distribution
+        training.state, kind, recipe.normalize, recipe.task, training.distribution
     )
 
 
@@ -368,20 +368,20 @@ def _forget_eval_steps():
     eval_step.cache_clear()
 
 
-def evaluate(training, mask, which="raw"):
+def evaluate(training, mask, kind="raw"):
     def make(host_index, num_hosts):
         columns = {"image": IMAGES, "label": LABELS, "mask": np.asarray(mask, np.float32)}
         return tf.data.Dataset.from_tensors(columns)
 
     iterator = iter(training.distribution.batches(make, len(IMAGES)))
-    measured = eval_step(training, which)(iterator)
+    measured = eval_step(training, kind)(iterator)
     assert not measured.rows
     return {name: value.numpy() for name, value in measured.sums.items()}
 
 
-def expected_sums(training, which, mask):
+def expected_sums(training, kind, mask):
     """What `evaluate` should find, one example at a time, by sorting."""
-    weights, statistics = training.state.read_network(which)
+    weights, statistics = training.state.read_network(kind)
     images = training.recipe.normalize(IMAGES)
     logits, _ = training.state.network.stateless_call(weights, statistics, images, training=False)
     logits = logits.numpy().astype(np.float64)
@@ -399,10 +399,10 @@ def expected_sums(training, which, mask):
     }
 
 
-@pytest.mark.parametrize("which", ["raw", "ema"])
-def test_padding_counts_for_nothing(plain, which):
+@pytest.mark.parametrize("kind", ["raw", "ema"])
+def test_padding_counts_for_nothing(plain, kind):
     plain.reset().run(BATCHES)
-    sums, expected = evaluate(plain, MASK, which), expected_sums(plain, which, MASK)
+    sums, expected = evaluate(plain, MASK, kind), expected_sums(plain, kind, MASK)
     assert sums.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(sums[name], value, rtol=1e-5, err_msg=name)

@@ -16,7 +16,7 @@ from training.job import ExperimentError, Job
 
 
 @contextlib.contextmanager
-def claimed_folder(job: Job) -> Iterator[Callable[[], None]]:
+def exclusive_model_dir(job: Job) -> Iterator[Callable[[], None]]:
     """Be the only run in the job's folder within the block.
 
     Yields a function that raises RunLockError when another run has taken the folder over. Only the chief

@@ -1,1 +1,1 @@
-"""From trained weights to answers: SavedModel, TFLite and ONNX files, and predictions with them."""
+"""Export trained weights as SavedModel, TFLite and ONNX files, and predict with them."""

@@ -1,4 +1,4 @@
-"""From a run's folder to what serves: its best checkpoint, in every format the experiment names."""
+"""Export the best checkpoint of a run in every format that its experiment names."""
 
 import posixpath
 from collections.abc import Callable, Mapping
@@ -23,10 +23,11 @@ from serving.version_folder import write_version
 from system.console import log
 from system.errors import first_line
 from training.job import model_spec, open_source
+from training.step.state import WeightsKind
 
 
 class TrainedNetwork(NamedTuple):
-    """A run's network as trained: what every format is made from."""
+    """The trained network of a run, from which every format is made."""
 
     experiment: Experiment
     spec: ModelSpec
@@ -34,10 +35,10 @@ class TrainedNetwork(NamedTuple):
     checkpoint: Checkpoint
     weights: list[np.ndarray]  # in the order of the model's trainable_variables
     statistics: list[np.ndarray]  # in the order of its non_trainable_variables
-    which: str  # "ema" or "raw"
+    kind: WeightsKind
 
     def values(self) -> dict[str, Any]:
-        """What `build_inference_network` takes."""
+        """Return the arguments of `build_inference_network`."""
         return {
             "spec": self.spec,
             "num_classes": self.experiment.model.num_classes,
@@ -48,24 +49,24 @@ class TrainedNetwork(NamedTuple):
 
 
 def export_run(
-    model_dir: str, wanted: Experiment | None = None, *, only_missing: bool = False
+    model_dir: str, experiment: Experiment | None = None, *, only_missing: bool = False
 ) -> dict[str, str]:
     """Write the exports of the run in `model_dir`, each to `export/FORMAT/STEP`.
 
     Args:
-      model_dir: of a run, local or gs://.
-      wanted: whose `export` section says what to write; None: the run's own.
-      only_missing: leave what is there already of the best checkpoint.
+      model_dir: folder of the run, local or gs://.
+      experiment: its `export` section names the formats and the weights; None takes the run's own.
+      only_missing: skip the formats in which the best checkpoint has been exported already.
 
     Returns:
-      Path by format.
+      Path of each export by format.
 
     Raises:
-      ExportError: there is no run, it keeps no average to export, its class names are not as many
-        as the network's classes, or a file can't be written.
-      CheckpointError: it has no checkpoint.
+      ExportError: there is no run, it keeps no average to export, the number of class names is not
+        the number of classes, or a file cannot be written.
+      CheckpointError: the run has no checkpoint.
     """
-    experiment = wanted or _experiment(model_dir)
+    experiment = experiment or _load_run_experiment(model_dir)
     network = load_trained_network(model_dir, experiment.export.weights)
     exports: dict[str, str] = {}
     for name in experiment.export.formats:
@@ -76,30 +77,35 @@ def export_run(
                 FORMATS[name](directory, network)
             except OSError as error:
                 raise ExportError(
-                    f"{first_line(error)}; what was exported before is untouched. Free space, and run "
-                    f"main.py --mode=export --model_dir={model_dir}"
+                    f"{first_line(error)}; earlier exports are unchanged. Fix: free disk space and run "
+                    f"python main.py --mode=export --model_dir={model_dir}"
                 ) from error
     return exports
 
 
-def load_trained_network(model_dir: str, which: str | None) -> TrainedNetwork:
+def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNetwork:
     """Read the best checkpoint of a run.
 
     Args:
-      model_dir: of a run, local or gs://.
-      which: "ema" for the average, "raw" for the last weights, None for the average where the run
-        keeps one, else the last weights.
+      model_dir: folder of the run, local or gs://.
+      kind: "ema" for the moving average, "raw" for the last weights; None takes the average if the
+        run keeps one, otherwise the last weights.
+
+    Raises:
+      ExportError: there is no run, it keeps no average, or the number of class names is not the
+        number of classes.
+      CheckpointError: the run has no checkpoint.
     """
-    experiment = _experiment(model_dir)
+    experiment = _load_run_experiment(model_dir)
     spec = model_spec(experiment)
     checkpoint = best_checkpoint(model_dir, log=log)
     arrays = checkpoint.read()
     has_average = any(name.startswith("ema/") for name in arrays)
-    which = which or ("ema" if has_average else "raw")
-    prefix = {"ema": "ema", "raw": "network"}[which]
-    if which == "ema" and not has_average:
+    kind = kind or ("ema" if has_average else "raw")
+    prefix = {"ema": "ema", "raw": "network"}[kind]
+    if kind == "ema" and not has_average:
         raise ExportError(
-            f"{model_dir}: export.weights={which}, but the run keeps no average (ema.decay is 0); "
+            f"{model_dir}: export.weights={kind}, but the run keeps no average (ema.decay is 0); "
             "use --set export.weights=raw"
         )
     info = read_dataset_info(model_dir)
@@ -107,7 +113,7 @@ def load_trained_network(model_dir: str, which: str | None) -> TrainedNetwork:
     if info.class_names is not None and len(info.class_names) != classes:
         raise ExportError(
             f"{posixpath.join(model_dir, FILE_NAME)}: {len(info.class_names)} class names for the "
-            f"{classes} classes of the network; give it one name a class, in the labels' order"
+            f"{classes} classes of the network; expected one name per class, in label order"
         )
     shape = build_model(spec, num_classes=classes, image_size=spec.resolution)
     return TrainedNetwork(
@@ -121,11 +127,11 @@ def load_trained_network(model_dir: str, which: str | None) -> TrainedNetwork:
             for v in shape.non_trainable_variables
             if "seed" not in v.path
         ],
-        which,
+        kind,
     )
 
 
-def _experiment(model_dir: str) -> Experiment:
+def _load_run_experiment(model_dir: str) -> Experiment:
     path = run_experiment_file(model_dir)
     if path is None:
         raise ExportError(f"{model_dir}: no run here (no {EXPERIMENT_FILE}); train first")
@@ -133,12 +139,12 @@ def _experiment(model_dir: str) -> Experiment:
 
 
 def _saved_model(directory: str, network: TrainedNetwork) -> str:
-    how = _preprocessing(network)
+    preprocessing = _preprocessing(network)
     return export_saved_model(
         directory,
         **network.values(),
         class_names=network.info.class_names,
-        crop_padding=how.crop_padding,
+        crop_padding=preprocessing.crop_padding,
         resize=network.experiment.augment.resize,
         version=network.checkpoint.step,
         finish=lambda folder: write_model_card(folder, _card("saved_model", network)),
@@ -182,7 +188,7 @@ def _card(format_name: str, network: TrainedNetwork) -> ModelCard:
     return ModelCard(
         name=network.spec.name,
         format=format_name,
-        weights=network.which,
+        weights=network.kind,
         step=network.checkpoint.step,
         class_names=names,
         preprocessing=_preprocessing(network),
@@ -204,15 +210,15 @@ def _preprocessing(network: TrainedNetwork) -> Preprocessing:
 
 
 def _training_images(network: TrainedNetwork, count: int) -> list[np.ndarray]:
-    """The first `count` training images, cropped as for evaluation: uint8 [S, S, 3] each."""
-    how = _preprocessing(network)
+    """Read the first `count` training images, cropped as for evaluation: uint8 [S, S, 3] each."""
+    preprocessing = _preprocessing(network)
     source = open_source(network.experiment, network.spec)
     dataset = make_eval_dataset(
         source,
         "train",
-        image_size=how.image_size,
+        image_size=preprocessing.image_size,
         host_batch_size=min(count, source.info.splits["train"].num_examples),
-        crop_padding=how.crop_padding,
+        crop_padding=preprocessing.crop_padding,
         resize=network.experiment.augment.resize,
     )
     batch = next(iter(dataset))

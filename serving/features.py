@@ -1,10 +1,10 @@
-"""Pooled features of images, for transfer learning and retrieval.
+"""Compute the pooled features of images, for transfer learning and retrieval.
 
     python -m serving.features --model_dir=runs/digits --output=features.npz IMAGE_OR_FOLDER...
 
-writes `features` float32 [n, F] and `files` [n] to an .npz file, or, for an --output ending in
-.tfrecord, one tf.train.Example an image with "image/filename" and "features". Images that cannot be
-decoded are reported and left out; the exit code is 1 then.
+writes `features` float32 [n, F] and `files` [n] to an .npz file. With an --output that ends in .tfrecord
+it writes one tf.train.Example per image, with "image/filename" and "features". Images that cannot be
+decoded are reported and left out, and the exit status is 1.
 """
 
 import io
@@ -32,7 +32,7 @@ ENDINGS = (".npz", ".tfrecord")
 
 @command("serving.features")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compute and write; return the exit status: 1 when an image is left out."""
+    """Compute and write the features; return the exit status: 1 when an image is left out."""
     args = _parser().parse_args(argv)
     files = find_images(args.images)
     folder = find_export(args.model_dir)
@@ -52,12 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def compute_features(
     folder: str, files: Sequence[str], images_per_batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features float32 [n, F] of files, and valid, bool [n].
+    """Compute the features of image files.
 
     Args:
       folder: version folder of a SavedModel.
-      files: at least one.
-      images_per_batch: files read at a time.
+      files: names, at least one.
+      images_per_batch: number of files read at a time.
+
+    Returns:
+      features: float32 [n, F], zeros for an image that cannot be decoded; valid: bool [n].
+
+    Raises:
+      ExportError: the SavedModel cannot be loaded.
     """
     signature = load_signatures(folder)["features"]
     batches = track(
@@ -76,12 +82,15 @@ def compute_features(
 
 
 def write_features(path: str, features: np.ndarray, files: Sequence[str]) -> None:
-    """Writes an .npz or .tfrecord file, by the ending of `path`.
+    """Write an .npz or a .tfrecord file, depending on the extension of `path`.
 
     Args:
       path: local or gs://.
       features: float32 [n, F].
       files: n names.
+
+    Raises:
+      OSError: the file cannot be written.
     """
     if path.endswith(".npz"):
         content = io.BytesIO()

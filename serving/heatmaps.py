@@ -1,4 +1,4 @@
-"""Grad-CAM heatmaps as pictures, laid over what the network saw."""
+"""Draw Grad-CAM heatmaps over the images that the network saw."""
 
 import numpy as np
 import tensorflow as tf
@@ -13,15 +13,15 @@ _COLOURS = np.array([[0, 0, 130], [0, 100, 255], [80, 220, 120], [255, 200, 0], 
 
 
 class HeatmapError(UserError):
-    """A picture that cannot be written; one line."""
+    """A heatmap that cannot be written."""
 
 
 def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """Lays a heatmap over a picture, blue where it is cold and red where it is hot.
+    """Blend a heatmap into an image: blue where the heat is low, red where it is high.
 
     Args:
       image: uint8 [S, S, 3].
-      heatmap: float [S, S] from 0 to 1.
+      heatmap: float [S, S] in [0, 1].
 
     Returns:
       uint8 [S, S, 3].
@@ -33,10 +33,10 @@ def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 
 
 def write_png(path: str, image: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] as a PNG file, local or gs://.
+    """Write `image`, uint8 [H, W, 3], as a PNG file, local or gs://.
 
     Raises:
-      HeatmapError: it cannot be written.
+      HeatmapError: the file cannot be written.
     """
     try:
         write_bytes(path, tf.io.encode_png(image).numpy())

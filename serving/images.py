@@ -1,4 +1,4 @@
-"""Image files by name: found in folders, read in batches."""
+"""Find image files in folders and read them in batches."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,17 @@ HEATMAP_ENDING = ".cam.png"  # what `serving.predict --explain` writes beside im
 
 
 class ImagesError(UserError):
-    """Images that cannot be found; one line."""
+    """Image files that cannot be found."""
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
-    """Files as they are given, and the image files in folders, at any depth, in order of name.
+    """List the given files, and the image files below the given folders, sorted by name.
+
+    Args:
+      paths: files or folders, local or gs://; a file may have any extension.
 
     Raises:
-      ImagesError: a path that isn't there, or a folder without an image.
+      ImagesError: a path does not exist, or a folder holds no image.
     """
     found = []
     for path in paths:
@@ -41,7 +44,10 @@ def find_images(paths: Sequence[str]) -> list[str]:
 
 
 def read_batches(files: Sequence[str], images_per_batch: int) -> Iterator[tuple[list[str], list]]:
-    """Names and contents of so many files at a time; a file that cannot be read is empty."""
+    """Yield the names and the contents of `images_per_batch` files at a time.
+
+    The content of a file that cannot be read is b"", which no decoder takes.
+    """
     for start in range(0, len(files), images_per_batch):
         names = list(files[start : start + images_per_batch])
         yield names, [_read(name) for name in names]

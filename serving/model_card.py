@@ -1,4 +1,4 @@
-"""What an export is and how to use it: model_card.json for programs, MODEL_CARD.md for people."""
+"""Describe an export and its use: model_card.json for programs, MODEL_CARD.md for people."""
 
 import dataclasses
 import json
@@ -18,15 +18,15 @@ FORMAT_VERSION = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """From an encoded image to the network's input.
+    """The steps from an encoded image to the network's input.
 
     Attributes:
       image_size: side of the network's input in pixels, S.
-      crop_padding: the centre square of S / (S + crop_padding) of the shorter side is kept; None is
-        the padding that keeps 87.5 %.
-      resize: "bicubic" or "bilinear", no half-pixel centres, no antialiasing.
+      crop_padding: in pixels; the crop is the centre square of S / (S + crop_padding) of the shorter
+        side. None is the padding that keeps 87.5 %.
+      resize: "bicubic" or "bilinear", without half-pixel centres and without antialiasing.
       mean_rgb: subtracted from pixels on the scale 0..255.
-      stddev_rgb: pixels are divided by it then.
+      stddev_rgb: divides the pixels after the subtraction.
     """
 
     image_size: int
@@ -38,20 +38,20 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """One export.
+    """The content of a model card.
 
     Attributes:
-      name: of the network.
+      name: name of the network.
       format: "saved_model", "tflite" or "onnx".
-      weights: "ema", the average over training, or "raw", the last ones.
-      step: updates that the weights saw; the version.
+      weights: "ema", the moving average over training, or "raw", the last weights.
+      step: number of updates; also the version of the export.
       class_names: in the order of the logits.
-      preprocessing: what the network's input is.
-      metrics: measured at the checkpoint, such as top_1 as a share; empty if it wasn't.
-      data: name and counts of the data set.
+      preprocessing: the steps from an encoded image to the network's input.
+      metrics: measured at the checkpoint, such as top_1 in [0, 1]; empty if it was not evaluated.
+      data: name of the data set and number of examples in each split.
       recipe: the whole experiment, as in experiment.yaml.
-      parameters: weights and statistics.
-      files: size in bytes and SHA-256 by name.
+      parameters: number of values in the weights and in batch norm's moving statistics.
+      files: size in bytes and SHA-256 of each file by name.
     """
 
     name: str
@@ -68,7 +68,7 @@ class ModelCard:
 
 
 def write_model_card(folder: str, card: ModelCard) -> None:
-    """Writes both files, with sizes and checksums of all that is in the folder by now."""
+    """Write both files, with the size and the checksum of every file that is in the folder."""
     card = dataclasses.replace(card, files=_fingerprints(folder))
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(card)}
     with tf.io.gfile.GFile(os.path.join(folder, JSON_FILE), "w") as file:
@@ -78,24 +78,24 @@ def write_model_card(folder: str, card: ModelCard) -> None:
 
 
 def read_model_card(folder: str) -> ModelCard:
-    """Reads FOLDER/model_card.json.
+    """Read FOLDER/model_card.json.
 
     Raises:
-      ExportError: it isn't there, or not what this project writes.
+      ExportError: the file is missing, or this project did not write it.
     """
     path = os.path.join(folder, JSON_FILE)
     try:
         with tf.io.gfile.GFile(path) as file:
             content = json.loads(file.read())
         if content.pop("format_version") != FORMAT_VERSION:
-            raise ValueError("another format_version")
+            raise ValueError(f"format_version must be {FORMAT_VERSION}")
         preprocessing = content.pop("preprocessing")
         for key in ("mean_rgb", "stddev_rgb"):
             preprocessing[key] = tuple(preprocessing[key])
         content["class_names"] = tuple(content["class_names"])
         return ModelCard(preprocessing=Preprocessing(**preprocessing), **content)
     except tf.errors.NotFoundError:
-        raise ExportError(f"{folder}: no {JSON_FILE} here, so this is no export") from None
+        raise ExportError(f"{folder}: not an export (no {JSON_FILE} in it)") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportError(f"{path}: unusable ({error}); export again") from error
 
@@ -118,10 +118,10 @@ _USE = {
 
 
 def _text(card: ModelCard) -> str:
-    how = card.preprocessing
-    size = how.image_size
-    padding = "12.5 % of S / 0.875" if how.crop_padding is None else f"{how.crop_padding} px"
-    share = 0.875 if how.crop_padding is None else size / (size + how.crop_padding)
+    preprocessing = card.preprocessing
+    size, crop_padding = preprocessing.image_size, preprocessing.crop_padding
+    padding = "12.5 % of S / 0.875" if crop_padding is None else f"{crop_padding} px"
+    share = 0.875 if crop_padding is None else size / (size + crop_padding)
     average = {"ema": "moving average over training", "raw": "last update"}[card.weights]
     lines = [
         f"# {card.name}, {card.format}, step {card.step}",
@@ -137,9 +137,10 @@ def _text(card: ModelCard) -> str:
         "## Preprocessing",
         "",
         f"1. Keep the centred square of {share:.4f} of the shorter side (padding {padding}).",
-        f"2. Resize it to {size} x {size}, {how.resize}, without half-pixel centres and without "
-        "antialiasing; round, clip to 0..255.",
-        f"3. Subtract {list(how.mean_rgb)}, divide by {list(how.stddev_rgb)} (R, G, B).",
+        f"2. Resize it to {size} x {size}, {preprocessing.resize}, without half-pixel centres and "
+        "without antialiasing; round, clip to 0..255.",
+        f"3. Subtract {list(preprocessing.mean_rgb)}, divide by {list(preprocessing.stddev_rgb)} "
+        "(R, G, B).",
         "",
         "## Files",
         "",

@@ -1,4 +1,4 @@
-"""The network as it is served: plain float32, trained weights in place, nothing random."""
+"""Build the network that is served: float32, trained weights, no random layers' seeds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from system.errors import UserError
 
 
 class ExportError(UserError):
-    """What was to be exported does not fit together; one line says what and why."""
+    """An export that cannot be written or cannot be read."""
 
 
 def build_inference_network(
@@ -22,7 +22,7 @@ def build_inference_network(
     weights: Sequence[np.ndarray],
     statistics: Sequence[np.ndarray],
 ) -> keras.Model:
-    """Builds the network outside of any distribution strategy and gives it its values.
+    """Build the network outside of any distribution strategy and assign its values.
 
     Args:
       spec: the network.
@@ -38,9 +38,7 @@ def build_inference_network(
     Raises:
       ExportError: the values are not those of this network.
     """
-    model = build_model(
-        spec, num_classes=num_classes, image_size=image_size, uniform=_nothing_random
-    )
+    model = build_model(spec, num_classes=num_classes, image_size=image_size, uniform=_forbid_noise)
     _assign(model.trainable_variables, weights, "weights", spec)
     _assign(model.non_trainable_variables, statistics, "statistics", spec)
     return model
@@ -49,12 +47,12 @@ def build_inference_network(
 def _assign(
     variables: Sequence[keras.Variable],
     values: Sequence[np.ndarray],
-    what: str,
+    noun: str,
     spec: ModelSpec,
 ) -> None:
     if len(variables) != len(values):
         raise ExportError(
-            f"{spec.name} has {len(variables)} {what}, {len(values)} were given: "
+            f"{spec.name} has {len(variables)} {noun}, {len(values)} were given: "
             "they belong to another network"
         )
     for variable, value in zip(variables, values, strict=True):
@@ -67,6 +65,6 @@ def _assign(
         variable.assign(value)
 
 
-def _nothing_random(shape: tuple[Any, ...], index: int) -> Any:
-    """Stands in for the source of noise, so that the network holds no seeds; never called."""
+def _forbid_noise(shape: tuple[Any, ...], index: int) -> Any:
+    """Replace the source of noise, so that the network holds no seeds; raise when called."""
     raise AssertionError(f"random layer {index} drew a mask of shape {shape} in inference")

@@ -1,6 +1,6 @@
-"""An ONNX file: normalised float32 images [n, S, S, 3] in, `logits` float32 [n, classes] out.
+"""Write an ONNX file: normalised float32 images [n, S, S, 3] in, `logits` float32 [n, classes] out.
 
-Normalisation stays outside, as ONNX models have it; the model card says how to do it.
+Normalisation stays outside, as in other ONNX models of images; the model card has its numbers.
 """
 
 import os
@@ -15,14 +15,14 @@ FILE = "model.onnx"
 
 
 def write_onnx(folder: str, network: keras.Model) -> None:
-    """Writes FOLDER/model.onnx.
+    """Write FOLDER/model.onnx.
 
     Args:
-      folder: local or gs://; made if it isn't there.
+      folder: local or gs://; created if missing.
       network: from `build_inference_network`.
 
     Raises:
-      ExportError: tf2onnx isn't installed.
+      ExportError: tf2onnx is not installed.
     """
     tf2onnx = require("tf2onnx", "export.formats=[onnx]")
     images = tf.TensorSpec([None, *network.input.shape[1:]], tf.float32, "images")

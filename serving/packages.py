@@ -1,4 +1,4 @@
-"""Packages that only some commands need: imported when asked for, named when missing."""
+"""Import the packages that only some commands need."""
 
 import importlib
 from types import ModuleType
@@ -9,10 +9,15 @@ from serving.network import ExportError
 def require(
     module: str, needed_for: str, requirements: str = "requirements-export.txt"
 ) -> ModuleType:
-    """Imports an optional module.
+    """Import an optional module.
+
+    Args:
+      module: dotted name of the module.
+      needed_for: the format or setting that needs it, for the message.
+      requirements: the requirements file that lists its package.
 
     Raises:
-      ExportError: it isn't installed; the message has the line that installs it.
+      ExportError: the module is not installed; the message has the command that installs it.
     """
     try:
         return importlib.import_module(module)

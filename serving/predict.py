@@ -1,10 +1,10 @@
-"""The most probable classes of images, from any export of a run.
+"""Predict the most probable classes of images with any export of a run.
 
     python -m serving.predict --model_dir=runs/digits IMAGE_OR_FOLDER...
 
-prints a table; --json prints one line of JSON an image. An image that cannot be decoded is reported,
-the others are answered; the exit code is 1 then. --explain writes, beside each image, IMAGE.cam.png: a
-class-activation map (Grad-CAM) of the SavedModel's best class, over what the network saw.
+prints a table; --json prints one line of JSON per image. An image that cannot be decoded is reported, and
+the exit status is 1; the other images are still classified. --explain writes IMAGE.cam.png beside each
+image: a class-activation map (Grad-CAM) of the SavedModel's best class, drawn over the network's input.
 """
 
 import json
@@ -38,8 +38,8 @@ from system.console import console, error_console
 BROKEN = "cannot be decoded as JPEG, PNG, BMP or GIF"
 
 
-class Answer(NamedTuple):
-    """One image: what it probably shows, the best first; `best` is empty for a broken image."""
+class Prediction(NamedTuple):
+    """The classes of one image, most probable first; `best` is empty for a broken image."""
 
     file: str
     best: list[dict[str, Any]]  # class, label, probability
@@ -51,17 +51,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     files = find_images(args.images)
     predictor = open_predictor(find_export(args.model_dir, args.format), args.variant)
-    explain = _explainer(predictor, args.model_dir) if args.explain else None
-    answers = []
-    for answer in predict_files(predictor, files, args.images_per_batch, args.top, explain):
-        if not answer.best:
-            print(f"serving.predict: {answer.file}: {BROKEN}", file=sys.stderr)
+    write_heatmaps = _heatmap_writer(predictor, args.model_dir) if args.explain else None
+    predictions = []
+    for prediction in predict_files(
+        predictor, files, args.images_per_batch, args.top, write_heatmaps
+    ):
+        if not prediction.best:
+            print(f"serving.predict: {prediction.file}: {BROKEN}", file=sys.stderr)
         if args.json:
-            print(json.dumps(_as_json(answer), ensure_ascii=False))
-        answers.append(answer)
+            print(json.dumps(_as_json(prediction), ensure_ascii=False))
+        predictions.append(prediction)
     if not args.json:
-        _print_table(answers, predictor)
-    return 0 if all(answer.best for answer in answers) else 1
+        _print_table(predictions, predictor)
+    return 0 if all(prediction.best for prediction in predictions) else 1
 
 
 def predict_files(
@@ -69,16 +71,16 @@ def predict_files(
     files: Sequence[str],
     images_per_batch: int,
     top: int = 5,
-    explain: Callable[[list[str], list[bytes]], None] | None = None,
-) -> Iterator[Answer]:
-    """Answers for files, in their order; a progress bar goes to the terminal, if there is one.
+    write_heatmaps: Callable[[list[str], list[bytes]], None] | None = None,
+) -> Iterator[Prediction]:
+    """Yield a prediction for each file, in order; show a progress bar on a terminal.
 
     Args:
       predictor: from `open_predictor`.
       files: names, local or gs://.
-      images_per_batch: files read and answered at a time.
-      top: how many classes to name.
-      explain: called with names and contents of each batch.
+      images_per_batch: number of files read and classified at a time.
+      top: number of classes in a prediction.
+      write_heatmaps: called with the names and the contents of each batch.
     """
     steps = -(-len(files) // images_per_batch)
     batches = track(
@@ -91,14 +93,14 @@ def predict_files(
     )
     for names, contents in batches:
         probabilities, valid = predictor.predict(contents)
-        if explain:
-            explain(names, contents)
+        if write_heatmaps:
+            write_heatmaps(names, contents)
         for name, row, is_valid in zip(names, probabilities, valid, strict=True):
-            yield Answer(name, _best(row, predictor, top) if is_valid else [])
+            yield Prediction(name, _best(row, predictor, top) if is_valid else [])
 
 
 def _best(row: np.ndarray, predictor: Predictor, top: int) -> list[dict[str, Any]]:
-    # A stable sort of the negative: of equals the first class, as top_k has it.
+    # A stable sort of the negatives: ties go to the first class, as in tf.math.top_k.
     return [
         {
             "class": int(index),
@@ -109,48 +111,52 @@ def _best(row: np.ndarray, predictor: Predictor, top: int) -> list[dict[str, Any
     ]
 
 
-def _explainer(predictor: Predictor, model_dir: str) -> Callable[[list[str], list[bytes]], None]:
-    """Writes the maps of a batch; they are the SavedModel's, whichever format answers.
+def _heatmap_writer(
+    predictor: Predictor, model_dir: str
+) -> Callable[[list[str], list[bytes]], None]:
+    """Return a function that writes the heatmaps of a batch.
+
+    They come from the SavedModel of the predictor's checkpoint, whatever the predictor's format.
 
     Raises:
-      ExportError: there is no SavedModel of the checkpoint that answers.
+      ExportError: there is no SavedModel of that checkpoint.
     """
     folder = os.path.join(model_dir, "export", "saved_model", str(predictor.card.step))
     if not tf.io.gfile.isdir(folder):
         raise ExportError(
-            f"{folder}: no SavedModel here, and --explain needs its gradients; write it with "
+            f"{folder}: no SavedModel here, and --explain needs its gradients; export it with "
             f"python main.py --mode=export --model_dir={model_dir} "
             "--set 'export.formats=[saved_model]'"
         )
     signatures = load_signatures(folder)
 
-    def explain(names: list[str], contents: list[bytes]) -> None:
-        answer = signatures["explain"](image_bytes=tf.constant(contents, tf.string))
-        rows = (answer[key].numpy() for key in ("images", "heatmaps", "valid"))
+    def write_heatmaps(names: list[str], contents: list[bytes]) -> None:
+        outputs = signatures["explain"](image_bytes=tf.constant(contents, tf.string))
+        rows = (outputs[key].numpy() for key in ("images", "heatmaps", "valid"))
         for name, image, heatmap, valid in zip(names, *rows, strict=True):
             if valid:
                 write_png(name + HEATMAP_ENDING, overlay(image, heatmap))
 
-    return explain
+    return write_heatmaps
 
 
-def _as_json(answer: Answer) -> dict[str, Any]:
-    if not answer.best:
-        return {"file": answer.file, "error": BROKEN}
-    return {"file": answer.file, "predictions": answer.best}
+def _as_json(prediction: Prediction) -> dict[str, Any]:
+    if not prediction.best:
+        return {"file": prediction.file, "error": BROKEN}
+    return {"file": prediction.file, "predictions": prediction.best}
 
 
-def _print_table(answers: Sequence[Answer], predictor: Predictor) -> None:
+def _print_table(predictions: Sequence[Prediction], predictor: Predictor) -> None:
     card = predictor.card
     table = Table(title=f"{card.name}, {card.format}, step {card.step}", title_justify="left")
     for column, justify in (("image", "left"), ("label", "left"), ("probability", "right")):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for answer in answers:
-        for place, best in enumerate(answer.best):
-            name = answer.file if place == 0 else ""
+    for prediction in predictions:
+        for place, best in enumerate(prediction.best):
+            name = prediction.file if place == 0 else ""
             table.add_row(name, best["label"], f"{best['probability']:.2%}")
-        if not answer.best:
-            table.add_row(answer.file, "(broken)", "")
+        if not prediction.best:
+            table.add_row(prediction.file, "(broken)", "")
         table.add_section()
     console.print(table, markup=False)
 
@@ -160,13 +166,17 @@ def _parser() -> Parser:
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--model_dir", required=True, help="folder of the run")
     parser.add_argument("--format", choices=FORMATS, default="saved_model")
-    parser.add_argument("--variant", choices=VARIANTS, default="float32", help="of TFLite")
-    parser.add_argument("--top", type=positive, default=5, help="classes to name")
+    parser.add_argument(
+        "--variant", choices=VARIANTS, default="float32", help="of the TFLite export"
+    )
+    parser.add_argument("--top", type=positive, default=5, help="classes per image")
     parser.add_argument(
         "--images_per_batch", type=positive, default=32, help="(default %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="one line of JSON an image")
-    parser.add_argument("--explain", action="store_true", help="write IMAGE.cam.png beside each")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
+    parser.add_argument(
+        "--explain", action="store_true", help="write a heatmap, IMAGE.cam.png, beside each image"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Any export as one function: encoded images in, probabilities out."""
+"""Open an export of any format as one function: encoded images in, probabilities out."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -20,17 +20,25 @@ FORMATS = ("saved_model", "tflite", "onnx")
 
 
 class Probabilities(NamedTuple):
-    """Of a batch: `values` float32 [n, classes]; `valid` bool [n], false for broken images."""
+    """The class probabilities of a batch.
+
+    Attributes:
+      values: float32 [n, classes]; zeros for a broken image.
+      valid: bool [n]; false for a broken image.
+    """
 
     values: np.ndarray
     valid: np.ndarray
 
 
 class Predictor(NamedTuple):
-    """An export, opened.
+    """An open export.
 
-    `predict` takes encoded images; `from_pixels` takes uint8 [n, S, S, 3] and gives float32
-    [n, classes].
+    Attributes:
+      card: the export's model card.
+      folder: the export's version folder.
+      predict: takes encoded images.
+      from_pixels: takes uint8 [n, S, S, 3], cropped, and returns probabilities, float32 [n, classes].
     """
 
     card: ModelCard
@@ -40,32 +48,32 @@ class Predictor(NamedTuple):
 
 
 def find_export(model_dir: str, format_name: str = "saved_model") -> str:
-    """The newest version of a format in a run's folder.
+    """Return the folder of the newest version of a format in a run's folder.
 
     Raises:
-      ExportError: there is none; the message has the command that writes it.
+      ExportError: there is none; the message has the command that writes one.
     """
     directory = os.path.join(model_dir, "export", format_name)
     names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
     versions = [int(name.rstrip("/")) for name in names if name.rstrip("/").isdigit()]
     if not versions:
         raise ExportError(
-            f"{directory}: no export here; write it with python main.py --mode=export "
+            f"{directory}: no export here; write one with python main.py --mode=export "
             f"--model_dir={model_dir} --set 'export.formats=[{format_name}]'"
         )
     return os.path.join(directory, str(max(versions)))
 
 
 def open_predictor(folder: str, variant: str = "float32") -> Predictor:
-    """Opens a version folder of any format.
+    """Open a version folder of any format.
 
     Args:
       folder: holds model_card.json.
-      variant: of TFLite: "float32", "float16", "dynamic_range" or "int8".
+      variant: of a TFLite export: "float32", "float16", "dynamic_range" or "int8".
 
     Raises:
-      ExportError: it is no export, holds no such variant, or the package that runs it isn't
-        installed.
+      ExportError: the folder is not an export or lacks the variant, or the package that runs the
+        format is not installed.
     """
     card = read_model_card(folder)
     if card.format == "saved_model":
@@ -75,7 +83,9 @@ def open_predictor(folder: str, variant: str = "float32") -> Predictor:
     elif card.format == "onnx":
         logits = _open_onnx(folder, card)
     else:
-        raise ExportError(f"{folder}: format {card.format!r}; known: {', '.join(FORMATS)}")
+        raise ExportError(
+            f"{folder}: unknown format {card.format!r}; expected {', '.join(FORMATS)}"
+        )
     return _with_preprocessing(folder, card, logits)
 
 
@@ -83,21 +93,21 @@ def _open_saved_model(folder: str, card: ModelCard) -> Predictor:
     signatures = load_signatures(folder)
 
     def predict(images: Sequence[bytes]) -> Probabilities:
-        answer = signatures["serving_default"](image_bytes=tf.constant(list(images), tf.string))
-        return Probabilities(answer["probabilities"].numpy(), answer["valid"].numpy())
+        outputs = signatures["serving_default"](image_bytes=tf.constant(list(images), tf.string))
+        return Probabilities(outputs["probabilities"].numpy(), outputs["valid"].numpy())
 
     def from_pixels(pixels: np.ndarray) -> np.ndarray:
-        answer = signatures["predict_images_uint8"](images=tf.constant(pixels, tf.uint8))
-        return answer["probabilities"].numpy()
+        outputs = signatures["predict_images_uint8"](images=tf.constant(pixels, tf.uint8))
+        return outputs["probabilities"].numpy()
 
     return Predictor(card, folder, predict, from_pixels)
 
 
 def load_signatures(folder: str) -> Any:
-    """The signatures of a SavedModel; they keep the model alive.
+    """Load the signatures of a SavedModel; they keep the model alive.
 
     Raises:
-      ExportError: it cannot be loaded.
+      ExportError: the SavedModel cannot be loaded.
     """
     try:
         return tf.saved_model.load(folder).signatures
@@ -108,8 +118,8 @@ def load_signatures(folder: str) -> Any:
 def _with_preprocessing(
     folder: str, card: ModelCard, logits: Callable[[np.ndarray], np.ndarray]
 ) -> Predictor:
-    """Crop in front of a network that takes pixels, softmax behind it."""
-    how = card.preprocessing
+    """Add the crop before a network that takes pixels, and softmax after it."""
+    preprocessing = card.preprocessing
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def crops(image_bytes: tf.Tensor) -> Any:
@@ -117,11 +127,11 @@ def _with_preprocessing(
             image_bytes,
             lambda encoded: eval_crop_uint8(
                 encoded,
-                image_size=how.image_size,
-                crop_padding=how.crop_padding,
-                resize=how.resize,  # type: ignore[arg-type]
+                image_size=preprocessing.image_size,
+                crop_padding=preprocessing.crop_padding,
+                resize=preprocessing.resize,  # type: ignore[arg-type]
             ),
-            how.image_size,
+            preprocessing.image_size,
         )
 
     def from_pixels(pixels: np.ndarray) -> np.ndarray:
@@ -136,9 +146,9 @@ def _with_preprocessing(
 
 def _open_tflite(folder: str, card: ModelCard, variant: str) -> Callable[[np.ndarray], np.ndarray]:
     if variant not in VARIANTS:
-        raise ExportError(f"no TFLite variant {variant!r}; known: {', '.join(VARIANTS)}")
+        raise ExportError(f"unknown TFLite variant {variant!r}; expected {', '.join(VARIANTS)}")
     if f"{variant}.tflite" not in card.files:
-        raise ExportError(f"{folder}: no {variant}.tflite here, only {', '.join(card.files)}")
+        raise ExportError(f"{folder}: no {variant}.tflite here; it holds {', '.join(card.files)}")
     litert = require("ai_edge_litert.interpreter", "TFLite")
     with tf.io.gfile.GFile(os.path.join(folder, f"{variant}.tflite"), "rb") as file:
         interpreter = litert.Interpreter(model_content=file.read(), num_threads=os.cpu_count())

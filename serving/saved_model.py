@@ -1,8 +1,8 @@
-"""A SavedModel as TensorFlow Serving takes it: encoded images in, labels and probabilities out.
+"""Export a SavedModel for TensorFlow Serving: encoded images in, labels and probabilities out.
 
 Decoding, crop, resize, normalisation and class names are inside, in TensorFlow's own operations, so
-whoever serves it needs neither this project nor Keras. The variables are stored once; every
-signature calls the same function of the network.
+serving it needs neither this project nor Keras. The variables are stored once; every signature calls
+the same function of the network.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ from serving.network import ExportError, build_inference_network
 from serving.version_folder import write_version
 from serving.warmup import write_warmup_requests
 
-MOST_LABELS = 5  # classes that an answer names
-LEAST_HEATMAP_CELLS = 7  # a side; what a network at its own resolution has at the end
+MAX_LABELS = 5  # classes in an answer
+MIN_HEATMAP_SIDE = 7  # cells; the last feature map of a published network has no fewer
 
 ENCODED = tf.TensorSpec([None], tf.string, "image_bytes")
 
@@ -40,7 +40,7 @@ def export_saved_model(
     version: int,
     finish: Callable[[str], object] | None = None,
 ) -> str:
-    """Writes DIRECTORY/VERSION, whole or not at all; a version that is there already is replaced.
+    """Write DIRECTORY/VERSION atomically; replace an existing version.
 
     Signatures, n being any number of images and k = min(5, classes):
       serving_default: `image_bytes`, string [n], JPEG, PNG, BMP or GIF (its first frame).
@@ -50,18 +50,18 @@ def export_saved_model(
       endpoints: `images`, float32 as above.
       explain: `image_bytes` as above.
 
-    The first three give
+    The first three return
       probabilities: float32 [n, classes].
-      classes: int64 [n, k], the most probable classes, the best first.
+      classes: int64 [n, k], the most probable classes, most probable first.
       labels: string [n, k], their names, UTF-8.
       scores: float32 [n, k], their probabilities.
-      valid: bool [n], false for bytes that cannot be decoded and for pixels that are no finite
-        numbers. Such an image has zeros for probabilities and scores, -1 for classes and empty
-        labels; the rest of the batch is answered as if it were not there.
-    `features` gives `features`, float32 [n, F], pooled, zeros where not valid, and `valid`.
-    `endpoints` gives `reduction_1` .. `reduction_5`, float32 [n, h, w, C] at strides 2 .. 32.
-    `explain` gives, for the most probable class, `heatmaps` of Grad-CAM, float32 [n, S, S] from 0 to
-    1, the pixels they lie over, `images` uint8 [n, S, S, 3], and `valid`.
+      valid: bool [n], false for bytes that cannot be decoded and for pixels that are not finite.
+        Such an image has zeros for probabilities and scores, -1 for classes and empty labels; it
+        does not change the rest of the batch.
+    `features` returns `features`, float32 [n, F], pooled, zeros where not valid, and `valid`.
+    `endpoints` returns `reduction_1` .. `reduction_5`, float32 [n, h, w, C] at strides 2 .. 32.
+    `explain` returns, for the most probable class, `heatmaps` of Grad-CAM, float32 [n, S, S] in
+    [0, 1], the cropped `images`, uint8 [n, S, S, 3], and `valid`.
 
     `assets.extra` holds requests that TensorFlow Serving warms up with.
 
@@ -72,25 +72,28 @@ def export_saved_model(
       image_size: side of the network's input in pixels, S.
       weights: values of the model's `trainable_variables`, in order.
       statistics: values of its `non_trainable_variables`, in order.
-      class_names: one a class; None names them "0", "1", ...
+      class_names: one per class; None names them "0", "1", ...
       crop_padding: of the evaluation crop, see `input_pipeline.images.crop.eval_crop`.
       resize: of the evaluation crop, "bicubic" or "bilinear".
-      version: 0 or above; TensorFlow Serving takes the highest.
-      finish: called with the path of the finished folder before it takes its name, to add files.
+      version: 0 or above; TensorFlow Serving serves the highest.
+      finish: called with the path of the temporary folder before it is renamed, to add files.
 
     Returns:
       Path of the version's folder.
 
     Raises:
-      ExportError: values, class names or version that don't fit; nothing is written.
-      OSError: the folder cannot be written; a version that was there is still there.
+      ExportError: the values are not those of the network, the number of class names is not
+        num_classes, or the version is negative; nothing is written.
+      OSError: the folder cannot be written; an existing version is unchanged.
     """
     if class_names is None:
         class_names = [str(index) for index in range(num_classes)]
     if len(class_names) != num_classes:
-        raise ExportError(f"{len(class_names)} class names for {num_classes} classes")
+        raise ExportError(
+            f"{len(class_names)} class names for {num_classes} classes; expected one per class"
+        )
     if version < 0:
-        raise ExportError(f"version {version}: TensorFlow Serving takes 0 and above")
+        raise ExportError(f"version is {version}; TensorFlow Serving takes 0 or more")
     network = build_inference_network(
         spec,
         num_classes=num_classes,
@@ -111,8 +114,8 @@ def export_saved_model(
         )
 
     signatures = _signatures(compute, crop, image_size, class_names)
-    explained = heatmap_endpoint(network)
-    signatures["explain"] = _explain_signature(compute, crop, image_size, explained)
+    endpoint = heatmap_endpoint(network)
+    signatures["explain"] = _heatmap_signature(compute, crop, image_size, endpoint)
 
     def write(path: str) -> None:
         tf.saved_model.save(module, path, signatures)
@@ -130,8 +133,7 @@ def _signatures(
     class_names: Sequence[str],
 ) -> dict[str, Any]:
     shape = [None, image_size, image_size, 3]
-    # One function of the network that all signatures share; what one of them does not use is
-    # pruned from its graph when it is loaded.
+    # All signatures share one function of the network; loading prunes what a signature does not use.
     run = tf.function(compute, input_signature=[tf.TensorSpec(shape, tf.float32)])
 
     @tf.function(input_signature=[ENCODED])
@@ -168,22 +170,22 @@ def _signatures(
 
 
 def heatmap_endpoint(network: keras.Model) -> str:
-    """The endpoint that Grad-CAM looks at: the deepest one that still tells places apart."""
+    """Return the endpoint for Grad-CAM: the deepest one with at least MIN_HEATMAP_SIDE cells a side."""
     sides = {name: x.shape[1] for name, x in endpoints(network).items() if len(x.shape) == 4}
-    fine = [name for name, side in sides.items() if side >= LEAST_HEATMAP_CELLS]
+    fine = [name for name, side in sides.items() if side >= MIN_HEATMAP_SIDE]
     return fine[-1] if fine else max(sides, key=lambda name: sides[name])
 
 
-def _explain_signature(
+def _heatmap_signature(
     compute: Callable[[tf.Tensor], Outputs],
     crop: Callable[[tf.Tensor], tf.Tensor],
     image_size: int,
     endpoint: str,
 ) -> Any:
-    """Grad-CAM (arXiv 1610.02391): feature maps, weighted by what they add to a class' logit."""
+    """Return Grad-CAM (arXiv 1610.02391): feature maps weighted by the gradient of the best logit."""
 
     @tf.function(input_signature=[ENCODED])
-    def explain(image_bytes: tf.Tensor) -> Outputs:
+    def heatmaps(image_bytes: tf.Tensor) -> Outputs:
         images, valid = crop_all(image_bytes, crop, image_size)
         inside = compute(tf.cast(images, tf.float32))
         best = tf.reduce_max(inside["logits"], axis=1)
@@ -200,20 +202,20 @@ def _explain_signature(
             "valid": valid,
         }
 
-    return explain
+    return heatmaps
 
 
 def crop_all(
     image_bytes: tf.Tensor, crop: Callable[[tf.Tensor], tf.Tensor], image_size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Crops images in parallel; one that cannot be decoded leaves its place black.
+    """Crop images in parallel; an image that cannot be decoded becomes black.
 
-    A graph has no way to catch an error but a data set that ignores errors, so the batch goes
-    through one: whichever images come out of it tell by their number which ones did not.
+    In a graph only a data set can catch an error, so the batch goes through one that ignores errors.
+    The numbers of the images that come out show which ones failed.
 
     Args:
       image_bytes: string [n].
-      crop: string [] to uint8 [S, S, 3]; may fail.
+      crop: from string [] to uint8 [S, S, 3]; may fail.
       image_size: S.
 
     Returns:
@@ -221,18 +223,18 @@ def crop_all(
     """
     with tf.device("/device:CPU:0"):
         n = tf.size(image_bytes, out_type=tf.int64)
-        attempts = tf.data.Dataset.from_tensor_slices((tf.range(n), image_bytes))
-        cropped = attempts.map(
+        numbered = tf.data.Dataset.from_tensor_slices((tf.range(n), image_bytes))
+        cropped = numbered.map(
             lambda place, encoded: (place, crop(encoded)), num_parallel_calls=tf.data.AUTOTUNE
         ).ignore_errors()
-        # One place more than there are images, so that there is something to batch in any case.
+        # One more image, so that the batch is never empty.
         blank = tf.zeros([image_size, image_size, 3], tf.uint8)
         done = cropped.concatenate(tf.data.Dataset.from_tensors((n, blank))).batch(n + 1)
         places, images = done.get_single_element()
         images = tf.ensure_shape(images, [None, image_size, image_size, 3])
         ones = tf.ones_like(places, tf.int32)
         valid = tf.scatter_nd(places[:, tf.newaxis], ones, [n + 1]) > 0
-        # Gathering copes with types that scatter_nd knows on CPU only; blank is the last image.
+        # tf.gather takes uint8 on every device, scatter_nd on the CPU alone; blank is the last image.
         last = tf.size(places, out_type=tf.int64) - 1
         row = tf.where(valid, tf.cumsum(tf.cast(valid, tf.int64)) - 1, last)
         return tf.gather(images, row[:n]), valid[:n]
@@ -241,7 +243,7 @@ def crop_all(
 def _answer(logits: tf.Tensor, valid: tf.Tensor, class_names: Sequence[str]) -> Outputs:
     probabilities = tf.nn.softmax(logits)
     probabilities = tf.where(valid[:, tf.newaxis], probabilities, 0.0)
-    scores, best = tf.math.top_k(probabilities, k=min(MOST_LABELS, len(class_names)))
+    scores, best = tf.math.top_k(probabilities, k=min(MAX_LABELS, len(class_names)))
     labels = tf.gather(tf.constant(list(class_names), tf.string), best)
     shown = valid[:, tf.newaxis]
     return {

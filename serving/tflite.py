@@ -1,7 +1,7 @@
-"""TFLite (LiteRT) files: float32, float16, dynamic-range and full int8.
+"""Write TFLite (LiteRT) files: float32, float16, dynamic-range and full int8.
 
-Each takes one image [1, S, S, 3] on the scale 0..255, already cropped, normalises it inside and gives
-`logits` float32 [1, classes]. The int8 file takes uint8 pixels; the others take float32.
+Each takes one cropped image [1, S, S, 3] on the scale 0..255, normalises it inside and returns `logits`,
+float32 [1, classes]. The int8 file takes uint8 pixels; the others take float32.
 """
 
 import os
@@ -16,7 +16,7 @@ from efficientnet import ModelSpec, normalize_images
 from serving.network import ExportError
 
 VARIANTS = ("float32", "float16", "dynamic_range", "int8")
-CALIBRATION_IMAGES = 128  # of the training split; more change little
+CALIBRATION_IMAGES = 128  # of the training split; more of them change little
 
 Images = Callable[[], Iterable[np.ndarray]]
 
@@ -29,24 +29,24 @@ def write_tflite(
     calibration_images: Images,
     variants: Iterable[str] = VARIANTS,
 ) -> None:
-    """Writes FOLDER/VARIANT.tflite for each variant.
+    """Write FOLDER/VARIANT.tflite for each variant.
 
     Args:
-      folder: local or gs://; made if it isn't there.
+      folder: local or gs://; created if missing.
       network: from `build_inference_network`.
-      spec: of the network.
-      calibration_images: gives images [S, S, 3] on the scale 0..255, from which int8 takes the
+      spec: specification of the network.
+      calibration_images: returns images [S, S, 3] on the scale 0..255, from which int8 takes the
         ranges of activations; called once.
       variants: among VARIANTS. "dynamic_range" stores weights as int8 and computes in float32;
-        "int8" does all but the last conversion in integers, weights quantised per channel.
+        "int8" computes all but the last conversion in integers, with weights quantised per channel.
 
     Raises:
-      ExportError: an unknown variant, or no image to calibrate with.
+      ExportError: a variant is unknown, or there is no image to calibrate with.
     """
     tf.io.gfile.makedirs(folder)
     for variant in variants:
         if variant not in VARIANTS:
-            raise ExportError(f"no TFLite variant {variant!r}; known: {', '.join(VARIANTS)}")
+            raise ExportError(f"unknown TFLite variant {variant!r}; expected {', '.join(VARIANTS)}")
         content = _convert(network, spec, variant, calibration_images)
         with tf.io.gfile.GFile(os.path.join(folder, f"{variant}.tflite"), "wb") as file:
             file.write(content)
@@ -76,7 +76,7 @@ def _convert(network: keras.Model, spec: ModelSpec, variant: str, images: Images
 def _quantise(converter: Any, images: Images) -> None:
     samples = [np.asarray(image, np.float32)[np.newaxis] for image in images()]
     if not samples:
-        raise ExportError("int8 needs training images to calibrate with, and there are none")
+        raise ExportError("int8 needs at least one training image for calibration, found none")
     converter.representative_dataset = lambda: ([sample] for sample in samples)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8

@@ -1,4 +1,4 @@
-"""DIRECTORY/VERSION, as TensorFlow Serving watches it: there whole, or not there."""
+"""Write the folder DIRECTORY/VERSION, which TensorFlow Serving watches, atomically."""
 
 import contextlib
 import os
@@ -11,25 +11,25 @@ from system.files import is_remote
 
 
 def write_version(directory: str, version: int, write: Callable[[str], object]) -> str:
-    """Has `write` fill a folder of another name and renames it to DIRECTORY/VERSION.
+    """Fill a folder of another name with `write` and rename it to DIRECTORY/VERSION.
 
-    TensorFlow Serving takes only names that are numbers for versions, so it never sees the folder
-    while it is being filled. A version that was there makes room last, and comes back if the new
-    one can't take its place. What an export that was killed left half done is removed by the next one of
-    the same version. An object store (gs://) has no folders to rename: there the files are
-    copied, `saved_model.pb` last, so that a version without it is one that is still being copied.
+    TensorFlow Serving takes only numbers for names of versions, so it never sees the folder while it
+    is being filled. An existing version is replaced last, and restored if the new one cannot take its
+    name. The next export of the same version removes what a killed export left. An object store
+    (gs://) cannot rename a folder: there the files are copied, `saved_model.pb` last, so a version
+    without that file is still being copied.
 
     Args:
-      directory: local or gs:// folder of versions; made if it isn't there.
-      version: the number.
+      directory: local or gs:// folder of versions; created if missing.
+      version: number of the version.
       write: called with the path of the folder to fill.
 
     Returns:
       DIRECTORY/VERSION.
 
     Raises:
-      OSError: it cannot be written; what was there before is still there.
-      Whatever `write` raises besides.
+      OSError: the folder cannot be written; an existing version is unchanged. Other exceptions of
+        `write` pass through.
     """
     path = os.path.join(directory, str(version))
     mark = uuid.uuid4().hex[:8]
@@ -45,7 +45,7 @@ def write_version(directory: str, version: int, write: Callable[[str], object]) 
         try:
             _move(new, path)
         except BaseException:
-            _remove(path)  # what a copy left
+            _remove(path)  # files of an unfinished copy
             if replaces:
                 _move(old, path)
             raise
@@ -59,9 +59,9 @@ def write_version(directory: str, version: int, write: Callable[[str], object]) 
 
 
 def _clean_up(directory: str, version: int) -> None:
-    """Undo what an export of this version that was killed left half done.
+    """Undo what a killed export of this version left.
 
-    Killed between the two renames it left the old version under another name: that one comes back.
+    If it was killed between the two renames, the old version has another name: restore it.
     """
     path = os.path.join(directory, str(version))
     for name in sorted(entry.rstrip("/") for entry in tf.io.gfile.listdir(directory)):
@@ -78,7 +78,7 @@ def _remove(path: str) -> None:
 
 
 def _move(source: str, target: str) -> None:
-    """Gives a folder another path, which must be free."""
+    """Move a folder to `target`, which must not exist."""
     if not is_remote(source):
         tf.io.gfile.rename(source, target)
         return

@@ -1,9 +1,9 @@
-"""Requests that TensorFlow Serving sends to a new version before it lets anyone else in.
+"""Write the requests that TensorFlow Serving warms up a new version with before it serves it.
 
-They lie in VERSION/assets.extra/tf_serving_warmup_requests, a TFRecord file of
-`tensorflow.serving.PredictionLog` messages. Those few fields are written here by hand, so that an
-export needs no package of TensorFlow Serving's. Sources of the field numbers: tensorflow_serving/apis
-prediction_log.proto, predict.proto and model.proto.
+The file is VERSION/assets.extra/tf_serving_warmup_requests, a TFRecord file of
+`tensorflow.serving.PredictionLog` messages. Their few fields are encoded here by hand, so that an
+export does not need TensorFlow Serving's package. The field numbers are those of prediction_log.proto,
+predict.proto and model.proto in tensorflow_serving/apis.
 """
 
 import os
@@ -15,11 +15,11 @@ FILE = "tf_serving_warmup_requests"
 
 
 def write_warmup_requests(version_folder: str, model_name: str, image_size: int) -> None:
-    """Writes one request for each of `serving_default`, `predict_images` and `features`.
+    """Write one request for each of `serving_default`, `predict_images` and `features`.
 
     Args:
-      version_folder: of the SavedModel.
-      model_name: that the requests carry; the server warms up whatever it loads with them.
+      version_folder: version folder of the SavedModel.
+      model_name: name of the model in the requests; the server ignores it when it warms up.
       image_size: side of the images in pixels.
     """
     ramp = np.linspace(0, 255, image_size).astype(np.uint8)
@@ -45,7 +45,7 @@ def _prediction_log(model: str, signature: str, name: str, value: np.ndarray) ->
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
+    """Encode a length-delimited field of a protocol buffer."""
     return _varint(number << 3 | 2) + _varint(len(payload)) + payload
 
 

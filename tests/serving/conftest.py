@@ -28,7 +28,7 @@ def spec() -> ModelSpec:
 
 @pytest.fixture(scope="session")
 def values(spec: ModelSpec, picture: Picture) -> dict[str, list[np.ndarray]]:
-    """Statistics of real pictures, and weights that tell these apart."""
+    """Return statistics of real images, and weights that classify them differently."""
     keras.utils.set_random_seed(5)
     model = build_model(
         spec,

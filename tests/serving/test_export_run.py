@@ -227,7 +227,7 @@ def test_class_names_of_another_number_are_one_line(formats, run_folder, tmp_pat
         export_run(model_dir, wanting(model_dir, formats))
     assert str(caught.value) == (
         f"{model_dir}/dataset_info.json: 2 class names for the 7 classes of the network; "
-        "give it one name a class, in the labels' order"
+        "expected one name per class, in label order"
     )
     assert not (tmp_path / "run" / "export").exists()
 

@@ -111,7 +111,9 @@ def test_int8_without_images_is_refused(lite, tmp_path):
 
 
 def test_an_unknown_variant_lists_the_known_ones(lite, tmp_path):
-    with pytest.raises(ExportError, match=r"no TFLite variant 'int4'; known: float32, float16"):
+    with pytest.raises(
+        ExportError, match=r"unknown TFLite variant 'int4'; expected float32, float16"
+    ):
         write_tflite(
             str(tmp_path), lite[1], lite[0], calibration_images=lambda: [], variants=["int4"]
         )

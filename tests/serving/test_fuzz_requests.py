@@ -1,4 +1,4 @@
-"""Requests from anybody: every image of a batch is answered or told, whatever the others are."""
+"""Random requests: each image is classified or marked invalid, whatever else is in the batch."""
 
 from collections.abc import Callable
 from pathlib import Path

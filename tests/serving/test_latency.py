@@ -1,4 +1,4 @@
-"""The latency benchmark times what it says, and finds the accuracy of what it times."""
+"""The latency benchmark times the export that it names, and measures the accuracy of that export."""
 
 import re
 import types
@@ -43,10 +43,10 @@ def test_the_table_has_a_row_for_each_export_and_batch(run_folder, tmp_path, cap
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
     monkeypatch.setattr(latency, "_keras_applications", lambda first: ())
-    wanted = load_experiment(
+    experiment = load_experiment(
         run_folder + "/experiment.yaml", overrides=["export.formats=[saved_model, onnx]"]
     )
-    export_run(run_folder, wanted, only_missing=True)
+    export_run(run_folder, experiment, only_missing=True)
     output = tmp_path / "table.md"
     arguments = ["--model_dir", run_folder, "--batch_sizes=3,1", "--seconds=0"]
     assert latency.main([*arguments, "--output", str(output)]) == 0
@@ -115,4 +115,4 @@ def test_the_recorded_page_has_a_command_and_a_plot_for_each_network():
 
 def test_a_run_without_exports_is_one_line(tmp_path, capsys):
     assert latency.main(["--model_dir", str(tmp_path)]) == 1
-    assert "no export here; write it with python main.py --mode=export" in capsys.readouterr().err
+    assert "no export here; write one with python main.py --mode=export" in capsys.readouterr().err

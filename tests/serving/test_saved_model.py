@@ -98,7 +98,7 @@ def test_a_process_with_tensorflow_alone_serves_it(folder, encoded, network, spe
     answer = json.loads(run.stdout)
     assert answer["blocked"] == ["keras", "efficientnet", "serving"]
     expected = live_probabilities(network, spec, crops(encoded.values()))
-    assert expected.max(axis=1).std() > 0.01  # the images are told apart
+    assert expected.max(axis=1).std() > 0.01  # the images get different classes
     np.testing.assert_allclose(answer["probabilities"], expected, atol=ROUNDING)
     best = np.argsort(-expected, axis=1)[:, :5]
     np.testing.assert_array_equal(answer["classes"], best)
@@ -315,7 +315,7 @@ def test_values_that_do_not_fit_are_refused_before_anything_is_written(spec, val
         r"stem_conv/kernel is \[3, 3, 3, 8\], its value \[8, 3, 3, 3\]": {"weights": turned},
         r"statistics, 0 were given": {"statistics": []},
         r"2 class names for 7 classes": {"class_names": ["a", "b"]},
-        r"version -1": {"version": -1},
+        r"version is -1": {"version": -1},
     }
     for message, changes in wrong.items():
         with pytest.raises(ExportError, match=message):

@@ -58,7 +58,7 @@ def test_the_request_fits_its_signature_and_the_answer_looks_as_shown(signatures
 
 
 def _kinds(value):
-    """Nested types, without telling bytes from text."""
+    """Nested types, without a distinction between bytes and text."""
     if isinstance(value, list):
         return [_kinds(entry) for entry in value]
     return str if isinstance(value, bytes) else type(value)

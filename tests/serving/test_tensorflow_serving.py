@@ -64,7 +64,7 @@ def ports(binary, folder):
         text=True,
     )
     said = []
-    # Whoever doesn't read on lets the server wait for room in the pipe.
+    # The server blocks on a full pipe unless its output is read.
     reader = threading.Thread(target=lambda: said.extend(server.stdout))
     try:
         for line in server.stdout:

@@ -1,4 +1,4 @@
-"""EfficientNets for Keras 3: specifications, networks and what they cost.
+"""EfficientNets for Keras 3: specifications, networks and their costs.
 
     spec = efficientnet.get_spec("efficientnet-b0")
     model = efficientnet.build_model(spec, num_classes=10)

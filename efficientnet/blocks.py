@@ -35,8 +35,9 @@ class Layers:
     """The layers of one network, in the order in which they are built.
 
     Attributes:
-      spec: of the network; gives activation, batch norm's constants and survival probabilities.
-      nodes: what was added so far.
+      spec: specification of the network; it has the activation, batch norm's constants and the survival
+        probabilities.
+      nodes: the layers added so far.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -70,7 +71,7 @@ class Layers:
 
 
 def squeeze_excite(layers: Layers, x: str, block: BlockSpec) -> str:
-    """Gate each filter by what the whole image shows (arXiv 1709.01507); keep the shape.
+    """Scale each filter by a gate computed from the whole image (arXiv 1709.01507); keep the shape.
 
     The only convolutions of a network that have a bias.
     """
@@ -123,7 +124,7 @@ def fused_mbconv(layers: Layers, inputs: str, block: BlockSpec) -> str:
 
 
 def add_shortcut(layers: Layers, branch: str, inputs: str, block: BlockSpec) -> str:
-    """Add the block's input to its branch; in training the branch may be left out."""
+    """Add the block's input to its branch; training drops the branch at random."""
     if block.shortcut == "none":
         return branch
     survival_probability = layers.spec.block_survival_probability(block.index)

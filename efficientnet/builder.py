@@ -1,4 +1,4 @@
-"""ModelSpec -> keras.Model, with endpoints by name."""
+"""Build a keras.Model from a ModelSpec and find its endpoints by name."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import keras
 
 from efficientnet.blocks import IMAGES
 from efficientnet.catalog import get_spec
-from efficientnet.layer_kinds import Style
+from efficientnet.layer_kinds import BuildOptions
 from efficientnet.layers import BatchNormFactory, UniformNoise
 from efficientnet.network import network_layers
 from efficientnet.spec import IMAGE_CHANNELS, Include, ModelSpec, Size, height_width
@@ -22,31 +22,31 @@ def build_model(
     uniform: UniformNoise | None = None,
     include: Include = "logits",
 ) -> keras.Model:
-    """Build a network with fresh weights.
+    """Build a network with newly initialised weights.
 
     Layers have explicit names, so variable.path (`block_3_expand_bn/gamma`) is the same at every
     build.
 
     Args:
-      name_or_spec: a published name, or a specification from `get_spec` or of your own.
-      num_classes: units of the classifier; None leaves it out.
+      name_or_spec: a published name or a specification.
+      num_classes: units of the classifier; None omits it.
       image_size: side of square images or (height, width), in pixels; None takes any height and
         width.
       dtype: Keras dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
-      batch_norm: makes batch norm layers; see `BatchNormFactory`.
+      batch_norm: creates batch norm layers; see `BatchNormFactory`.
       uniform: source of noise for dropout and stochastic depth; see `UniformNoise`. None gives
-        each such layer a seed generator of Keras.
+        each such layer its own Keras seed generator.
       include: where the network ends: "logits"; "pooled" features, [batch, head filters]; or the
         "features" of the last block, [batch, H/32, W/32, C], without the head.
 
     Returns:
       A model from normalised float images [batch, H, W, 3] (see `normalize_images`) to float32
-      logits [batch, num_classes], or to what `include` says in the policy's compute type.
+      logits [batch, num_classes], or to the output that `include` selects in the policy's compute type.
 
     Raises:
-      UnknownModelError: for a name that isn't listed.
-      SpecError: for an unknown kind of block.
-      ValueError: for an unknown `include` or a number of classes below 1.
+      UnknownModelError: the name is not in the catalog.
+      SpecError: a block is of an unknown kind.
+      ValueError: `include` is unknown, or num_classes is below 1.
     """
     spec = get_spec(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
     if include not in ("logits", "pooled", "features"):
@@ -57,28 +57,28 @@ def build_model(
     compute_dtype = keras.DTypePolicy(dtype).compute_dtype
     height, width = (None, None) if image_size is None else height_width(image_size)
     images = keras.Input((height, width, IMAGE_CHANNELS), name=IMAGES, dtype=compute_dtype)
-    style = Style(dtype, batch_norm, uniform)
+    options = BuildOptions(dtype, batch_norm, uniform)
     x, tensors = images, {IMAGES: images}
     for layer, inputs in network_layers(spec, num_classes=num_classes, include=include):
         x, *others = (tensors[name] for name in inputs)
-        x = tensors[layer.name] = layer.make(style)([x, *others] if others else x)
+        x = tensors[layer.name] = layer.make(options)([x, *others] if others else x)
     return keras.Model(images, x, name=spec.name)
 
 
 def endpoints(model: keras.Model) -> dict[str, Any]:
-    """Return the tensors worth having inside a model of `build_model`, in order.
+    """Return the named intermediate tensors of a model from `build_model`, in order.
 
     `keras.Model(model.input, endpoints(model))` computes them all.
 
     Args:
-      model: built by `build_model`, in any form.
+      model: from `build_model`, with any `include`.
 
     Returns:
       reduction_1 .. reduction_5: output of the last block at strides 2, 4, 8, 16, 32;
-      features: the last feature map: after the head's convolution, or of the last block where there
-        is none;
-      pooled: [batch, head filters], before dropout, where there is pooling;
-      logits: [batch, num_classes], where there is a classifier.
+      features: the last feature map: after the head's convolution, or of the last block if there is
+        none;
+      pooled: [batch, head filters], before dropout, if the model pools;
+      logits: [batch, num_classes], if the model has a classifier.
     """
     by_name = {layer.name: layer.output for layer in model.layers}
     found = {name: x for name, x in by_name.items() if name.startswith("reduction_")}

@@ -1,4 +1,4 @@
-"""Published models by name, and variations of them."""
+"""Look up published models by name and vary them."""
 
 import difflib
 from dataclasses import replace
@@ -15,7 +15,7 @@ FAMILIES: tuple[Family, ...] = (V1, LITE)
 
 
 class UnknownModelError(ValueError):
-    """A model name that the catalogue doesn't hold; the message lists near ones."""
+    """A model name that is not in the catalog; the message lists similar ones."""
 
     def __init__(self, name: str) -> None:
         known = list_models()
@@ -25,12 +25,12 @@ class UnknownModelError(ValueError):
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the published models that match a shell pattern, such as `efficientnet-b*`."""
+    """List the names of the published models that match a shell pattern, such as `efficientnet-b*`."""
     return [name for family in FAMILIES for name in family.models if fnmatchcase(name, pattern)]
 
 
 class Variation(TypedDict, total=False):
-    """What `vary` changes in a finished network; None leaves it as it is.
+    """The settings that `vary` can change in a finished network; None keeps the network's own.
 
     Keys:
       resolution: size of the training images in pixels, and of the evaluation images unless
@@ -76,32 +76,32 @@ def get_spec(
       The network. Its name stays the published one, whatever is varied.
 
     Raises:
-      UnknownModelError: for a name that isn't listed.
-      SpecError: for a value out of range.
-      ValueError: for phi beside coefficients or for another model than a base.
+      UnknownModelError: the name is not in the catalog.
+      SpecError: a value is out of range.
+      ValueError: phi is given together with coefficients, or for a model that is not a base.
     """
     family = _family(name)
     coefficients = family.models[name]
     if phi is not None:
-        given = _given(width=width, depth=depth, resolution=variation.get("resolution"))
+        given = _without_none(width=width, depth=depth, resolution=variation.get("resolution"))
         if given:
-            raise ValueError(f"phi replaces {', '.join(given)}: give either phi or these")
+            raise ValueError(f"phi replaces {', '.join(given)}; give either phi or these")
         if name != family.base:
             raise ValueError(
-                f"phi scales {family.base}, not {name}: take that one, or leave phi out"
+                f"phi scales {family.base}, not {name}; use {family.base}, or leave phi out"
             )
         coefficients = compound_coefficients(phi, coefficients)
-    coefficients = replace(coefficients, **_given(width=width, depth=depth))
+    coefficients = replace(coefficients, **_without_none(width=width, depth=depth))
     return vary(scale(family, name, coefficients), **variation)
 
 
 def vary(spec: ModelSpec, **variation: Unpack[Variation]) -> ModelSpec:
-    """Change what a finished network leaves open; see `Variation`.
+    """Return a copy of a finished network with some settings changed; see `Variation`.
 
     Raises:
-      SpecError: for a value out of range.
+      SpecError: a value is out of range.
     """
-    changes: dict[str, Any] = _given(**variation)
+    changes: dict[str, Any] = _without_none(**variation)
     if changes.get("resolution", spec.resolution) != spec.resolution:
         changes.setdefault("eval_resolution", changes["resolution"])
     if "normalization" in changes:
@@ -116,5 +116,5 @@ def _family(name: str) -> Family:
     raise UnknownModelError(name)
 
 
-def _given(**arguments: Any) -> dict[str, Any]:
+def _without_none(**arguments: Any) -> dict[str, Any]:
     return {key: value for key, value in arguments.items() if value is not None}

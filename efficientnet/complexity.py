@@ -1,4 +1,4 @@
-"""What a network costs, layer by layer, computed from its specification alone: nothing is built."""
+"""Compute the cost of a network, layer by layer, from its specification without building it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from efficientnet.spec import IMAGE_CHANNELS, Include, ModelSpec, Size, height_w
 
 @dataclass(frozen=True)
 class Complexity:
-    """Costs of a whole network, for one image."""
+    """The cost of a whole network, for one image."""
 
     layers: tuple[LayerCost, ...]
 
@@ -27,21 +27,21 @@ class Complexity:
 
     @property
     def trainable_parameters(self) -> int:
-        """Number of trained values: what papers call parameters."""
+        """The number of trained values, which papers call parameters."""
         return sum(prod(shape) for layer in self.layers for shape in layer.weights.values())
 
     @property
     def all_parameters(self) -> int:
-        """Number of trained values and of batch norm's moving statistics."""
+        """The number of trained values and of batch norm's moving statistics."""
         return sum(prod(shape) for shape in self.variable_shapes.values())
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of one image: what the paper calls FLOPs."""
+        """The multiply-adds of one image, which the paper calls FLOPs."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     def activation_bytes(self, bytes_per_element: int = 4) -> int:
-        """Return the bytes of all layers' outputs: an upper bound of what training keeps."""
+        """Return the size in bytes of all layers' outputs, an upper bound of the activations kept."""
         return sum(layer.activation_bytes(bytes_per_element) for layer in self.layers)
 
 
@@ -52,7 +52,7 @@ def complexity(
     image_size: Size | None = None,
     include: Include = "logits",
 ) -> Complexity:
-    """Measure a network without building it.
+    """Compute the cost of a network without building it.
 
     Args:
       spec: from `get_spec`.
@@ -62,7 +62,10 @@ def complexity(
       include: as in `build_model`.
 
     Returns:
-      The costs of one image.
+      The cost for one image.
+
+    Raises:
+      SpecError: a block is of an unknown kind.
     """
     height, width = height_width(spec.resolution if image_size is None else image_size)
     shapes: dict[str, Shape] = {IMAGES: (height, width, IMAGE_CHANNELS)}

@@ -1,7 +1,7 @@
-"""The kinds of layers: of each, the Keras layer, the output's shape and the cost, side by side.
+"""The kinds of layers, each with its Keras layer, its output shape and its cost.
 
-A block lists layers of these kinds once (see `blocks`); `builder` makes Keras layers of the list and
-`complexity` adds up what they cost.
+A block lists layers of these kinds once (see `blocks`); `builder` creates Keras layers from the list and
+`complexity` adds up their costs.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ from efficientnet.layers import (
 from efficientnet.spec import HeadPooling
 
 Shape = tuple[int, ...]
-"""Of one image's tensor, without the batch: (H, W, C) or (C,)."""
+"""Shape of one image's tensor, without the batch: (H, W, C) or (C,)."""
 
 
 @dataclass(frozen=True)
-class Style:
-    """How the Keras layers of one network are made.
+class BuildOptions:
+    """The options that all Keras layers of one network share.
 
     Attributes:
       dtype: Keras dtype policy of every layer.
-      batch_norm: makes batch norm layers.
+      batch_norm: creates batch norm layers.
       uniform: source of noise for dropout and stochastic depth, or None for Keras' own.
     """
 
@@ -41,10 +41,10 @@ class Style:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer, for one image.
+    """The cost of one layer, for one image.
 
     Attributes:
-      name: of the Keras layer.
+      name: name of the Keras layer.
       output_shape: without the batch: (H, W, C) or (C,).
       weights: shape of every trainable variable, by its name in the layer.
       statistics: the same for batch norm's moving statistics.
@@ -65,16 +65,16 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class LayerKind:
-    """A layer as data. Without further words, it keeps the shape of its first input and is free."""
+    """A layer as data. By default it keeps the shape of its first input and costs nothing."""
 
     name: str
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer, called with one tensor or with a list of several."""
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer, which is called with one tensor or a list of several."""
         raise NotImplementedError
 
     def cost(self, *inputs: Shape) -> LayerCost:
-        """Return what the layer costs on inputs of these shapes."""
+        """Return the cost of the layer on inputs of these shapes."""
         return LayerCost(self.name, inputs[0])
 
 
@@ -87,8 +87,8 @@ class Conv(LayerKind):
     stride: int = 1
     use_bias: bool = False
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
         return keras.layers.Conv2D(
             self.filters,
             self.kernel_size,
@@ -96,7 +96,7 @@ class Conv(LayerKind):
             padding="same",
             use_bias=self.use_bias,
             kernel_initializer=conv_initializer(),
-            dtype=style.dtype,
+            dtype=options.dtype,
             name=self.name,
         )
 
@@ -119,15 +119,15 @@ class DepthwiseConv(LayerKind):
     kernel_size: int
     stride: int = 1
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
         return keras.layers.DepthwiseConv2D(
             self.kernel_size,
             strides=self.stride,
             padding="same",
             use_bias=False,
             depthwise_initializer=conv_initializer(),
-            dtype=style.dtype,
+            dtype=options.dtype,
             name=self.name,
         )
 
@@ -150,10 +150,10 @@ class BatchNorm(LayerKind):
     momentum: float
     epsilon: float
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the layer with the network's factory."""
-        return style.batch_norm(
-            name=self.name, momentum=self.momentum, epsilon=self.epsilon, dtype=style.dtype
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the layer with the network's factory."""
+        return options.batch_norm(
+            name=self.name, momentum=self.momentum, epsilon=self.epsilon, dtype=options.dtype
         )
 
     def cost(self, *inputs: Shape) -> LayerCost:
@@ -173,9 +173,9 @@ class Activation(LayerKind):
 
     function: str
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
-        return keras.layers.Activation(self.function, name=self.name, dtype=style.dtype)
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
+        return keras.layers.Activation(self.function, name=self.name, dtype=options.dtype)
 
 
 _GLOBAL_POOLING: Mapping[HeadPooling, type[keras.Layer]] = {
@@ -191,10 +191,10 @@ class GlobalPooling(LayerKind):
     pooling: HeadPooling = "average"
     keepdims: bool = False
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
         return _GLOBAL_POOLING[self.pooling](
-            keepdims=self.keepdims, dtype=style.dtype, name=self.name
+            keepdims=self.keepdims, dtype=options.dtype, name=self.name
         )
 
     def cost(self, *inputs: Shape) -> LayerCost:
@@ -207,10 +207,10 @@ class GlobalPooling(LayerKind):
 class MaxPooling(LayerKind):
     """3x3 max pooling of stride 2 with 'same' padding: (H, W, C) -> (H/2, W/2, C)."""
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
         return keras.layers.MaxPooling2D(
-            3, strides=2, padding="same", dtype=style.dtype, name=self.name
+            3, strides=2, padding="same", dtype=options.dtype, name=self.name
         )
 
     def cost(self, *inputs: Shape) -> LayerCost:
@@ -222,18 +222,18 @@ class MaxPooling(LayerKind):
 class Multiply(LayerKind):
     """The first input times the second, which broadcasts."""
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
-        return keras.layers.Multiply(name=self.name, dtype=style.dtype)
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
+        return keras.layers.Multiply(name=self.name, dtype=options.dtype)
 
 
 @dataclass(frozen=True)
 class Add(LayerKind):
     """The sum of inputs of one shape."""
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
-        return keras.layers.Add(name=self.name, dtype=style.dtype)
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
+        return keras.layers.Add(name=self.name, dtype=options.dtype)
 
 
 @dataclass(frozen=True)
@@ -243,13 +243,13 @@ class DropBranch(LayerKind):
     survival_probability: float
     index: int
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
         return StochasticDepth(
             self.survival_probability,
             index=self.index,
-            uniform=style.uniform,
-            dtype=style.dtype,
+            uniform=options.uniform,
+            dtype=options.dtype,
             name=self.name,
         )
 
@@ -261,33 +261,37 @@ class DropElements(LayerKind):
     rate: float
     index: int
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
         return Dropout(
-            self.rate, index=self.index, uniform=style.uniform, dtype=style.dtype, name=self.name
+            self.rate,
+            index=self.index,
+            uniform=options.uniform,
+            dtype=options.dtype,
+            name=self.name,
         )
 
 
 @dataclass(frozen=True)
 class Endpoint(LayerKind):
-    """A name for what is there; computes nothing, and `complexity` does not list it."""
+    """A name for an output of the network; computes nothing, and `complexity` does not list it."""
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
-        return keras.layers.Identity(name=self.name, dtype=style.dtype)
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
+        return keras.layers.Identity(name=self.name, dtype=options.dtype)
 
 
 @dataclass(frozen=True)
 class Dense(LayerKind):
     """The classifier: (C,) -> (units,), in float32 under every policy.
 
-    Softmax and cross entropy need the digits.
+    Softmax and cross entropy need the precision.
     """
 
     units: int
 
-    def make(self, style: Style) -> keras.Layer:
-        """Make the Keras layer."""
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
         return keras.layers.Dense(
             self.units, kernel_initializer=dense_initializer(), dtype="float32", name=self.name
         )

@@ -1,4 +1,4 @@
-"""What Keras lacks or does otherwise: initialisers, masks with injected noise, normalisation."""
+"""Initialisers, random layers with injected noise, and normalisation that differ from Keras' own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +18,11 @@ of a model, so that a pure function of (seed, step, replica, index) draws indepe
 
 
 def conv_initializer() -> keras.initializers.Initializer:
-    """Normal with variance 2 / fan_out, NOT truncated as Keras' he_normal is.
+    """Return a normal initialiser of variance 2 / fan_out, NOT truncated as Keras' he_normal is.
 
-    For a depthwise kernel [k, k, filters, 1] Keras counts a fan-out of k^2, which is the
-    reference's rule too. A new object for every layer: Keras initialisers draw the same values at
-    each call.
+    For a depthwise kernel [k, k, filters, 1] Keras counts a fan-out of k^2, which is also the
+    reference's rule. Every layer needs its own object, because a Keras initialiser draws the same values
+    at each call.
     """
     return keras.initializers.VarianceScaling(
         scale=2.0, mode="fan_out", distribution="untruncated_normal"
@@ -30,18 +30,18 @@ def conv_initializer() -> keras.initializers.Initializer:
 
 
 def dense_initializer() -> keras.initializers.Initializer:
-    """Uniform in +-1 / sqrt(units), the reference's rule for the classifier."""
+    """Return an initialiser uniform in +-1 / sqrt(units), the reference's rule for the classifier."""
     return keras.initializers.VarianceScaling(
         scale=1.0 / 3.0, mode="fan_out", distribution="uniform"
     )
 
 
 class _RandomKeep(keras.layers.Layer):
-    """In training, zeroes parts of its input at random and scales up the rest.
+    """A layer that, in training, zeroes parts of its input at random and scales up the rest.
 
     keras.layers.Dropout draws the same mask on every replica of a tf.distribute strategy, and keeps
-    its seed in a variable that a checkpoint must carry. With an injected source of noise these
-    layers hold no variable and every mask can be drawn again.
+    its seed in a variable that every checkpoint must hold. With an injected source of noise these
+    layers hold no variable, and every mask can be reproduced.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class _RandomKeep(keras.layers.Layer):
             self.seed_generator = keras.random.SeedGenerator(name=f"{self.name}_seed")
 
     def noise_shape(self, inputs: Any) -> tuple[Any, ...]:
-        """Shape of the mask, which must broadcast to that of the inputs."""
+        """Return the shape of the mask, which must broadcast to the shape of the inputs."""
         raise NotImplementedError
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training:
             return inputs
-        # The mask is drawn in float32: bfloat16 has 256 values in [0, 1), too few for a rate.
+        # Draw the mask in float32: bfloat16 has too few values in [0, 1) for an exact rate.
         keep = self._draw(self.noise_shape(inputs)) < self.keep_probability
         return inputs * keras.ops.cast(keep, inputs.dtype) / self.keep_probability
 
@@ -77,12 +77,12 @@ class _RandomKeep(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="efficientnet")
 class Dropout(_RandomKeep):
-    """Zeroes each element with probability `rate` in training, independently.
+    """Zero each element independently with probability `rate` in training.
 
     Args:
       rate: in [0, 1).
       index: number of the layer among the model's random layers.
-      uniform: source of noise; None draws from a seed generator of its own.
+      uniform: source of noise; None draws from the layer's own seed generator.
     """
 
     def __init__(
@@ -92,25 +92,24 @@ class Dropout(_RandomKeep):
         self.rate = rate
 
     def noise_shape(self, inputs: Any) -> tuple[Any, ...]:
-        """One draw an element."""
+        """Return the shape of the inputs: one draw per element."""
         return tuple(keras.ops.shape(inputs))
 
     def get_config(self) -> dict[str, Any]:
-        """Everything but the source of noise, which is code."""
+        """Return the configuration without the source of noise, which is code."""
         return {**super().get_config(), "rate": self.rate, "index": self.index}
 
 
 @keras.saving.register_keras_serializable(package="efficientnet")
 class StochasticDepth(_RandomKeep):
-    """Zeroes a residual branch per example, surviving with a probability (arXiv 1603.09382).
+    """Zero a residual branch per example, keeping it with a given probability (arXiv 1603.09382).
 
-    Branches that survive are divided by the probability in training, so that nothing needs scaling
-    in inference.
+    Training divides the branches that survive by the probability, so inference needs no scaling.
 
     Args:
       survival_probability: in (0, 1].
       index: number of the layer among the model's random layers.
-      uniform: source of noise; None draws from a seed generator of its own.
+      uniform: source of noise; None draws from the layer's own seed generator.
     """
 
     def __init__(
@@ -125,11 +124,11 @@ class StochasticDepth(_RandomKeep):
         self.survival_probability = survival_probability
 
     def noise_shape(self, inputs: Any) -> tuple[Any, ...]:
-        """One draw an example: [batch, 1, ..., 1]."""
+        """Return [batch, 1, ..., 1]: one draw per example."""
         return (keras.ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
 
     def get_config(self) -> dict[str, Any]:
-        """Everything but the source of noise, which is code."""
+        """Return the configuration without the source of noise, which is code."""
         return {
             **super().get_config(),
             "survival_probability": self.survival_probability,
@@ -143,7 +142,7 @@ def normalize_images(
     stddev_rgb: tuple[float, float, float],
     dtype: str = "float32",
 ) -> Any:
-    """(images - mean) / stddev, in float32 whatever the result's type: bfloat16 would lose digits.
+    """Return (images - mean) / stddev, computed in float32 because bfloat16 would lose precision.
 
     Args:
       images: [..., 3], uint8 or float, on the scale 0..255.

@@ -1,4 +1,4 @@
-"""ModelSpec -> the list of its layers: stem, blocks, head, classifier."""
+"""List the layers of a ModelSpec: stem, blocks, head, classifier."""
 
 from efficientnet.blocks import BLOCKS, IMAGES, Layers, Node
 from efficientnet.layer_kinds import Dense, DropElements, Endpoint, GlobalPooling, MaxPooling
@@ -12,11 +12,11 @@ def network_layers(
 
     Args:
       spec: the network.
-      num_classes: units of the classifier; None leaves it out.
+      num_classes: units of the classifier; None omits it.
       include: where the network ends.
 
     Raises:
-      SpecError: for an unknown kind of block.
+      SpecError: a block is of an unknown kind.
     """
     layers = Layers(spec)
     x = _blocks(layers, _stem(layers, IMAGES))
@@ -58,6 +58,6 @@ def _head(layers: Layers, x: str) -> str:
 def _classifier(layers: Layers, x: str, num_classes: int) -> str:
     rate = layers.spec.dropout
     if rate > 0.0:
-        # The blocks' stochastic depth has the indices below.
+        # The lower indices belong to the blocks' stochastic depth.
         x = layers.add(DropElements("dropout", rate, index=len(layers.spec.blocks)), x)
     return layers.add(Dense("classifier", num_classes), x)

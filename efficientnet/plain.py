@@ -1,4 +1,4 @@
-"""A network as plain data (mappings, lists, text, numbers) and back: the content of a model file."""
+"""Convert a network to plain data (mappings, lists, text, numbers), as in a model file, and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from efficientnet.spec import (
     resolve_shortcut,
 )
 
-# What follows from a block's place and is not written down.
+# Fields that follow from a block's position, so they are not saved.
 _DERIVED = ("index", "input_filters")
 
 
@@ -50,11 +50,11 @@ def from_plain(tree: Mapping[str, Any]) -> ModelSpec:
     """Return the network that plain data describes.
 
     Args:
-      tree: as `to_plain` returns it. In place of `blocks` there may be `stages`, mappings of the
-        fields of `StageSpec`. A block without `stage` begins a new one where it changes the shape.
+      tree: as `to_plain` returns it. Instead of `blocks` it may have `stages`, mappings of the
+        fields of `StageSpec`. A block without `stage` begins a new one if it changes the shape.
 
     Raises:
-      SpecError: a network that cannot be built.
+      SpecError: the network cannot be built.
     """
     stem = StemSpec(**tree["stem"]) if tree["stem"] else None
     filters = stem.filters if stem else IMAGE_CHANNELS
@@ -93,7 +93,7 @@ def from_plain(tree: Mapping[str, Any]) -> ModelSpec:
 
 
 def _chain(rows: Sequence[Mapping[str, Any]], filters: int) -> tuple[BlockSpec, ...]:
-    """Give each block its index, its input filters, and what it leaves to its place."""
+    """Set each block's index, its input filters, and the fields it leaves to its position."""
     blocks: list[BlockSpec] = []
     stage = 0
     for index, row in enumerate(rows):
@@ -111,7 +111,9 @@ def _check_activation(name: str) -> None:
     try:
         keras.activations.get(name)
     except ValueError as error:
-        raise SpecError(f"activation is {name!r}, expected one of Keras, such as silu") from error
+        raise SpecError(
+            f"activation is {name!r}, expected an activation of Keras, such as silu"
+        ) from error
 
 
 def _size(size: int | Sequence[int]) -> Size:

@@ -1,4 +1,4 @@
-"""Compound scaling: one number makes a network wider, deeper and sharper (arXiv 1905.11946)."""
+"""Compound scaling: one number scales width, depth and resolution together (arXiv 1905.11946)."""
 
 import math
 from dataclasses import replace
@@ -12,46 +12,46 @@ DIVISOR = 8
 
 
 def compound_coefficients(phi: float, base: Coefficients) -> Coefficients:
-    """Scales depth by 1.2^phi, width by 1.1^phi and resolution by 1.15^phi.
+    """Scale depth by 1.2^phi, width by 1.1^phi and resolution by 1.15^phi.
 
     Args:
-      phi: how far to scale; 0 is the base itself, 1 costs about twice as much; may be fractional
+      phi: compound coefficient; 0 is the base itself, 1 costs about twice as much; may be fractional
         or negative.
       base: coefficients of the unscaled model.
 
     Returns:
       The scaled coefficients. The resolution is rounded to the nearest multiple of 8 pixels, so
       that the first three reductions divide it evenly; dropout is the base's. The published b1..b7
-      follow the paper's rule only roughly: ask for them by name.
+      follow the paper's rule only roughly; get them by name.
     """
     return replace(
         base,
         width=base.width * BETA**phi,
         depth=base.depth * ALPHA**phi,
-        resolution=_scaled(base.resolution, phi),
-        eval_resolution=base.eval_resolution and _scaled(base.eval_resolution, phi),
+        resolution=_scale_size(base.resolution, phi),
+        eval_resolution=base.eval_resolution and _scale_size(base.eval_resolution, phi),
     )
 
 
-def _scaled(size: Size, phi: float) -> Size:
+def _scale_size(size: Size, phi: float) -> Size:
     if not isinstance(size, int):
         height, width = size
-        return _scaled_side(height, phi), _scaled_side(width, phi)
-    return _scaled_side(size, phi)
+        return _scale_side(height, phi), _scale_side(width, phi)
+    return _scale_side(size, phi)
 
 
-def _scaled_side(side: int, phi: float) -> int:
+def _scale_side(side: int, phi: float) -> int:
     return max(DIVISOR, round(side * GAMMA**phi / DIVISOR) * DIVISOR)
 
 
 def round_filters(filters: int, width: float, *, limit_loss: bool = True) -> int:
-    """Scales a number of filters and rounds it to the nearest multiple of 8, at least 8.
+    """Scale a number of filters and round it to the nearest multiple of 8, at least 8.
 
     Args:
       filters: unscaled filters.
       width: the coefficient.
-      limit_loss: one multiple up where rounding down loses more than 10 % (V1 and Lite). The
-        published V2 code does without.
+      limit_loss: whether to round up if rounding down loses more than 10 % (V1 and Lite). The
+        published V2 code does not.
     """
     scaled = filters * width
     rounded = max(DIVISOR, int(scaled + DIVISOR / 2) // DIVISOR * DIVISOR)
@@ -61,20 +61,23 @@ def round_filters(filters: int, width: float, *, limit_loss: bool = True) -> int
 
 
 def round_repeats(repeats: int, depth: float) -> int:
-    """Scales a number of repeats and rounds it up."""
+    """Scale a number of repeats and round it up."""
     return math.ceil(depth * repeats)
 
 
 def scale(family: Family, name: str, coefficients: Coefficients) -> ModelSpec:
-    """Applies coefficients to a family's table.
+    """Apply coefficients to a family's table.
 
     Args:
       family: the table.
-      name: of the result.
-      coefficients: how far to scale.
+      name: name of the resulting network.
+      coefficients: scale of width, depth and resolution, and the dropout rate.
 
     Returns:
-      The network, every number final.
+      The network, with every number final.
+
+    Raises:
+      SpecError: a scaled number is out of range.
     """
     ends = replace(coefficients, width=1.0, depth=1.0) if family.fixed_ends else coefficients
     last = len(family.stages) - 1

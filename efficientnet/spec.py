@@ -1,8 +1,8 @@
-"""What a network is, as frozen plain data: a family's table, and one model's blocks.
+"""Specify networks as frozen plain data: a family's table and one model's blocks.
 
-Nothing here needs Keras. A `Family` is what a paper publishes: one table of stages and one row of
-coefficients per model. `scaling.scale` turns the two into a `ModelSpec`, which holds everything that
-`network.layers` needs to list the layers. A model file holds the same (see `plain`).
+Nothing here needs Keras. A `Family` is the content of a paper's tables: the stages, and one row of
+coefficients per model. `scaling.scale` turns them into a `ModelSpec`, which has everything that
+`network.network_layers` needs to list the layers. A model file holds the same (see `plain`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ IMAGE_CHANNELS = 3
 
 
 class SpecError(UsageError, ValueError):
-    """A network that cannot be built; the message names the key, its value and what is expected."""
+    """A network that cannot be built; the message has the key, its value and the expected values."""
 
 
 def height_width(size: Size) -> tuple[int, int]:
@@ -42,13 +42,13 @@ class StageSpec:
       repeats: number of blocks, at least 1.
       kernel_size: side of the square kernel, in pixels.
       stride: stride of the first block.
-      expand_ratio: filters inside a block over its input filters; 1 leaves the expansion out.
-      output_filters: filters that leave every block.
-      se_ratio: squeeze-and-excite filters over the block's INPUT filters; 0 leaves it out.
+      expand_ratio: filters inside a block over its input filters; 1 omits the expansion.
+      output_filters: output filters of every block.
+      se_ratio: squeeze-and-excite filters over the block's INPUT filters; 0 omits it.
       block: kind of block, a key of `blocks.BLOCKS`.
-      shortcut: what is added to a block's output. "identity": its input, where the shapes are
-        equal, as published; "projection": its input, through a 1x1 convolution and batch norm where
-        the shapes differ; "none": nothing.
+      shortcut: what to add to a block's output. "identity": its input if the shapes are equal, as
+        published; "projection": its input, through a 1x1 convolution and batch norm if the shapes
+        differ; "none": nothing.
     """
 
     repeats: int
@@ -71,12 +71,12 @@ class BlockSpec:
       block: kind of block, a key of `blocks.BLOCKS`.
       kernel_size: side of the square kernel, in pixels.
       stride: of the block.
-      input_filters: filters that enter the block.
-      expanded_filters: filters inside the block; None leaves the expansion out, and the block works
-        on its input filters.
-      squeeze_filters: filters between the two squeeze-and-excite convolutions; 0 leaves them out.
-      output_filters: filters that leave the block.
-      shortcut: what is added to the output: the input ("identity", which needs equal shapes), the
+      input_filters: filters of the block's input.
+      expanded_filters: filters inside the block; None omits the expansion, and the block works on its
+        input filters.
+      squeeze_filters: filters between the two squeeze-and-excite convolutions; 0 omits them.
+      output_filters: filters of the block's output.
+      shortcut: what to add to the output: the input ("identity", which needs equal shapes), the
         input through a 1x1 convolution and batch norm ("projection"), or nothing ("none").
     """
 
@@ -107,12 +107,12 @@ class BlockSpec:
 
     @property
     def name(self) -> str:
-        """Prefix of the names of the block's layers."""
+        """The prefix of the names of the block's layers."""
         return f"block_{self.index}"
 
     @property
     def inner_filters(self) -> int:
-        """Filters inside the block, expanded or not."""
+        """The filters inside the block, expanded or not."""
         return self.input_filters if self.expanded_filters is None else self.expanded_filters
 
     @property
@@ -122,15 +122,15 @@ class BlockSpec:
 
 
 def changes_shape(stride: int, input_filters: int, output_filters: int) -> bool:
-    """Whether a block of these numbers puts out another shape than it takes."""
+    """Return whether the output of such a block differs in shape from its input."""
     return stride != 1 or input_filters != output_filters
 
 
 def resolve_shortcut(wanted: Shortcut, changes: bool) -> Shortcut:
-    """Return the shortcut of a block whose stage wants `wanted`; see `StageSpec`.
+    """Return the shortcut of a block; see `StageSpec`.
 
     Args:
-      wanted: of the stage.
+      wanted: the shortcut of the block's stage.
       changes: whether the block changes the shape.
     """
     if wanted == "identity" and changes:
@@ -145,10 +145,10 @@ def expand_stages(stages: Iterable[StageSpec], input_filters: int) -> tuple[Bloc
 
     Args:
       stages: in order, scaled.
-      input_filters: filters that enter the first block.
+      input_filters: input filters of the first block.
 
     Raises:
-      SpecError: a number that cannot be.
+      SpecError: a number is out of range, or a shortcut is unknown.
     """
     blocks: list[BlockSpec] = []
     for number, stage in enumerate(stages):
@@ -188,12 +188,12 @@ def _block_of(
 
 @dataclass(frozen=True)
 class StemSpec:
-    """What comes before the blocks: a convolution with batch norm and activation.
+    """The layers before the blocks: a convolution with batch norm and activation.
 
     Attributes:
-      filters: of the convolution.
+      filters: output filters of the convolution.
       kernel_size: side of its square kernel, in pixels.
-      stride: of the convolution.
+      stride: stride of the convolution.
       pooling: "max" for 3x3 max pooling of stride 2 after it, or "none".
     """
 
@@ -209,10 +209,10 @@ class StemSpec:
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What comes between the blocks and the classifier.
+    """The layers between the blocks and the classifier.
 
     Attributes:
-      filters: of the convolution with batch norm and activation before pooling; None leaves it out.
+      filters: of the convolution with batch norm and activation before pooling; None omits it.
       kernel_size: side of its square kernel, in pixels.
       pooling: over the whole feature map, "average" or "max".
     """
@@ -230,13 +230,13 @@ class HeadSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """One network: already scaled, nothing left to decide but the number of classes.
+    """One scaled network; only the number of classes is open.
 
     Attributes:
       name: published name; also the prefix of its variables in a published checkpoint.
-      stem: what comes before the blocks; None feeds them the images.
-      blocks: in order; each takes what the one before puts out.
-      head: what comes between the blocks and the classifier.
+      stem: the layers before the blocks; None feeds the images to the blocks.
+      blocks: in order; the input of each is the output of the one before.
+      head: the layers between the blocks and the classifier.
       resolution: size of the images that the network is trained on, in pixels.
       eval_resolution: size of the images that it is evaluated and served on, in pixels.
       dropout: rate before the classifier, in [0, 1).
@@ -266,18 +266,18 @@ class ModelSpec:
     def __post_init__(self) -> None:
         for key in ("resolution", "eval_resolution"):
             if min(height_width(getattr(self, key))) < 1:
-                self._refuse(key, "1 or more")
+                self._reject(key, "1 or more")
         if not 0.0 <= self.dropout < 1.0:
-            self._refuse("dropout", "0 <= dropout < 1")
+            self._reject("dropout", "0 <= dropout < 1")
         if not 0.0 < self.survival_probability <= 1.0:
-            self._refuse(
+            self._reject(
                 "survival_probability",
                 "0 < survival_probability <= 1 (1 turns stochastic depth off)",
             )
         if not min(self.stddev_rgb) > 0.0:
-            self._refuse("stddev_rgb", "numbers above 0")
+            self._reject("stddev_rgb", "numbers above 0")
         if not self.blocks:
-            self._refuse("blocks", "1 or more")
+            self._reject("blocks", "1 or more")
         filters = self.stem.filters if self.stem else IMAGE_CHANNELS
         for index, block in enumerate(self.blocks):
             if (block.index, block.input_filters) != (index, filters):
@@ -287,7 +287,7 @@ class ModelSpec:
                 )
             filters = block.output_filters
 
-    def _refuse(self, key: str, expected: str) -> None:
+    def _reject(self, key: str, expected: str) -> None:
         raise SpecError(f"{self.name}: {key} is {getattr(self, key)}, expected {expected}")
 
     def block_survival_probability(self, index: int) -> float:
@@ -300,14 +300,14 @@ class ModelSpec:
 
     @property
     def side(self) -> int:
-        """The side of the square training images, for those who take only squares.
+        """The side of the square training images, in pixels.
 
         Raises:
-          SpecError: the resolution is not square.
+          SpecError: the training images are not square.
         """
         height, width = height_width(self.resolution)
         if height != width:
-            self._refuse("resolution", "a square")
+            self._reject("resolution", "a square")
         return height
 
     @cached_property
@@ -324,14 +324,14 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """One row of a family's table: how far a model is scaled, and its dropout.
+    """One row of a family's table: a model's scale and its dropout.
 
     Attributes:
       width: multiplies filters.
       depth: multiplies repeats.
       resolution: size of the training images, in pixels.
-      dropout: rate before the classifier.
-      eval_resolution: size of the images in evaluation, in pixels; None: that of training.
+      dropout: rate before the classifier, in [0, 1).
+      eval_resolution: size of the evaluation images, in pixels; None: that of the training images.
     """
 
     width: float
@@ -358,10 +358,10 @@ class Family:
       head: with unscaled filters.
       activation, mean_rgb, stddev_rgb, survival_probability, batch_norm_momentum,
         batch_norm_epsilon: as in `ModelSpec`.
-      fixed_ends: the Lite rule: stem and head keep their filters, the first and the last stage
-        their repeats, whatever the coefficients.
+      fixed_ends: the Lite rule: the coefficients scale neither the filters of stem and head nor the
+        repeats of the first and the last stage.
       limit_rounding_loss: the V1 rule: rounding never loses more than 10 % of the filters. The
-        published V2 code does without.
+        published V2 code does not have it.
     """
 
     base: str

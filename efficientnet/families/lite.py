@@ -1,6 +1,6 @@
-"""EfficientNet-Lite 0..4: V1 for phones, made to survive 8-bit quantisation.
+"""EfficientNet-Lite 0..4: V1 for phones and 8-bit quantisation.
 
-No squeeze-and-excite, relu6 for swish, and stem, head, first and last stage keep their size.
+It has no squeeze-and-excite and relu6 instead of swish; stem, head, first and last stage are not scaled.
 """
 
 from dataclasses import replace

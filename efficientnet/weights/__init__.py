@@ -1,10 +1,10 @@
-"""Weights from elsewhere: published TensorFlow 1 checkpoints, keras.applications, our own files.
+"""Read weights: published TensorFlow 1 checkpoints, keras.applications, and this project's files.
 
     from efficientnet.weights import load_weights
     print(load_weights(model, "efficientnet-b0.weights.h5"))
 
 Readers of other layouts are in `tf1` (which needs TensorFlow) and `keras_applications`; the command
-`python -m efficientnet.weights.convert` turns both into our files.
+`python -m efficientnet.weights.convert` converts both to this project's files.
 """
 
 from efficientnet.weights.initialize import LoadReport, load_weights

@@ -1,9 +1,9 @@
-"""Turns published weights into a file that training starts from.
+"""Convert published weights to a file that training can start from.
 
     python -m efficientnet.weights.convert --checkpoint=efficientnet-b0 --model=efficientnet-b0 \\
         --output=efficientnet-b0.weights.h5
 
-reads a TensorFlow 1 checkpoint of the published code (moving averages, unless --raw is given);
+reads a TensorFlow 1 checkpoint of the published code: its moving averages, or with --raw the last weights.
 --source=keras_applications reads an .h5 or .weights.h5 file of keras.applications.
 """
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not flags.output.endswith(EXTENSION):
         parser.error(f"--output={flags.output} must end in {EXTENSION}")
     if flags.raw and flags.source != "tf1":
-        parser.error("--raw goes with --source=tf1: other files hold one set of weights")
+        parser.error("--raw needs --source=tf1; other files hold one set of weights")
     try:
         spec = get_spec(flags.model, width=flags.width, depth=flags.depth)
     except ValueError as error:
@@ -52,13 +52,11 @@ def _parser() -> Parser:
     parser.add_argument("--output", required=True, help=f"file to write, ending in {EXTENSION}")
     parser.add_argument("--source", choices=("tf1", "keras_applications"), default="tf1")
     parser.add_argument(
-        "--raw", action="store_true", help="weights of the last step, not their moving averages"
+        "--raw", action="store_true", help="take the last weights, not their moving averages"
     )
-    parser.add_argument("--width", type=float, help="width coefficient, if not the model's own")
-    parser.add_argument("--depth", type=float, help="depth coefficient, if not the model's own")
-    parser.add_argument(
-        "--num_classes", type=int, help="classes that must be there; default: whatever is there"
-    )
+    parser.add_argument("--width", type=float, help="width coefficient (default: the model's own)")
+    parser.add_argument("--depth", type=float, help="depth coefficient (default: the model's own)")
+    parser.add_argument("--num_classes", type=int, help="required number of classes (default: any)")
     return parser
 
 

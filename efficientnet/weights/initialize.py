@@ -1,4 +1,4 @@
-"""Starting a network from a file of weights: all of it, or all but the classifier."""
+"""Initialise a network from a weights file: all of it, or all but the classifier."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ CLASSIFIER = ("classifier/kernel", "classifier/bias")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was loaded; as a string, one line that says so.
+    """The result of loading weights; its string is a one-line summary.
 
     Attributes:
-      file: where from.
+      file: the weights file.
       loaded: paths of the variables that were set.
       fresh: paths of the model's variables that kept their initial values: the classifier's, or
         none.
-      note: why the classifier was left out; empty when it wasn't.
+      note: why the classifier was not loaded; empty if it was.
     """
 
     file: str
@@ -33,20 +33,20 @@ class LoadReport:
 
 
 def load_weights(model: keras.Model, file: str | Path) -> LoadReport:
-    """Sets a model's variables from a file, strictly but for the classifier.
+    """Set a model's variables from a file; only the classifier may differ.
 
     Args:
-      model: of `build_model`, in any form, with any batch norm.
-      file: `.weights.h5` that `convert` wrote, or `save_weights` of a model of `build_model`;
+      model: from `build_model`, with any options.
+      file: `.weights.h5` that `convert` wrote, or `save_weights` of a model from `build_model`;
         local or gs://.
 
     Returns:
-      What was loaded. The classifier is left out when file and model differ in their number of
-      classes or one of them has no classifier, and the report says so.
+      A report of what was loaded. The classifier is not loaded if file and model have different
+      numbers of classes or one of them has no classifier; the report has the reason.
 
     Raises:
-      WeightsError: when the file can't be read, or the rest isn't exactly the model's; the model
-        is unchanged then.
+      WeightsError: the file cannot be read, or its other variables are not exactly the model's; the
+        model is unchanged.
     """
     weights = read_weights_file(file)
     expected = {v.path: tuple(v.shape) for v in model.weights}

@@ -1,10 +1,10 @@
-"""keras.applications' EfficientNets: their weights to ours and back, live or from a file.
+"""Convert the weights of keras.applications' EfficientNets, live or from a file, to ours and back.
 
-The networks are the same but for where images are normalised. Ours take normalised images; theirs
-take 0..255 and normalise inside, by `Rescaling(1/255)`, `Normalization` and, in a model made with
+The networks differ only in where images are normalised. Ours take normalised images; theirs
+take 0..255 and normalise inside, by `Rescaling(1/255)`, `Normalization` and, in a model built with
 ImageNet weights, one more `Rescaling`, because the published weights file stores the standard
-deviation where a variance belongs. A different standard deviation can be folded into the first
-convolution without a trace; a different mean can't: the convolution pads with zeros afterwards.
+deviation in place of the variance. A different standard deviation can be folded exactly into the first
+convolution; a different mean cannot, because the convolution pads with zeros after the normalisation.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.keras_file import (
-    Layers,
+    LayerVariables,
     class_count,
     name_variables,
     read_layers,
@@ -36,9 +36,9 @@ class Normalization(NamedTuple):
 
 
 def keras_applications_layers(spec: ModelSpec) -> dict[str, str]:
-    """Maps the layers that have variables, ours to theirs.
+    """Map the names of our layers that have variables to theirs.
 
-    `block_1_expand_bn` is `block2a_expand_bn`; variables have the same names and shapes in them.
+    `block_1_expand_bn` is `block2a_expand_bn`; their variables have the same names and shapes.
     """
     layers = {
         "stem_conv": "stem_conv",
@@ -67,18 +67,18 @@ def keras_applications_layers(spec: ModelSpec) -> dict[str, str]:
 
 
 def from_keras_applications(source: keras.Model, spec: ModelSpec) -> Weights:
-    """Takes the weights of a live keras.applications model.
+    """Read the weights of a live keras.applications model.
 
     Args:
       source: EfficientNetB0..B7 of keras.applications, with or without top.
       spec: the same network of ours.
 
     Returns:
-      Weights with which our network, given images normalised as `spec` says, computes what the
-      source does from images on the scale 0..255.
+      Weights with which our network, on images normalised by `spec`, computes the outputs of the
+      source on images on the scale 0..255.
 
     Raises:
-      WeightsError: when the variables aren't the network's, or the source subtracts another mean.
+      WeightsError: the variables are not the network's, or the source subtracts another mean.
     """
     layers = {
         layer: [np.array(variable) for variable in variables]
@@ -88,24 +88,26 @@ def from_keras_applications(source: keras.Model, spec: ModelSpec) -> Weights:
 
 
 def read_keras_applications_file(file: str | Path, spec: ModelSpec) -> Weights:
-    """Reads a file of weights of keras.applications, published or saved.
+    """Read a weights file of keras.applications, published or saved.
 
     Args:
       file: `.h5` (weights or whole model) or `.weights.h5`; local or gs://.
       spec: the same network of ours.
 
     Returns:
-      As `from_keras_applications`. Whether the model had the additional rescaling isn't in the
-      file: one that stores the published quirk, a variance of (.229, .224, .225), had it.
+      As `from_keras_applications`. The file does not record whether the model had the additional
+      rescaling; it had if the variance is that of the published files, (.229, .224, .225).
 
     Raises:
-      WeightsError: when there is no such file, its variables aren't the network's, or the model
+      WeightsError: the file does not exist, its variables are not the network's, or the model
         subtracted another mean.
     """
     layers = dict(read_layers(file))
     inside = next((name for name in layers if name.startswith("normalization")), None)
     if inside is None:
-        raise WeightsError(f"{file} holds no normalization layer: is it of keras.applications?")
+        raise WeightsError(
+            f"{file} has no normalization layer; expected a file of keras.applications"
+        )
     mean, variance, _ = layers.pop(inside)
     quirky = np.allclose(variance, QUIRKY_VARIANCE, atol=1e-6)
     stddev = variance if quirky else np.sqrt(variance)
@@ -113,17 +115,17 @@ def read_keras_applications_file(file: str | Path, spec: ModelSpec) -> Weights:
 
 
 def to_keras_applications(weights: Weights, spec: ModelSpec, target: keras.Model) -> None:
-    """Gives weights of ours to a live keras.applications model, with our normalisation.
+    """Assign our weights and our normalisation to a live keras.applications model.
 
     Args:
       weights: arrays by the path of our variable; see `keras_file.read_weights_file`.
       spec: our network.
-      target: the same network of keras.applications, with top if there is a classifier. From images
-        on the scale 0..255 it then computes what ours does from normalised ones. Functions traced
-        before, such as `predict`'s, keep the old normalisation.
+      target: the same network of keras.applications, with top if there is a classifier. On images
+        on the scale 0..255 it then computes the outputs of ours on normalised ones. Functions that
+        are already traced, such as `predict`'s, keep the old normalisation.
 
     Raises:
-      WeightsError: when the variables aren't the network's.
+      WeightsError: the variables are not the network's.
     """
     variables = _rename(name_variables(_network_layers(target)), spec)
     require_match(
@@ -138,7 +140,7 @@ def to_keras_applications(weights: Weights, spec: ModelSpec, target: keras.Model
 
 
 def normalization(model: keras.Model) -> Normalization:
-    """What a live keras.applications model does to images before its first convolution."""
+    """Return the normalisation that a live keras.applications model applies before its first layer."""
     scale, offset = np.ones(3), np.zeros(3)  # images * scale + offset
     for layer in model.layers:
         if isinstance(layer, keras.layers.Rescaling):
@@ -151,7 +153,9 @@ def normalization(model: keras.Model) -> Normalization:
     return Normalization((0.0 - offset) / scale, 1.0 / scale)
 
 
-def _to_ours(layers: Layers, theirs: Normalization, spec: ModelSpec, source: str) -> Weights:
+def _to_ours(
+    layers: LayerVariables, theirs: Normalization, spec: ModelSpec, source: str
+) -> Weights:
     weights: Weights = _rename(name_variables(layers), spec)
     require_match(
         {path: array.shape for path, array in weights.items()},
@@ -161,8 +165,8 @@ def _to_ours(layers: Layers, theirs: Normalization, spec: ModelSpec, source: str
     )
     if not np.allclose(theirs.mean_rgb, spec.mean_rgb, atol=0.01):
         raise WeightsError(
-            f"{source} subtracts a mean of {_rounded(theirs.mean_rgb)} where {spec.name} subtracts "
-            f"{_rounded(spec.mean_rgb)}: give the specification the source's mean_rgb"
+            f"{source} subtracts a mean of {_format_rgb(theirs.mean_rgb)}, {spec.name} one of "
+            f"{_format_rgb(spec.mean_rgb)}. Fix: set the specification's mean_rgb to the source's"
         )
     by_input = (np.asarray(spec.stddev_rgb) / theirs.stddev_rgb)[:, None]  # kernel [3, 3, in, out]
     weights[STEM] = weights[STEM] * by_input.astype("float32")
@@ -170,14 +174,14 @@ def _to_ours(layers: Layers, theirs: Normalization, spec: ModelSpec, source: str
 
 
 def _rename(named: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
-    """Variables by the path of ours; those that ours lack keep their name."""
+    """Rename variables to our paths; those that our network lacks keep their names."""
     ours = {theirs: layer for layer, theirs in keras_applications_layers(spec).items()}
     pairs = ((path.split("/"), variable) for path, variable in named.items())
     return {f"{ours.get(layer, layer)}/{name}": variable for (layer, name), variable in pairs}
 
 
 def _network_layers(model: keras.Model) -> dict[str, list[Any]]:
-    """The variables of every layer but the normalisation."""
+    """Return the variables of every layer except the normalisation."""
     return {
         layer.name: layer.weights
         for layer in model.layers
@@ -186,11 +190,11 @@ def _network_layers(model: keras.Model) -> dict[str, list[Any]]:
 
 
 def _set_normalization(model: keras.Model, spec: ModelSpec) -> None:
-    """Solves for the mean and the variance that make the whole what `spec` says."""
+    """Set the layer's mean and variance so that the whole model normalises by `spec`."""
     layer = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
     mean, variance = np.asarray(spec.mean_rgb) / 255.0, (np.asarray(spec.stddev_rgb) / 255.0) ** 2
     _set_statistics(layer, mean, variance)
-    off_by = spec.stddev_rgb / normalization(model).stddev_rgb  # where another rescaling follows
+    off_by = spec.stddev_rgb / normalization(model).stddev_rgb  # 1 unless another rescaling follows
     _set_statistics(layer, mean, variance * off_by**2)
 
 
@@ -199,5 +203,5 @@ def _set_statistics(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:
     layer.finalize_state()
 
 
-def _rounded(values: Any) -> str:
+def _format_rgb(values: Any) -> str:
     return "(" + ", ".join(f"{value:.2f}" for value in values) + ")"

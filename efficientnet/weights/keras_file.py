@@ -1,8 +1,8 @@
-"""Our weights files: what Keras writes as `.weights.h5`, read by the names of layers.
+"""Read and write weights files, Keras' `.weights.h5`, by the names of layers.
 
 Keras itself matches layers by class and order (`layers/conv2d_3/vars/0`), so another class of batch
-norm or a missing classifier shifts everything. It also stores each layer's name; ours are explicit
-and stable, so that is what we go by. `model.load_weights` reads the same files.
+norm or a missing classifier shifts all of them. It also stores each layer's name; our names are explicit
+and stable, so this module matches by name. `model.load_weights` reads the same files.
 """
 
 import io
@@ -22,39 +22,39 @@ from system.errors import first_line
 from system.files import is_remote, write_bytes
 
 EXTENSION = ".weights.h5"
-# A layer's variables by how many it has: Keras numbers them in this order.
+# The names of a layer's variables by their number, in the order in which Keras numbers them.
 VARIABLES: dict[int, tuple[str, ...]] = {
     1: ("kernel",),
     2: ("kernel", "bias"),
     4: ("gamma", "beta", "moving_mean", "moving_variance"),
 }
-Layers = Mapping[str, Sequence[Any]]
+LayerVariables = Mapping[str, Sequence[Any]]
 """The variables of each layer in Keras' order, by the layer's name."""
 
 
 def read_weights_file(file: str | Path) -> Weights:
-    """Reads every layer's variables; an optimizer's state is left out.
+    """Read every layer's variables, without the optimizer's state.
 
     Args:
-      file: `.weights.h5` of a model of `build_model`, in any form; local or gs://.
+      file: `.weights.h5` of a model from `build_model`; local or gs://.
 
     Returns:
       Arrays by the variable's path.
 
     Raises:
-      WeightsError: when there is no such file or Keras didn't write it.
+      WeightsError: the file does not exist, or Keras did not write it.
     """
     return name_variables(read_layers(file))
 
 
-def read_layers(file: str | Path) -> Layers:
-    """Reads the arrays of each layer from any HDF5 file of Keras, by the layer's name.
+def read_layers(file: str | Path) -> LayerVariables:
+    """Read the arrays of each layer from any HDF5 file of Keras, by the layer's name.
 
     Args:
       file: `.weights.h5`, or `.h5` as older versions wrote it; local or gs://.
 
     Raises:
-      WeightsError: when there is no such file or Keras didn't write it.
+      WeightsError: the file does not exist, or Keras did not write it.
     """
     if not is_remote(str(file)) and not Path(file).is_file():
         raise WeightsError(f"no weights file at {file}")
@@ -63,15 +63,15 @@ def read_layers(file: str | Path) -> Layers:
             layers = _read_groups(h5)
     except (OSError, KeyError) as error:
         raise WeightsError(
-            f"can't read {file} as a Keras weights file: {first_line(error)}"
+            f"cannot read {file} as a Keras weights file: {first_line(error)}"
         ) from error
     if not layers:
-        raise WeightsError(f"{file} names no layers: expected a file that Keras 3 wrote")
+        raise WeightsError(f"{file} names no layers; expected a file that Keras 3 wrote")
     return layers
 
 
-def name_variables(layers: Layers) -> dict[str, Any]:
-    """Variables by path, `LAYER/gamma`; those of a layer of no known kind keep their number."""
+def name_variables(layers: LayerVariables) -> dict[str, Any]:
+    """Return variables by path, `LAYER/gamma`; those of an unknown kind of layer keep their number."""
     return {
         f"{layer}/{name}": variable
         for layer, variables in layers.items()
@@ -82,22 +82,23 @@ def name_variables(layers: Layers) -> dict[str, Any]:
 
 
 def write_weights_file(file: str | Path, spec: ModelSpec, weights: Weights) -> None:
-    """Writes the weights of a whole network, or of one without classifier; replaces a file.
+    """Write the weights of a network, with or without classifier; replace an existing file.
 
     Args:
-      file: name that ends in `.weights.h5`.
+      file: local name that ends in `.weights.h5`.
       spec: the network.
       weights: arrays by the variable's path.
 
     Raises:
-      WeightsError: when the weights aren't exactly the network's, or the name ends otherwise.
-      OSError: when the file can't be written.
+      WeightsError: the weights are not exactly the network's, or the name is remote or has another
+        extension.
+      OSError: the file cannot be written.
     """
     path = Path(file)
     if not path.name.endswith(EXTENSION):
         raise WeightsError(f"{file} must end in {EXTENSION}")
     if is_remote(str(file)):
-        raise WeightsError(f"{file} must be a local file: write it here and copy it there")
+        raise WeightsError(f"{file} must be a local file; write it locally, then copy it")
     num_classes = class_count(weights)
     shapes = {name: array.shape for name, array in weights.items()}
     expected = complexity(spec, num_classes=num_classes).variable_shapes
@@ -112,27 +113,27 @@ def write_weights_file(file: str | Path, spec: ModelSpec, weights: Weights) -> N
 
 
 def assign_weights(model: Any, weights: Weights) -> None:
-    """Sets the variables of a model that `weights` names; all others stay."""
+    """Set the variables of a model that are in `weights`; keep all others."""
     for variable in model.weights:
         if variable.path in weights:
             variable.assign(weights[variable.path])
 
 
 def class_count(weights: Weights) -> int | None:
-    """Units of the classifier, or None where there isn't one."""
+    """Return the number of the classifier's units; None if there is no classifier."""
     return len(weights["classifier/bias"]) if "classifier/bias" in weights else None
 
 
 def _read_groups(h5: h5py.File) -> dict[str, list[np.ndarray]]:
     layers = {}
-    if "layers" in h5:  # Keras 3: layers/CLASS_NUMBER/vars holds 0, 1, ... and the layer's name
+    if "layers" in h5:  # Keras 3: layers/CLASS_NUMBER/vars has 0, 1, ... and the layer's name
         for group in h5["layers"].values():
             if "vars" in group and "name" in group["vars"].attrs:
                 variables = group["vars"]
                 arrays = [np.array(variables[str(i)]) for i in range(len(variables))]
                 layers[variables.attrs["name"]] = arrays
         return layers
-    # Keras 2, and `.h5` still: a group a layer, which lists its arrays' names.
+    # Keras 2, and `.h5` files to this day: a group for each layer, with its arrays' names.
     for name, group in h5.get("model_weights", h5).items():
         if "weight_names" in group.attrs:
             layers[name] = [np.array(group[array]) for array in group.attrs["weight_names"]]
@@ -142,7 +143,7 @@ def _read_groups(h5: h5py.File) -> dict[str, list[np.ndarray]]:
 def _local(file: str) -> str | io.BytesIO:
     if not is_remote(file):
         return file
-    import tensorflow as tf  # only for files that aren't local
+    import tensorflow as tf  # only for remote files
 
     try:
         with tf.io.gfile.GFile(file, "rb") as remote:

@@ -1,4 +1,4 @@
-"""Named arrays, and the rule that they must be exactly those that a network has."""
+"""Check that named arrays are exactly the variables of a network."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,16 +9,16 @@ from system.errors import UserError
 Weights = dict[str, np.ndarray]
 """Arrays by the path of our variable, such as `block_3_expand_bn/gamma`."""
 
-LISTED = 5  # names of a kind that a message holds; the exception's attributes hold them all
+MAX_LISTED = 5  # names of a kind in a message; the exception's attributes hold them all
 
 
 class WeightsError(UserError):
-    """Weights that can't be read, or aren't those of the network.
+    """Weights that cannot be read, or are not those of the network.
 
     Attributes:
-      missing: names that the network has and the source hasn't.
-      extra: names that the source has and the network hasn't.
-      misshaped: names of both whose shapes differ.
+      missing: names that only the network has.
+      extra: names that only the source has.
+      misshaped: names that both have, with different shapes.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ def require_match(
     source: str,
     spec_name: str,
 ) -> None:
-    """Holds a source to having exactly a network's variables.
+    """Check that a source has exactly a network's variables.
 
     Args:
       found: shapes by name, in the source.
       expected: shapes by name, in the network.
-      source: named in the error.
+      source: name of the source, for the error.
       spec_name: name of the network, for the error.
 
     Raises:
-      WeightsError: one line with the missing, the extra and the mis-shaped variables; all of them
-        are in the exception's attributes.
+      WeightsError: a variable is missing, extra or of another shape; all of them are in the
+        exception's attributes.
     """
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
@@ -58,8 +58,8 @@ def require_match(
         for name, shape in expected.items()
         if name in found and tuple(found[name]) != tuple(shape)
     }
-    complaints = [
-        f"{len(names)} {kind}: {_listed(names)}"
+    problems = [
+        f"{len(names)} {kind}: {_join_names(names)}"
         for kind, names in (
             ("missing", missing),
             ("extra", extra),
@@ -67,15 +67,15 @@ def require_match(
         )
         if names
     ]
-    if complaints:
+    if problems:
         raise WeightsError(
-            f"{source} doesn't fit {spec_name}: {'; '.join(complaints)}",
+            f"{source} does not match {spec_name}: {'; '.join(problems)}",
             missing=missing,
             extra=extra,
             misshaped=misshaped,
         )
 
 
-def _listed(names: list[str]) -> str:
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+def _join_names(names: list[str]) -> str:
+    more = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

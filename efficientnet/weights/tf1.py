@@ -1,9 +1,9 @@
-"""The published TensorFlow 1 checkpoints: which variable of theirs is which of ours, and reading.
+"""Read the published TensorFlow 1 checkpoints and map their variables to ours.
 
 Layout (github.com/tensorflow/tpu, models/official/efficientnet): `MODEL/stem/...`,
 `MODEL/blocks_0/...`, `MODEL/head/...`; layers of a kind are numbered within each of these scopes in
-the order of their first use. Every variable is followed by its moving average,
-`VARIABLE/ExponentialMovingAverage`, batch norm's statistics included, and by the optimizer's slots.
+the order of their first use. Every variable, batch norm's statistics included, has its moving average,
+`VARIABLE/ExponentialMovingAverage`, and the optimizer's slots beside it.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ GLOBAL_STEP = "global_step"
 
 
 def tf1_names(spec: ModelSpec, num_classes: int = 1000) -> dict[str, str]:
-    """Maps every variable of a network to its name in a published checkpoint.
+    """Map every variable of a network to its name in a published checkpoint.
 
     Args:
       spec: any model made of MBConv blocks; its name is the checkpoint's scope.
@@ -55,21 +55,21 @@ def read_tf1_checkpoint(
     raw: bool = False,
     num_classes: int | None = None,
 ) -> Weights:
-    """Reads a checkpoint of the published code.
+    """Read a checkpoint of the published code.
 
     Args:
       checkpoint: directory that holds one, or the prefix of one (`.../model.ckpt`); local or gs://.
       spec: the model that was trained.
-      raw: the weights as they were at the last step, instead of their moving averages, which are
+      raw: whether to read the last weights instead of their moving averages, which are
         the ones that were evaluated and published.
-      num_classes: units that the classifier must have; None takes what is there.
+      num_classes: required units of the classifier; None takes any number.
 
     Returns:
       Every variable of the model, float32.
 
     Raises:
-      WeightsError: when there is no checkpoint, or its variables aren't exactly the model's. The
-        optimizer's slots and the global step are known and left out.
+      WeightsError: there is no checkpoint, or its variables are not exactly the model's. The
+        optimizer's slots and the global step are known and ignored.
     """
     prefix = _checkpoint_prefix(str(checkpoint))
     reader = _open(prefix)
@@ -86,23 +86,23 @@ def read_tf1_checkpoint(
     wanted = {stored[path]: shape for path, shape in expected.items()}
     found = {name: shape for name, shape in shapes.items() if name in wanted or name not in known}
     if not raw and not any(name.endswith(f"/{EMA}") for name in shapes):
-        raise WeightsError(f"{prefix} holds no moving averages: ask for the raw weights")
+        raise WeightsError(f"{prefix} has no moving averages. Fix: read the raw weights (--raw)")
     require_match(found, wanted, prefix, spec.name)
     try:
         return {path: reader.get_tensor(name) for path, name in stored.items()}
     except (tf.errors.OpError, RuntimeError) as error:
-        raise WeightsError(f"can't read {prefix}: {first_line(error)}") from error
+        raise WeightsError(f"cannot read {prefix}: {first_line(error)}") from error
 
 
 def _open(prefix: str) -> Any:
     try:
         return tf.train.load_checkpoint(prefix)
     except (tf.errors.OpError, RuntimeError) as error:
-        raise WeightsError(f"can't read {prefix}: {first_line(error)}") from error
+        raise WeightsError(f"cannot read {prefix}: {first_line(error)}") from error
 
 
 def _tf1_layers(spec: ModelSpec) -> dict[str, str]:
-    """Maps the layers that have variables, ours to theirs."""
+    """Map the names of our layers that have variables to theirs."""
     layers = {
         "stem_conv": "stem/conv2d",
         "stem_bn": "stem/tpu_batch_normalization",
@@ -128,7 +128,7 @@ def _suffix(number: int) -> str:
 
 
 def _known_companions(names: Iterable[str]) -> set[str]:
-    """What a checkpoint may hold beside the values asked for."""
+    """Return the names that a checkpoint may have in addition to the requested variables."""
     known = {GLOBAL_STEP}
     for name in names:
         known |= {name, f"{name}/{EMA}", *(f"{name}/{slot}" for slot in SLOTS)}
@@ -136,12 +136,12 @@ def _known_companions(names: Iterable[str]) -> set[str]:
 
 
 def _checkpoint_prefix(checkpoint: str) -> str:
-    """The prefix itself, the one that a directory's `checkpoint` file names, or its only one."""
+    """Return a prefix as it is, or the latest or only one of a directory."""
     if tf.io.gfile.exists(f"{checkpoint}.index"):
         return checkpoint
     if not tf.io.gfile.isdir(checkpoint):
         raise WeightsError(
-            f"no checkpoint at {checkpoint}: expected a directory or a prefix with a .index file"
+            f"no checkpoint at {checkpoint}; expected a directory or a prefix with a .index file"
         )
     latest = tf.train.latest_checkpoint(checkpoint)
     if latest is not None:
@@ -149,5 +149,7 @@ def _checkpoint_prefix(checkpoint: str) -> str:
     # There may be no `checkpoint` file, or one that names a path of the machine that wrote it.
     indices = tf.io.gfile.glob(f"{checkpoint}/*.index")
     if len(indices) != 1:
-        raise WeightsError(f"{checkpoint} holds {len(indices)} checkpoints: name one by its prefix")
+        raise WeightsError(
+            f"{checkpoint} holds {len(indices)} checkpoints; give the prefix of one of them"
+        )
     return indices[0].removesuffix(".index")

@@ -13,7 +13,7 @@ def settle() -> Callable[..., None]:
     """Function that draws batch norm and biases at random and fits the statistics to images.
 
     With the initial statistics a deep network's logits hardly change with the image (1e-4 for b0),
-    and comparing them would say nothing about its convolutions.
+    and a comparison would not test its convolutions.
     """
 
     def settled(model: keras.Model, images: Any) -> None:

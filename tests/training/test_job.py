@@ -85,7 +85,10 @@ def test_normalization_is_the_experiments() -> None:
             {"resolution": [64, 96]},
             "model: efficientnet-b1: resolution is (64, 96), expected a square",
         ),
-        ({"activation": "swishy"}, "model: activation is 'swishy', expected one of Keras"),
+        (
+            {"activation": "swishy"},
+            "model: activation is 'swishy', expected an activation of Keras",
+        ),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_one_line(

@@ -62,7 +62,7 @@ def test_a_file_of_keras_applications_is_converted(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "message"),
     [
         (["--model=efficientnet-b0"], "required: --checkpoint, --output"),
         (["--checkpoint=a", "--model=efficientnet-b9", "--output=a.weights.h5"], "did you mean"),
@@ -78,18 +78,18 @@ def test_a_file_of_keras_applications_is_converted(tmp_path, capsys):
         (
             ["--checkpoint=a", *TINY_FLAGS, "--output=a.weights.h5", "--raw"]
             + ["--source=keras_applications"],
-            "--raw goes with --source=tf1",
+            "--raw needs --source=tf1",
         ),
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_code_2(flags, says, capsys):
+def test_wrong_usage_is_one_line_and_exit_code_2(flags, message, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(flags)
     assert exit_.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith("efficientnet.weights.convert: ")
-    assert says in error
+    assert message in error
 
 
 @pytest.mark.parametrize("source", ["tf1", "keras_applications"])

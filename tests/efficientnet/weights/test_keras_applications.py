@@ -184,16 +184,16 @@ def test_another_mean_is_refused_unless_the_specification_has_it(b0):
 
 
 def test_other_networks_and_files_are_refused_in_one_line(b0, tmp_path):
-    with pytest.raises(WeightsError, match=r"doesn't fit efficientnet-b1: .* missing"):
+    with pytest.raises(WeightsError, match=r"does not match efficientnet-b1: .* missing"):
         from_keras_applications(b0, get_spec("efficientnet-b1"))
     with pytest.raises(
-        WeightsError, match=r"doesn't fit keras\.applications' efficientnetb0: .* missing"
+        WeightsError, match=r"does not match keras\.applications' efficientnetb0: .* missing"
     ):
         to_keras_applications({}, B0, b0)
     with pytest.raises(WeightsError, match="no weights file at"):
         read_keras_applications_file(tmp_path / "absent.h5", B0)
     b0.save_weights(tmp_path / "b0.weights.h5")
-    with pytest.raises(WeightsError, match=r"doesn't fit efficientnet-b1: .* missing") as error:
+    with pytest.raises(WeightsError, match=r"does not match efficientnet-b1: .* missing") as error:
         read_keras_applications_file(tmp_path / "b0.weights.h5", get_spec("efficientnet-b1"))
     assert "\n" not in str(error.value)
     build_model(B0, include="features").save_weights(tmp_path / "ours.weights.h5")

@@ -193,14 +193,14 @@ def test_missing_extra_and_misshaped_variables_are_listed_in_one_error(tensors, 
     assert "1 extra: efficientnet-b0/blocks_77/conv2d/kernel" in message
     assert f"1 of another shape: {head}/Exp" in message
     assert "(1, 1, 80, 8) instead of (1, 1, 80, 320)" in message
-    # The raw values are whole, so only the variable of nobody's remains.
+    # The raw values are complete, so only the extra variable remains.
     with pytest.raises(WeightsError) as error:
         read_tf1_checkpoint(tmp_path, TINY, raw=True)
     assert (error.value.missing, error.value.misshaped) == ((), ())
 
 
 def test_another_model_is_refused(goldens):
-    with pytest.raises(WeightsError, match=r"doesn't fit efficientnet-b0: 114 missing") as error:
+    with pytest.raises(WeightsError, match=r"does not match efficientnet-b0: 114 missing") as error:
         read_tf1_checkpoint(goldens / "tf1_checkpoint", get_spec("efficientnet-b0"))
     assert "and 109 more" in str(error.value)
     assert len(error.value.missing) == 114
@@ -217,7 +217,7 @@ def test_another_number_of_classes_than_asked_for_is_refused(goldens):
 def test_a_checkpoint_without_moving_averages_asks_for_raw(tensors, tmp_path):
     slots = ("ExponentialMovingAverage", "RMSProp", "RMSProp_1")
     write(tmp_path / "x", {k: v for k, v in tensors.items() if not k.endswith(slots)})
-    with pytest.raises(WeightsError, match="no moving averages: ask for the raw"):
+    with pytest.raises(WeightsError, match="has no moving averages"):
         read_tf1_checkpoint(tmp_path, TINY)
     weights = read_tf1_checkpoint(tmp_path / "x", TINY, raw=True)
     np.testing.assert_array_equal(
@@ -240,13 +240,13 @@ def test_a_place_without_one_checkpoint_is_named(tensors, tmp_path):
         read_tf1_checkpoint(tmp_path, TINY)
     for name in ("a", "b"):
         write(tmp_path / name, {"global_step": tensors["global_step"]})
-    with pytest.raises(WeightsError, match=r"holds 2 checkpoints: name one by its prefix"):
+    with pytest.raises(WeightsError, match=r"holds 2 checkpoints; give the prefix of one"):
         read_tf1_checkpoint(tmp_path, TINY)
 
 
 def test_a_damaged_checkpoint_is_one_line(goldens, tmp_path):
     shutil.copy(goldens / "tf1_checkpoint/model.ckpt.index", tmp_path)
-    with pytest.raises(WeightsError, match=r"can't read .*model\.ckpt") as error:
+    with pytest.raises(WeightsError, match=r"cannot read .*model\.ckpt") as error:
         read_tf1_checkpoint(tmp_path, TINY)
     assert "\n" not in str(error.value)
 

@@ -1,1 +1,1 @@
-"""What is learned: a file or folder each for the task's head, loss and score."""
+"""Tasks: loss, measurement and score, one file or folder each."""

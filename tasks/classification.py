@@ -8,12 +8,12 @@ import tensorflow as tf
 
 from tasks.task import Batch, Measures, Total
 
-MOST_CONFUSION_CLASSES = 100  # up to this many classes, evaluation counts which is taken for which
+MOST_CONFUSION_CLASSES = 100  # with at most this many classes, evaluation counts a confusion matrix
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """The published recipe's loss.
+    """Classification with the loss of the published recipe.
 
     Attributes:
       num_classes: classes of the labels.
@@ -31,13 +31,13 @@ class Classification:
         return batch
 
     def weight(self, batch: Batch) -> float:
-        """The number of examples: all count."""
+        """Return the number of examples."""
         return float(batch["label"].shape[0])
 
     def loss(
         self, outputs: tf.Tensor, batch: Batch, weight: float | tf.Tensor, total: Total
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
-        """Average the cross entropy of float32 [batch, classes] logits; labels as `cross_entropy` takes."""
+        """Compute the share of the mean cross entropy of float32 [batch, classes] logits, and of top-1."""
         labels = batch["label"]
         entropy = cross_entropy(outputs, labels, label_smoothing=self.label_smoothing)
         share = tf.reduce_sum(entropy) / weight
@@ -46,7 +46,7 @@ class Classification:
         return share, {"cross_entropy": share, "top_1": top_1}
 
     def measure(self, outputs: tf.Tensor, batch: Batch) -> Measures:
-        """Sum over the images.
+        """Add up the counts and the cross entropy of a batch.
 
         Returns:
           int32 "examples", "top_1" and "top_5" (correct ones), float32 "cross_entropy" (no smoothing), and
@@ -67,12 +67,12 @@ class Classification:
     def score(
         self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
-        """Top-1 and top-5 as shares of the images, and the mean cross entropy in nats."""
+        """Return top-1 and top-5 as shares of the images, and the mean cross entropy in nats."""
         names = ("top_1", "top_5", "cross_entropy")
         return {name: float(sums[name] / sums["examples"]) for name in names}
 
     def format_score(self, figures: Mapping[str, float]) -> dict[str, str]:
-        """Shares in percent."""
+        """Format the shares in percent and the cross entropy with four digits."""
         return {
             "top-1": f"{figures['top_1']:.2%}",
             "top-5": f"{figures['top_5']:.2%}",
@@ -89,7 +89,7 @@ class Classification:
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, *, label_smoothing: float) -> tf.Tensor:
-    """Softmax cross entropy of every example.
+    """Compute the softmax cross entropy of every example.
 
     Args:
       logits: float32 [batch, classes].
@@ -107,9 +107,9 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, *, label_smoothing: floa
 
 
 def in_top(logits: tf.Tensor, labels: tf.Tensor, k: int) -> tf.Tensor:
-    """Whether the label is among the k best classes, never for NaN: bool [batch].
+    """Return whether the label is among the k best classes, never for NaN: bool [batch].
 
-    Equal logits rank by class number, so that a network which has died does not look perfect.
+    Equal logits rank by class number, so that a network with constant outputs does not seem perfect.
     """
     own = tf.gather(logits, labels, batch_dims=1)[:, tf.newaxis]
     earlier = tf.range(logits.shape[-1]) < labels[:, tf.newaxis]

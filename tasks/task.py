@@ -1,4 +1,4 @@
-"""What the training loop needs of a task: the only code that knows what a label is."""
+"""The interface of a task: the only code that interprets labels."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +11,7 @@ Total = Callable[[tf.Tensor], tf.Tensor]  # sums over all replicas, without a gr
 
 
 class Measures(NamedTuple):
-    """What one replica's evaluation batch contributes.
+    """Contribution of one replica's batch to an evaluation.
 
     Attributes:
       sums: int32 or float32 tensors that add up over batches and replicas; "examples" is one of them.
@@ -23,23 +23,24 @@ class Measures(NamedTuple):
 
 
 class Task(Protocol):
-    """A loss and a score. It never owns the step: replicas, micro-batches and precision are the step's."""
+    """A loss and a score. The training step handles replicas, micro-batches and precision."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what `loss` returns beside the loss, logged at every step."""
+        """Names of the metrics that `loss` returns in addition to the loss, logged at every step."""
 
     @property
     def best(self) -> str:
-        """The figure of `score` that compares checkpoints: higher is better."""
+        """Name of the value of `score` that compares checkpoints; higher is better."""
 
     def prepare(self, batch: Batch) -> Batch:
-        """Bring a batch from the input into the form that `loss` takes: on the device, without a gradient."""
+        """Convert an input batch to the form that `loss` takes, on the device and without a gradient."""
 
     def weight(self, batch: Batch) -> float | tf.Tensor:
-        """What the loss of this (micro-)batch is divided by, added up over the global batch.
+        """Return this (micro-)batch's share of the divisor of the loss: float32 [] or a Python number.
 
-        A Python number where it does not depend on the examples: then it costs no reduction.
+        Shares are added up over the global batch. A Python number, for a weight that does not depend
+        on the examples, needs no reduction.
         """
 
     def loss(
@@ -48,19 +49,19 @@ class Task(Protocol):
         """Compute this batch's share of the loss and of each of `metrics`: float32 [] that add up.
 
         Args:
-          outputs: of the network.
-          batch: from `prepare`.
-          weight: of the global batch.
-          total: sums over the replicas, for losses that need more than their share.
+          outputs: outputs of the network.
+          batch: batch from `prepare`.
+          weight: weight of the global batch.
+          total: sums a tensor over the replicas, for losses that need the whole batch.
         """
 
     def measure(self, outputs: Any, batch: Batch) -> Measures:
-        """Compare the outputs with the truth; examples whose "mask" is 0 are padding and do not count."""
+        """Compare outputs with labels; examples whose "mask" is 0 are padding and do not count."""
 
     def score(
         self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
-        """Turn the added sums and the joined rows of all examples into figures, on the host."""
+        """Compute the metrics from the total sums and the rows of all examples, on the host."""
 
     def format_score(self, figures: Mapping[str, float]) -> dict[str, str]:
-        """Names and values of the `score` as people read them: `{"top-1": "98.59%"}`."""
+        """Format the names and values of `score` for display: `{"top-1": "98.59%"}`."""

@@ -1,4 +1,4 @@
-"""From a job to what a training step needs: network, state and recipe."""
+"""Build what a training step needs from a job: network, state and recipe."""
 
 import functools
 from typing import Any
@@ -24,11 +24,11 @@ from training.trainable import frozen_paths, rate_multipliers
 
 
 def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainState, MaskNoise]:
-    """Build the network with its first weights, replicated, and the noise that its masks ask for.
+    """Build the network and its replicated state, and the noise for its dropout masks.
 
     Args:
-      job: which network, on which replicas.
-      initial_weights: file to start from instead of at random; logged.
+      job: names the network and the replicas.
+      initial_weights: file of initial weights, logged; None initializes at random.
     """
     experiment = job.experiment
     noise = MaskNoise(experiment.seed)
@@ -56,10 +56,10 @@ def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainSt
 
 
 def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe:
-    """Return what a training step of `network` needs.
+    """Return the recipe of a training step of `network`.
 
     Raises:
-      UsageError: train.trainable names nothing of the network.
+      UsageError: train.trainable matches no variable of the network.
     """
     experiment = job.experiment
     train, ema = experiment.train, experiment.ema
@@ -81,13 +81,13 @@ def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe
 
 
 def make_normalizer(job: Job) -> Normalize:
-    """Return the function from uint8 images to what the network takes, on the device."""
+    """Return a function that normalizes uint8 images for the network, on the device."""
     spec, precision = job.spec, job.precision
     return lambda images: normalize_images(images, spec.mean_rgb, spec.stddev_rgb, precision)
 
 
 def make_weight_decay(experiment: Experiment) -> WeightDecay:
-    """Return how much which variables decay, and how."""
+    """Return the weight decay: its rate, its variables and its form."""
     train, coupled = experiment.train, experiment.train.weight_decay_coupled
     if coupled is None:
         coupled = make_optimizer(experiment).couples_decay

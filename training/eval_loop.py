@@ -1,7 +1,7 @@
-"""--mode=eval_loop: follow a training run's checkpoints from another process, on other devices.
+"""--mode=eval_loop: evaluate a training run's checkpoints in another process, on other devices.
 
-Each checkpoint is evaluated once, in order, also over restarts of this process; figures go to
-MODEL_DIR/eval_loop/metrics.jsonl and MODEL_DIR/eval_loop/tensorboard. Nothing of the run is changed.
+Each checkpoint is evaluated once, in order, also when this process is restarted; metrics go to
+MODEL_DIR/eval_loop/metrics.jsonl and MODEL_DIR/eval_loop/tensorboard. The run itself is not changed.
 """
 
 import posixpath
@@ -21,7 +21,7 @@ from training.run import log_notes, restore
 
 FOLDER = "eval_loop"
 POLL_SECONDS = 5.0
-_FOREVER = 2**62  # no step is logged after it: an evaluator never goes back
+_FOREVER = 2**62  # resuming from this step deletes no entry of the logs
 
 
 def follow(
@@ -34,13 +34,13 @@ def follow(
     """Evaluate every checkpoint of the run in model_dir as it appears, until that of the last step.
 
     Args:
-      experiment: of the run, with its model_dir.
-      distribution: the replicas to evaluate on.
-      pause: waits a moment, between two looks at the folder.
-      now: seconds.
+      experiment: experiment of the run, with its model_dir.
+      distribution: replicas to evaluate on.
+      pause: waits between two reads of the folder.
+      now: clock, in seconds.
 
     Returns:
-      How many checkpoints were evaluated.
+      Number of checkpoints evaluated.
 
     Raises:
       TrainingError: no new checkpoint within eval.timeout_minutes.
@@ -52,24 +52,24 @@ def follow(
     folder = posixpath.join(job.model_dir, FOLDER)
     seen = set(logged_steps(folder, "eval"))
     run_log = RunLog(folder, resume_step=_FOREVER)
-    timeout, heard, count = experiment.eval.timeout_minutes * 60.0, now(), 0
+    timeout, last_seen, count = experiment.eval.timeout_minutes * 60.0, now(), 0
 
     log_notes(job)
     log(f"{store.directory}: following until step {plan.total_steps}")
     while max(seen, default=0) < plan.total_steps:
         step = next((s for s in store.steps() if s not in seen), None)
         if step is None:
-            if now() - heard > timeout:
+            if now() - last_seen > timeout:
                 raise TrainingError(
-                    f"{store.directory}: no new checkpoint for {timeout / 60:g} min, the last of step "
-                    f"{max(seen, default=0)} of {plan.total_steps}; if training is slower than that, "
-                    "set eval.timeout_minutes"
+                    f"{store.directory}: no new checkpoint for {timeout / 60:g} min; the last was at step "
+                    f"{max(seen, default=0)} of {plan.total_steps}. If training is slower than that, "
+                    "raise eval.timeout_minutes"
                 )
             pause()
             continue
         seen.add(step)
         count += _evaluate(store.find(step), step, evaluator, run_log)
-        heard = now()
+        last_seen = now()
     run_log.close()
     log(f"{store.directory}: training has ended at step {plan.total_steps}")
     return count
@@ -81,10 +81,10 @@ def _evaluate(
     evaluator: Evaluator,
     run_log: RunLog,
 ) -> int:
-    """Evaluate and log one checkpoint; 0 if it was gone before it could be read, else 1."""
+    """Evaluate and log one checkpoint; return 1, or 0 if it was deleted before it could be read."""
     try:
         if checkpoint is None:
-            raise CheckpointError("it is gone, or damaged")
+            raise CheckpointError("the checkpoint was deleted or is damaged")
         restore(evaluator.state, checkpoint)
     except CheckpointError as error:
         log(f"step {step}: not evaluated: {error}")

@@ -12,13 +12,13 @@ from tasks.task import Measures, Task
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a model scores on a split.
+    """The result of evaluating a model on a split.
 
     Attributes:
-      figures: the task's score by name, for logs and checkpoints.
-      shown: the same as people read it.
-      num_examples: examples that were measured.
-      sums: what the task added up over them.
+      figures: the task's metrics by name, for logs and checkpoints.
+      shown: the same metrics, formatted.
+      num_examples: number of examples evaluated.
+      sums: the task's sums over these examples.
     """
 
     figures: Mapping[str, float]
@@ -32,11 +32,11 @@ class Evaluation:
 
 
 class EvaluationStopped(Exception):  # noqa: N818 - nothing is wrong
-    """An evaluation that was told to end before its time."""
+    """An evaluation was stopped before its end."""
 
 
 class IncompleteEvaluationError(UserError):
-    """An evaluation that saw more or fewer images than there are: its figures mean nothing."""
+    """An evaluation saw more or fewer images than the split has, so its metrics are invalid."""
 
 
 def evaluate(
@@ -49,11 +49,11 @@ def evaluate(
     max_missing: int = 0,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Evaluation:
-    """Add up `num_steps` results of `eval_step` over `batches`, and score them.
+    """Add up `num_steps` results of `eval_step` over `batches` and compute the metrics.
 
     Raises:
-      IncompleteEvaluationError: when the images seen are not `num_examples`, or more than `max_missing`
-        broken ones were left out.
+      IncompleteEvaluationError: the number of images seen is above `num_examples`, or more than
+        `max_missing` below it.
     """
     iterator = iter(batches)
     sums: dict[str, np.ndarray] = {}
@@ -73,5 +73,5 @@ def evaluate(
 
 
 def _wide(value: np.ndarray) -> np.ndarray:
-    """The value in 64 bits: sums of 50,000 float32 losses lose digits otherwise."""
+    """Convert to 64 bits: a float32 sum of 50,000 losses loses digits."""
     return value.astype(np.int64 if value.dtype == np.int32 else np.float64)

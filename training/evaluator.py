@@ -1,4 +1,4 @@
-"""Evaluator: the evaluation step of a job, traced once for each kind of weights."""
+"""Evaluator: the evaluation of a job, traced once for each kind of weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from training.step.train_step import make_eval_step
 
 
 class Evaluator:
-    """Evaluates the present weights of a state, as often as it is called."""
+    """Evaluates the current weights of a state at each call."""
 
     def __init__(self, job: Job, state: TrainState) -> None:
         self._job, self.state = job, state
@@ -24,12 +24,15 @@ class Evaluator:
         self._steps: dict[WeightsKind, Callable[[Any], Measures]] = {}
 
     def __call__(self, *, stop: Callable[[], bool] = lambda: False) -> Evaluation:
-        """Evaluate the weights that the experiment names on every image of the split.
+        """Evaluate on every image of the split, with the weights of eval.weights.
 
-        Without a name: the average where the run keeps one, else the raw weights.
+        If eval.weights is not set: with the average if the run keeps one, else with the raw weights.
+
+        Args:
+          stop: called after each batch except the last; True ends the evaluation.
 
         Raises:
-          EvaluationStopped: `stop`, asked after each batch but the last, said so.
+          EvaluationStopped: `stop` returned True.
           TrainingError: there is too little memory for the batch.
         """
         kind: WeightsKind = self._job.experiment.eval.weights or (

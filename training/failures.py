@@ -1,4 +1,4 @@
-"""What TensorFlow raises while a run trains or evaluates, turned into one line for people."""
+"""Convert what TensorFlow raises in training and evaluation to errors of one line."""
 
 import contextlib
 import re
@@ -16,12 +16,12 @@ _OUT_OF_MEMORY = re.compile(r"OOM|out of memory", re.IGNORECASE)  # as TensorFlo
 
 
 class TrainingError(UserError):
-    """A run that cannot go on: one line that says why and what to do."""
+    """A run cannot continue."""
 
 
 @contextlib.contextmanager
 def lost_workers(distribution: Distribution) -> Iterator[None]:
-    """Raise TrainingError for an error that a worker that cannot be reached causes."""
+    """Raise TrainingError for an error caused by an unreachable worker."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -29,13 +29,13 @@ def lost_workers(distribution: Distribution) -> Iterator[None]:
             raise
         raise TrainingError(
             f"worker {distribution.host_index}: lost contact with another worker ({first_line(error)});"
-            " start all of them again, they resume from the last checkpoint"
+            " restart all workers, they resume from the last checkpoint"
         ) from error
 
 
 @contextlib.contextmanager
 def training_memory(job: Job) -> Iterator[None]:
-    """Raise TrainingError with the training batch for an error that too little memory causes."""
+    """Raise TrainingError with the training batch for an out-of-memory error."""
     train = job.experiment.train
     try:
         yield
@@ -52,7 +52,7 @@ def training_memory(job: Job) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluation_memory(job: Job) -> Iterator[None]:
-    """Raise TrainingError with the evaluation batch for an error that too little memory causes."""
+    """Raise TrainingError with the evaluation batch for an out-of-memory error."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
@@ -71,7 +71,7 @@ def _allocation(error: Exception) -> str:
 
 @contextlib.contextmanager
 def broken_data() -> Iterator[None]:
-    """Raise DatasetError for an error that broken data cause."""
+    """Raise DatasetError for an error caused by broken data."""
     try:
         yield
     except (

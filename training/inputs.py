@@ -1,4 +1,4 @@
-"""From a job to the batches of its training and of its evaluation."""
+"""The training and evaluation batches of a job."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ MakeDataset = Callable[[int, int], tf.data.Dataset]  # (host_index, num_hosts) -
 
 
 def train_dataset(job: Job, start_step: int) -> MakeDataset:
-    """Return what makes a host's training batches from `start_step` on."""
+    """Return a function that makes a host's training batches from `start_step` on."""
     experiment, source = job.experiment, job.source()
     augment, data = experiment.augment, experiment.data
 
@@ -45,7 +45,7 @@ def train_dataset(job: Job, start_step: int) -> MakeDataset:
 
 
 def train_batch_spec(job: Job) -> dict[str, tf.TensorSpec]:
-    """Return the types and shapes of one replica's training batch."""
+    """Return the dtypes and shapes of one replica's training batch."""
     experiment = job.experiment
     size = experiment.train.global_batch_size // job.distribution.num_replicas
     labels = tf.TensorSpec([size], tf.int32)
@@ -60,13 +60,13 @@ def train_batch_spec(job: Job) -> dict[str, tf.TensorSpec]:
 
 @dataclasses.dataclass(frozen=True)
 class EvalInput:
-    """The images of an evaluation.
+    """The batches of an evaluation.
 
     Attributes:
       make_dataset: makes a host's batches.
-      num_steps: batches of a host.
-      num_examples: over all hosts.
-      max_missing: broken images that may be left out.
+      num_steps: number of batches of a host.
+      num_examples: number of examples over all hosts.
+      max_missing: number of broken images that may be skipped.
     """
 
     make_dataset: MakeDataset

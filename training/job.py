@@ -1,4 +1,4 @@
-"""Job: an experiment with all that its data, its network and its devices decide."""
+"""Job: an experiment together with its data, its network and its devices."""
 
 import dataclasses
 import functools
@@ -17,25 +17,25 @@ from tasks.task import Task
 from training.devices.distribution import Distribution, batch_norm_group_size
 from training.plan import Plan, make_plan
 
-LARGEST_EVAL_BATCH = 1024  # unless the experiment asks for more
+LARGEST_EVAL_BATCH = 1024  # unless eval.global_batch_size is set
 
 
 class ExperimentError(UsageError):
-    """An experiment that does not fit its data or devices: one line that names key and remedy."""
+    """An experiment does not fit its data or devices."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What every mode of the program works on.
+    """An experiment and what every mode of the program needs to run it.
 
     Attributes:
-      experiment: with the fields filled in that data and network decide.
-      spec: the network.
+      experiment: experiment with the fields filled in that depend on data and network.
+      spec: specification of the network.
       data_info: names, classes and counts of the data.
       distribution: the replicas.
-      task: what is learned.
+      task: loss and score.
       plan: the run in steps.
-      source: opens the images, the same at every call; planning and exporting need none.
+      source: opens the images and returns the same source at every call; not needed to plan or export.
     """
 
     experiment: Experiment
@@ -61,14 +61,14 @@ class Job:
 
     @property
     def eval_batch_size(self) -> int:
-        """Images evaluated at a time over all replicas."""
+        """Global batch size of evaluations."""
         return eval_batch_size(self.experiment, self.distribution.num_replicas)
 
     def with_cached_images(self) -> "Job":
-        """The job with its images in memory or on a local disk, if the experiment wants them there.
+        """Return this job with its images cached as data.cache asks, in memory or on a local disk.
 
         Raises:
-          DatasetError: they would not fit.
+          DatasetError: they do not fit.
         """
         data = self.experiment.data
         cached = cache_source(
@@ -82,11 +82,11 @@ class Job:
 
 
 def open_job(experiment: Experiment, distribution: Distribution) -> Job:
-    """Check that an experiment fits its devices, its network and its data, and put them together.
+    """Check that an experiment fits its devices, its network and its data, and build its job.
 
     Raises:
-      UsageError: batches or groups cannot be shared out, the model is unknown, or the number of classes is
-        not that of the data.
+      UsageError: batches or groups do not divide among the replicas, the model is unknown, or the number of
+        classes is not that of the data.
       DatasetError: the data cannot be read, or a split is missing.
     """
     check_batches(experiment, distribution)
@@ -102,7 +102,7 @@ def make_job(
     distribution: Distribution,
     source: Callable[[], Source] | None = None,
 ) -> Job:
-    """Put a job together from what is known of its data, without opening the images."""
+    """Build a job from the description of its data, without opening the images."""
     experiment = _resolve(experiment, spec, data_info)
     return Job(
         experiment,
@@ -159,17 +159,17 @@ def open_source(experiment: Experiment, spec: ModelSpec) -> Source:
 
 
 def make_task(experiment: Experiment) -> Task:
-    """Return what is learned; the experiment's number of classes must be known."""
+    """Return the task; the experiment's number of classes must be known."""
     assert experiment.model.num_classes
     return Classification(experiment.model.num_classes, experiment.train.label_smoothing)
 
 
 def check_batches(experiment: Experiment, distribution: Distribution) -> None:
-    """Check that batches and groups of batch norm can be shared out among the replicas.
+    """Check that batches and groups of batch norm divide among the replicas.
 
     Raises:
-      ExperimentError: a batch cannot.
-      DistributionError: a group cannot.
+      ExperimentError: a batch does not divide.
+      DistributionError: a group does not divide the number of replicas.
     """
     replicas, accumulation = distribution.num_replicas, experiment.train.accumulation_steps
     for key, size in (
@@ -188,7 +188,7 @@ def check_batches(experiment: Experiment, distribution: Distribution) -> None:
 
 
 def eval_batch_size(experiment: Experiment, num_replicas: int) -> int:
-    """Images evaluated at a time over all replicas: the experiment's, or the training batch up to a limit."""
+    """Return the global batch size of evaluations: as set, else the training batch up to a limit."""
     if given := experiment.eval.global_batch_size:
         return given
     largest = min(experiment.train.global_batch_size, LARGEST_EVAL_BATCH)
@@ -196,7 +196,7 @@ def eval_batch_size(experiment: Experiment, num_replicas: int) -> int:
 
 
 def skips_allowed(experiment: Experiment) -> int:
-    """Steps that are not finite and are skipped before the run stops."""
+    """Return how many non-finite steps are skipped before the run stops."""
     train = experiment.train
     if train.on_nonfinite == "stop":
         return 0
@@ -204,7 +204,7 @@ def skips_allowed(experiment: Experiment) -> int:
 
 
 def _resolve(experiment: Experiment, spec: ModelSpec, data_info: DatasetInfo) -> Experiment:
-    """The experiment with what data and network decide filled in."""
+    """Fill in the fields of the experiment that depend on data and network."""
     wanted, found = experiment.model.num_classes, data_info.num_classes
     if wanted is not None and wanted != found:
         raise ExperimentError(
@@ -214,7 +214,7 @@ def _resolve(experiment: Experiment, spec: ModelSpec, data_info: DatasetInfo) ->
     for split in ("train", experiment.data.eval_split):
         if split not in data_info.splits:
             raise DatasetError(f"{data_info.name} has no split {split!r}")
-    # phi says width, depth and size at once, and stays the only one to say them.
+    # phi sets width, depth and size together; a size beside it would be refused on resume.
     size = {} if experiment.model.phi is not None else {"image_size": spec.resolution}
     model = experiment.model.model_copy(update={"num_classes": found, **size})
     return experiment.model_copy(update={"model": model})

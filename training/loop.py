@@ -1,4 +1,4 @@
-"""train_and_evaluate: the story of a run, from its experiment to its last checkpoint."""
+"""The training loop: from an experiment to its last checkpoint."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from training.run import ReceivedSignal, Run, log_notes, restore
 
 
 class Measured(NamedTuple):
-    """What a checkpoint scores, and what its classes are called."""
+    """The evaluation of a checkpoint, and the names of its classes."""
 
     checkpoint: Checkpoint
     evaluation: Evaluation
@@ -31,26 +31,26 @@ class Measured(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run stands at its end."""
+    """The result of a run."""
 
     step: int
     best: Checkpoint | None
-    measured: Measured | None  # the best one, evaluated again; None when nothing was trained now
+    measured: Measured | None  # of the best checkpoint; None if this call trained nothing
 
 
 def train_and_evaluate(
     experiment: Experiment, distribution: Distribution, *, with_evaluation: bool = True
 ) -> Outcome:
-    """Train `experiment` to its end, from the start or from where its model_dir stands.
+    """Train `experiment` to its end, from the start or from the last checkpoint in its model_dir.
 
     Args:
-      experiment: with a model_dir.
-      distribution: the replicas to train on.
-      with_evaluation: evaluate as the experiment says, and at the end.
+      experiment: experiment with a model_dir.
+      distribution: replicas to train on.
+      with_evaluation: whether to evaluate as scheduled, and at the end.
 
     Raises:
-      UserError: one line; see `open_job`, `exclusive_model_dir`, `Run`.
-      Stopped: SIGTERM or SIGINT came, and everything up to the last step is saved.
+      UserError: see `open_job`, `exclusive_model_dir` and `Run`.
+      Stopped: after SIGTERM or SIGINT; everything up to the last step is saved.
     """
     job = open_job(experiment, distribution)
     store = _open_store(job)
@@ -65,7 +65,7 @@ def train_and_evaluate(
             run = Run(job, store, check_lock, last)
         evaluator = Evaluator(job, run.state) if with_evaluation else None
         _train(run, evaluator)
-        distribution.wait_for_all()  # what the chief wrote is there for all to read
+        distribution.wait_for_all()  # the chief has written what all of them read
         best = store.best()
         if not evaluator or not best:
             return Outcome(job.plan.total_steps, best, measured=None)
@@ -75,7 +75,7 @@ def train_and_evaluate(
 
 
 def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured:
-    """Evaluate the best checkpoint of a finished or running run, the newest if none was measured.
+    """Evaluate the best checkpoint of a run, or the newest if none was evaluated.
 
     Raises:
       CheckpointError: the run has no checkpoint.
@@ -89,7 +89,7 @@ def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured
 
 
 def _train(run: Run, evaluator: Evaluator | None) -> None:
-    """Train, log, evaluate and save until the plan is done, or until a signal asks to stop."""
+    """Train, log, evaluate and save until the last step of the plan or a stop signal."""
     job, plan = run.job, run.job.plan
     with _progress(run) as progress, stop_signals() as received:
         if evaluator and run.last and _is_unmeasured(run.last, plan):
@@ -113,7 +113,7 @@ def _train(run: Run, evaluator: Evaluator | None) -> None:
 
 
 def _measure_last(run: Run, evaluator: Evaluator, received: ReceivedSignal) -> None:
-    """Make up for the evaluation of the checkpoint that the run resumes from."""
+    """Evaluate the checkpoint that the run resumes from."""
     if metrics := run.evaluate(evaluator, received):
         run.add_metrics(metrics)
     if run.must_stop(received):
@@ -125,7 +125,7 @@ def _is_finished(last: Checkpoint, plan: Plan, with_evaluation: bool) -> bool:
 
 
 def _is_unmeasured(checkpoint: Checkpoint, plan: Plan) -> bool:
-    """Whether a checkpoint lacks the evaluation that the plan asks for: a signal came before it."""
+    """Return whether a checkpoint lacks its scheduled evaluation, as after a signal."""
     within = checkpoint.step <= plan.total_steps
     return within and plan.evaluates_at(checkpoint.step) and not checkpoint.metrics
 

@@ -1,4 +1,4 @@
-"""Taking a run's folder: for one run at a time, and for no other run than the one that is in it."""
+"""Exclusive use of a run's folder: one process at a time, and only the run that it holds."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,10 +17,10 @@ from training.job import ExperimentError, Job
 
 @contextlib.contextmanager
 def exclusive_model_dir(job: Job) -> Iterator[Callable[[], None]]:
-    """Be the only run in the job's folder within the block.
+    """Hold the lock of the job's folder within the block, and save the experiment there.
 
-    Yields a function that raises RunLockError when another run has taken the folder over. Only the chief
-    claims; elsewhere that function does nothing.
+    Yields a function that raises RunLockError when another process has taken over the lock. Only the chief
+    takes the lock; in other processes that function does nothing.
 
     Raises:
       ExperimentError: the folder holds another run, or cannot be written.
@@ -43,14 +43,14 @@ def _refuse_another_run(job: Job) -> None:
     if not before:
         return
     changes = difference(load_experiment(before), job.experiment, RESUME_KEYS)
-    with contextlib.suppress(DatasetError):  # a description that is missing is written again
+    with contextlib.suppress(DatasetError):  # a missing description is written again
         then = read_dataset_info(job.model_dir).splits["train"].num_examples
         now = job.data_info.splits["train"].num_examples
         changes += [f"training images: {then:,} -> {now:,}"] if then != now else []
     if changes:
         raise ExperimentError(
-            f"{job.model_dir} holds a run with other values ({'; '.join(changes)}); a run resumes with the "
-            "same model, data and batch: give its values, or another --model_dir"
+            f"{job.model_dir} holds a run with other values ({'; '.join(changes)}); a run can only resume "
+            "with the same model, data and batch; give its values, or another --model_dir"
         )
 
 

@@ -1,4 +1,4 @@
-"""A run in steps: where it ends, and where it stops to evaluate, to save and to log."""
+"""Plan: the durations of a run in steps."""
 
 import dataclasses
 
@@ -10,12 +10,11 @@ class Plan:
     """Durations in steps.
 
     Attributes:
-      total_steps: of the whole training.
-      eval_every_steps: between two evaluations.
-      checkpoint_every_steps: between two checkpoints.
-      steps_per_call: between two returns to Python, at most.
-      steps_per_epoch: passes over the data are counted in these; a fraction where the batch does not
-        divide the data.
+      total_steps: steps of the whole training.
+      eval_every_steps: steps between two evaluations.
+      checkpoint_every_steps: steps between two checkpoints.
+      steps_per_call: largest number of steps on the device between two returns to Python.
+      steps_per_epoch: steps of one pass over the data; a fraction if the batch does not divide the data.
     """
 
     total_steps: int
@@ -25,16 +24,16 @@ class Plan:
     steps_per_epoch: float
 
     def next_stop(self, step: int) -> int:
-        """Return the step at which control comes back to Python after `step`."""
+        """Return the next step after `step` at which control returns to Python."""
         periods = (self.eval_every_steps, self.checkpoint_every_steps, self.steps_per_call)
         return min(self.total_steps, *(step - step % period + period for period in periods))
 
     def evaluates_at(self, step: int) -> bool:
-        """Whether an evaluation follows `step`: every so many steps, and at the end."""
+        """Return whether an evaluation follows `step`: every `eval_every_steps`, and at the end."""
         return self._recurs_at(step, self.eval_every_steps)
 
     def saves_at(self, step: int) -> bool:
-        """Whether a checkpoint follows `step`: every so many steps, and at the end."""
+        """Return whether a checkpoint follows `step`: every `checkpoint_every_steps`, and at the end."""
         return self._recurs_at(step, self.checkpoint_every_steps)
 
     def _recurs_at(self, step: int, every_steps: int) -> bool:

@@ -1,7 +1,7 @@
-"""Stopping in good order: SIGTERM (a preempted machine) and SIGINT (Ctrl-C) are obeyed between steps.
+"""Graceful stop: SIGTERM (a preempted machine) and SIGINT (Ctrl-C) are handled between steps.
 
-Python sees a signal when the call that runs `train.steps_per_call` steps returns, and an evaluation after
-each of its batches; then a checkpoint is written and the program ends with the signal's status.
+Python sees a signal when the call that runs `train.steps_per_call` steps returns, or after a batch of an
+evaluation. Then a checkpoint is written and the program exits with the status of the signal.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ EXIT_STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
 class Stopped(UserError):  # noqa: N818 - nothing is wrong
-    """A run that ended early on a signal; its last step is in a checkpoint."""
+    """A run was stopped by a signal; its last step is in a checkpoint."""
 
     def __init__(self, message: str, by: signal.Signals) -> None:
         super().__init__(message)
@@ -26,10 +26,10 @@ class Stopped(UserError):  # noqa: N818 - nothing is wrong
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
-    """Within the block SIGTERM and SIGINT are noted: yields what returns the first one, or None.
+    """Record SIGTERM and SIGINT within the block; yield a function that returns the first one, or None.
 
-    A second SIGINT raises KeyboardInterrupt, for whoever does not want to wait. Outside the main thread,
-    where Python allows no handlers, nothing is ever noted.
+    A second SIGINT raises KeyboardInterrupt, to stop without waiting. Outside the main thread, where Python
+    allows no signal handlers, no signal is recorded.
     """
     noted: list[signal.Signals] = []
 

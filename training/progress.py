@@ -1,6 +1,6 @@
-"""The live line of a run: step, epoch, images per second, loss, learning rate, time left.
+"""Progress of a run: step, epoch, images per second, loss, learning rate and time left.
 
-On a terminal it is a bar that moves; in a log file, a line now and then.
+A progress bar on a terminal; elsewhere a line every SECONDS_BETWEEN_LINES.
 """
 
 import math
@@ -24,9 +24,9 @@ def training_progress(
     steps_per_epoch: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int, float, float], None]]:
-    """Yield a function (step, loss, learning rate) to call whenever steps have been made.
+    """Yield a function (step, loss, learning rate) to call after each group of steps.
 
-    `clock` gives seconds.
+    `clock` returns seconds.
     """
     started, printed = clock(), [-math.inf]
 

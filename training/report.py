@@ -1,4 +1,4 @@
-"""What a command prints when it is done: figures, a confusion summary, where things are."""
+"""Print the results of a command: metrics, confusions, and paths of the files of a run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +9,12 @@ from system.console import console, log
 from training.diagnosis.nonfinite import Diagnosis, Incident
 from training.loop import Measured, Outcome
 
-MOST_CONFUSIONS = 5  # pairs of classes that are listed
-MOST_CLASSES_SHOWN = 12  # up to this many, the whole matrix is printed
+MOST_CONFUSIONS = 5  # number of pairs of classes listed
+MOST_CLASSES_SHOWN = 12  # with at most this many, the whole matrix is printed
 
 
 def print_outcome(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) -> None:
-    """The end of a training run."""
+    """Print the metrics of a training run and the paths of its files."""
     if outcome.measured:
         print_evaluation(outcome.measured)
     elif outcome.best and outcome.best.metrics:
@@ -33,13 +33,13 @@ def print_outcome(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) 
 
 
 def print_exports(exports: Mapping[str, str]) -> None:
-    """The end of an export."""
+    """Print the path of each exported format."""
     for what, where in exports.items():
         log(f"{what}: {where}")
 
 
 def print_evaluation(measured: Measured) -> None:
-    """Figures of one checkpoint, and which classes it takes for which."""
+    """Print the metrics of one checkpoint and the classes that it confuses."""
     checkpoint, evaluation, class_names = measured
     table = Table(
         title=f"step {checkpoint.step} on {evaluation.num_examples:,} held-out images",
@@ -56,7 +56,7 @@ def print_evaluation(measured: Measured) -> None:
 
 
 def print_diagnosis(incident: Incident, diagnosis: Diagnosis) -> None:
-    """A step that was replayed: what every layer held, gave and got back."""
+    """Print a replayed step: weights, activations and gradients of every layer."""
     table = Table(
         title=f"step {incident.step}: largest magnitude, or how many values are not finite",
         title_justify="left",

@@ -1,4 +1,4 @@
-"""Run: a job under way, from the checkpoint it resumes from to its last step."""
+"""Run: the state, logs and checkpoints of a job in training."""
 
 import posixpath
 import signal
@@ -29,9 +29,9 @@ class Run:
     """State, logs and checkpoints of a job, at `step`.
 
     Args:
-      job: with its images where it wants them.
-      store: the run's checkpoints.
-      check_lock: raises when another run has taken the folder over.
+      job: job with its images cached.
+      store: checkpoints of the run.
+      check_lock: raises when another process has taken over the run's folder.
       last: checkpoint to resume from; None starts at step 0.
     """
 
@@ -66,7 +66,7 @@ class Run:
         self._skips_left = skips_allowed(job.experiment)
 
     def train_to(self, stop: int) -> dict[str, float]:
-        """Train up to step `stop`, log the mean of what each step measured, and return it.
+        """Train up to step `stop`; log and return the mean of the metrics of these steps.
 
         Raises:
           TrainingError: a step was not finite, or contact with a worker was lost.
@@ -82,8 +82,8 @@ class Run:
         return figures
 
     def evaluate(self, evaluator: Evaluator, received: ReceivedSignal) -> dict[str, float]:
-        """Evaluate the present weights; empty when a signal came before the end."""
-        # Several processes evaluate to the end: they can't all leave at the same batch.
+        """Evaluate the current weights and return the metrics; empty if a signal ended it early."""
+        # Several processes evaluate to the end: they cannot all stop at the same batch.
         several = self.job.distribution.num_processes > 1
         try:
             with lost_workers(self.job.distribution):
@@ -95,14 +95,14 @@ class Run:
         return dict(result.figures)
 
     def save(self, metrics: dict[str, float]) -> None:
-        """Write a checkpoint: the logs first, so that no checkpoint is ahead of them."""
+        """Write the logs, then a checkpoint, so that no checkpoint is ahead of the logs."""
         self.logs.flush()
         if self.job.distribution.is_chief:
             self._check_lock()
             self.store.save(self.step, self.state.to_arrays(), metrics)
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
-        """Add what was measured with the checkpoint that the run resumes from."""
+        """Add metrics to the checkpoint that the run resumes from."""
         assert self.last
         self.logs.flush()
         if self.job.distribution.is_chief:
@@ -110,16 +110,16 @@ class Run:
             self.store.add_metrics(self.last, metrics)
 
     def must_stop(self, received: ReceivedSignal) -> bool:
-        """Return whether a signal asked any of the processes to stop; all must call this together."""
+        """Return whether any process received a stop signal; all processes must call this together."""
         return self.job.distribution.anywhere(received() is not None)
 
     def close(self) -> None:
-        """Wait for the checkpoint under way and close the logs."""
+        """Wait for the pending checkpoint and close the logs."""
         self.store.wait()
         self.logs.close()
 
     def stop(self, received: ReceivedSignal) -> NoReturn:
-        """End in good order; where only another process got the signal, as after SIGTERM."""
+        """Close the run and raise Stopped; SIGTERM is assumed if only another process got a signal."""
         self.close()
         self.job.distribution.wait_for_all()
         by = received() or signal.SIGTERM
@@ -130,15 +130,15 @@ class Run:
         )
 
     def _check_finite(self, rows: np.ndarray) -> None:
-        """Count the steps that were skipped because they were not finite; raise when they are too many.
+        """Log the skipped non-finite steps; raise TrainingError when there are too many.
 
-        A float16 gradient that overflows under a finite loss is the loss scale's daily work: not counted.
+        A float16 gradient that overflows under a finite loss is not counted: the loss scale handles it.
         """
         names = self._recipe.metrics
         loss, finite = rows[:, names.index("loss")], rows[:, names.index("finite")] > 0
         broken = ~np.isfinite(loss) if self.state.variables.loss_scale else ~finite
         if broken.sum() > self._skips_left:
-            # From here on nothing was changed.
+            # The steps from this one on have changed nothing.
             where = int(np.flatnonzero(broken)[self._skips_left])
             figures = dict(zip(names, rows[where], strict=True))
             step = self.step + where
@@ -154,7 +154,7 @@ class Run:
         self._skips_left -= int(broken.sum())
 
     def _show_start(self) -> None:
-        """Put the first training images, as the network sees them, and its layers into TensorBoard."""
+        """Log the first augmented training images and the table of layers to TensorBoard."""
         make_dataset = train_dataset(self.job, 0)
         with broken_data():
             for batch in make_dataset(0, self.job.distribution.num_hosts).take(1):
@@ -166,7 +166,7 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     """Set all of `state` from a checkpoint.
 
     Raises:
-      CheckpointError: the checkpoint is of another model.
+      CheckpointError: the checkpoint can't be read or is of another model.
     """
     try:
         state.from_arrays(checkpoint.read())
@@ -177,7 +177,7 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
 
 
 def log_notes(job: Job) -> None:
-    """Log what the user should know about how the images were found."""
+    """Log the notes of the source about how it read the data."""
     for note in job.source().notes:
         log(f"{job.data_info.name}: {note}")
 
@@ -211,7 +211,7 @@ def _log_dir(job: Job) -> str:
 
 
 def _summary(state: TrainState) -> str:
-    """Keras' table of the network's layers, as Markdown that keeps its columns."""
+    """Return Keras' table of layers as preformatted Markdown."""
     lines: list[str] = []
     state.network.summary(line_length=120, print_fn=lines.append)
     return "\n".join(f"    {line}" for text in lines for line in text.splitlines())

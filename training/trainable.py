@@ -1,4 +1,4 @@
-"""Which variables a run trains, and at which share of the learning rate: by their place in the network."""
+"""Select the variables that a run trains and their shares of the learning rate, by path."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,18 +18,18 @@ _BLOCK = re.compile(r"block_(\d+)_")
 def frozen_paths(
     network: keras.Model, rule: str | Sequence[str], *, freeze_batch_norm: bool
 ) -> frozenset[str]:
-    """Paths of the weights and statistics that `train.trainable` leaves alone.
+    """Return the paths of the weights and statistics that `train.trainable` freezes.
 
     A batch norm whose weights are frozen keeps its statistics too.
 
     Args:
-      network: with layers named as `efficientnet.build_model` names them.
+      network: network from `efficientnet.build_model`, which names its layers.
       rule: "all"; "head": the classifier; "blocks>=N": from block N to the end; or patterns, each matched
         from the beginning of a path.
-      freeze_batch_norm: freeze every batch norm, whatever the rule.
+      freeze_batch_norm: whether to freeze every batch norm, regardless of the rule.
 
     Raises:
-      UsageError: the rule is of no such form, or names nothing of this network.
+      UsageError: the rule has another form, or matches no variable of this network.
     """
     trains = _matcher(rule)
     weights = [v.path for v in network.trainable_variables]
@@ -47,7 +47,7 @@ def frozen_paths(
 
 
 def rate_multipliers(network: keras.Model, spec: ModelSpec, layer_decay: float) -> dict[str, float]:
-    """Shares of the learning rate by path: `layer_decay` to the number of stages above a variable's.
+    """Return shares of the learning rate by path: `layer_decay` to the power of the stages above a variable.
 
     The classifier has the whole rate, the head `layer_decay` of it, the last stage its square, and so on
     down to the stem. Empty when `layer_decay` is 1.

@@ -97,7 +97,7 @@ def test_checkpoints_that_are_removed_or_damaged_are_said_and_passed_over(
     assert follow(model_dir, never) == 1
     assert evaluated(model_dir) == [12]
     out = capsys.readouterr().out
-    assert "step 4: not evaluated: it is gone, or damaged" in out
+    assert "step 4: not evaluated: the checkpoint was deleted or is damaged" in out
     assert "step 8: not evaluated: " in out
 
 
@@ -110,7 +110,7 @@ def test_no_new_checkpoint_for_too_long_is_one_line(trained: Path, tmp_path: Pat
 
     with pytest.raises(TrainingError) as ended:
         follow(model_dir, pause, lambda: clock[0])
-    assert "no new checkpoint for 60 min, the last of step 0 of 12" in str(ended.value)
+    assert "no new checkpoint for 60 min; the last was at step 0 of 12" in str(ended.value)
     assert "eval.timeout_minutes" in str(ended.value)
     assert clock == [4000.0]
 

@@ -145,7 +145,7 @@ def test_a_ready_node_of_this_tensorflow_passes(api, name):
         ("unhealthy", "UNHEALTHY_MAINTENANCE (host is being repaired)", "wait for its repair"),
         ("old", f"2.12.1 and this program {tf.__version__}", f"create the node with {OURS}"),
         ("missing", "no node of this name", "tpu-vm list"),
-        ("forbidden", "the TPU API refuses", "roles/tpu.viewer"),
+        ("forbidden", "the TPU API denies access", "roles/tpu.viewer"),
     ],
 )
 def test_what_is_wrong_with_a_node_is_one_line_with_advice(api, name, what, remedy):
@@ -161,7 +161,7 @@ def test_training_asks_the_node_before_tensorflow_does(api):
 
 def test_an_api_that_does_not_answer_is_one_line(api, monkeypatch):
     monkeypatch.setenv("TPU_API_DISCOVERY_URL", "http://127.0.0.1:1/discovery")
-    assert "the TPU API can't be asked" in refused("healthy")
+    assert "the TPU API can't be reached" in refused("healthy")
 
 
 def test_outside_the_cloud_a_name_needs_zone_and_project(monkeypatch):

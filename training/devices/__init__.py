@@ -1,1 +1,1 @@
-"""Where training runs: the only place that names a tf.distribute strategy."""
+"""Devices: the only package that names a tf.distribute strategy."""

@@ -1,7 +1,7 @@
-"""Where the program runs: the only file that names tf.distribute strategies.
+"""Replicas and their devices: the only file that names tf.distribute strategies.
 
-Everything else sees a `Distribution`: how many replicas there are, a scope to create variables in, and
-the three things replicas do together (sum tensors, average within groups, write variables).
+Other modules see a `Distribution`: the number of replicas, a scope to create variables in, and the
+operations across replicas (sum tensors, average within groups, write variables).
 """
 
 import contextlib
@@ -22,9 +22,9 @@ import tensorflow as tf
 from system.errors import UsageError, first_line
 from training.step.packed import pack, unpack
 
-_GROUP_KEYS = 2**24  # far from those that tf.distribute numbers its own collectives with
-# A number for each collective of each function that this process traces: TensorFlow remembers the shape
-# of a number, so a second function must not count from 1 again. Hosts trace the same in the same order.
+_GROUP_KEYS = 2**24  # outside the range that tf.distribute uses for its own collectives
+# One key for each collective of each function that this process traces: TensorFlow stores a shape for each
+# key, so a second function must not start at 1 again. All hosts trace the same functions in the same order.
 _INSTANCE_KEYS = itertools.count(1)
 
 CONNECT_SECONDS = 20.0  # to wait for a grpc:// address
@@ -33,11 +33,11 @@ STRATEGIES = ("auto", "tpu", "mirrored", "multi_worker", "cpu")
 
 
 class DistributionError(UsageError):
-    """Devices that are not there, or cannot be used as asked: one line with what to do."""
+    """Devices are missing, or cannot be used as requested."""
 
 
 class Replica(NamedTuple):
-    """The replica that runs a function: its number, and what orders its collective operations."""
+    """The replica that runs a function: its number, and the token that orders its collectives."""
 
     id: Any  # int32 []
     order: Any  # a resource, or () where there is nothing to order
@@ -74,7 +74,7 @@ class Distribution:
 
     @property
     def description(self) -> str:
-        """What a user wants to read in the first line of a run."""
+        """Number and kind of the devices, for the first line of a run's log."""
         kind = "TPU core" if self.is_tpu else "GPU" if _gpus() else "CPU"
         replicas = f"{self.num_replicas} {kind}{'s' if self.num_replicas > 1 else ''}"
         return replicas + (f" on {self.num_hosts} hosts" if self.num_hosts > 1 else "")
@@ -82,7 +82,7 @@ class Distribution:
     def batches(
         self, make_dataset: Callable[[int, int], tf.data.Dataset], global_batch_size: int
     ) -> Any:
-        """Distribute a data set: each step of the result feeds every replica once.
+        """Distribute a dataset: each step of the result feeds every replica once.
 
         Args:
           make_dataset: called on each host with (host_index, num_hosts); yields that host's share of
@@ -102,22 +102,22 @@ class Distribution:
         return self.strategy.distribute_datasets_from_function(make, options)
 
     def local_value(self, value: Any) -> Any:
-        """The first replica's value of something that all replicas hold alike."""
+        """Return the first replica's value of one that is equal on all replicas."""
         return self.strategy.experimental_local_results(value)[0]
 
     @property
     def num_processes(self) -> int:
-        """Processes that run this program together; a TPU slice has but one."""
+        """Processes that run this program together; a TPU slice has one."""
         return 1 if self.is_tpu else self.num_hosts
 
     def anywhere(self, flag: bool) -> bool:
-        """Whether `flag` is set in any process; all must ask, and all get the same answer."""
+        """Return whether `flag` is set in any process; all processes must call this together."""
         if self.num_processes == 1:
             return flag
         return bool(self._count_flags(tf.constant(float(flag))) > 0.0)
 
     def wait_for_all(self) -> None:
-        """Return when every process has come here."""
+        """Wait until every process has called this."""
         self.anywhere(False)
 
     @functools.cached_property
@@ -133,12 +133,12 @@ class Distribution:
     # every replica's device.
 
     def replica_spec(self) -> Replica:
-        """What a traced function takes to know its replica."""
+        """Return the type of the `Replica` argument of a traced function."""
         order = tf.TensorSpec([], self._order.handle.dtype) if self._has_collectives else ()
         return Replica(tf.TensorSpec([], tf.int32), order)
 
     def this_replica(self) -> Replica:
-        """Inside strategy.run: the replica that runs."""
+        """Return the current replica; call inside strategy.run."""
         context = tf.distribute.get_replica_context()
         replica_id = tf.cast(context.replica_id_in_sync_group, tf.int32)
         order = (
@@ -147,10 +147,10 @@ class Distribution:
         return Replica(replica_id, order)
 
     def on_each_replica(self, traced: tf.types.experimental.ConcreteFunction) -> Callable[..., Any]:
-        """A callable for strategy.run that runs a graph, traced once, on the replica's own device.
+        """Return a callable for strategy.run that runs a graph, traced once, on the replica's device.
 
-        A call to the function would leave its operations to the first device, and a function traced
-        under a strategy is traced anew for each device; importing the graph is 20 times faster.
+        Calling the function directly would place its operations on the first device, and a function
+        traced under a strategy is traced again for each device; importing the graph is 20 times faster.
         """
         if not self._has_collectives:
             return traced
@@ -169,8 +169,8 @@ class Distribution:
 
         return run
 
-    # What replicas do together, for use in a function that each replica runs. The sums are plain
-    # collective operations and no calls back to the strategy, so that such a function can be traced once
+    # Operations across replicas, for use in a function that each replica runs. The sums are plain
+    # collective operations instead of calls to the strategy, so that such a function can be traced once
     # for all replicas. None of them is differentiable.
 
     @contextlib.contextmanager
@@ -183,17 +183,17 @@ class Distribution:
             del self._tracing.replica
 
     def replica_id(self) -> tf.Tensor:
-        """Number of this replica: int32 []."""
+        """Return the number of this replica: int32 []."""
         return self._tracing.replica.id
 
     def sum_over_replicas(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The sums over all replicas of float32 tensors, in one round."""
+        """Sum float32 tensors over all replicas, in one collective."""
         if self.num_replicas == 1:
             return list(tensors)
         return unpack(self._group_sum(pack(tensors), self.num_replicas), tensors)
 
     def group_mean(self, group_size: int) -> Callable[[tf.Tensor], tf.Tensor] | None:
-        """A function that averages a tensor over contiguous groups of replicas; None for groups of 1."""
+        """Return a function that averages a tensor over contiguous groups of replicas; None for size 1."""
         if group_size == 1:
             return None
         return lambda tensor: self._group_sum(tensor, group_size) / group_size
@@ -208,7 +208,7 @@ class Distribution:
             group_size=group_size,
             group_key=_GROUP_KEYS + group_size * 2**12 + group,
             instance_key=next(_INSTANCE_KEYS),
-            # Without it, automatic control dependencies let the replicas wait for one another.
+            # Without it, automatic control dependencies make the replicas deadlock.
             ordering_token=[self._tracing.replica.order],
             merge_op="Add",
             final_op="Id",
@@ -246,12 +246,12 @@ class Distribution:
 
 
 def batch_norm_group_size(group: str | int, num_replicas: int) -> int:
-    """Replicas that share batch statistics.
+    """Return the number of replicas that share batch statistics.
 
     `"recipe"` is the reference's rule: none up to 8 replicas, above that groups of max(8, N // 8).
 
     Raises:
-      DistributionError: when `group` does not divide the number of replicas.
+      DistributionError: `group` does not divide the number of replicas.
     """
     if group == "recipe":
         size = 1 if num_replicas <= 8 else max(8, num_replicas // 8)
@@ -282,7 +282,7 @@ def connect(
       gcp_project: of a named node.
 
     Raises:
-      DistributionError: when what was asked for is not there.
+      DistributionError: the requested devices are missing or unreachable.
     """
     if strategy not in STRATEGIES:
         raise DistributionError(f"--strategy={strategy}: expected one of {', '.join(STRATEGIES)}")
@@ -291,7 +291,7 @@ def connect(
     if strategy == "tpu":
         return _connect_tpu(tpu, tpu_zone, gcp_project)
     if tpu:
-        raise DistributionError(f"--tpu={tpu} does not go with --strategy={strategy}; drop one")
+        raise DistributionError(f"--tpu={tpu} conflicts with --strategy={strategy}; drop one")
     if strategy == "multi_worker":
         return _connect_workers()
     if strategy == "mirrored":
@@ -325,13 +325,13 @@ def _connect_tpu(tpu: str | None, zone: str | None, project: str | None) -> Dist
 
 
 def check_node(name: str, zone: str | None, project: str | None) -> None:
-    """Ask the cloud's API whether a TPU node is there, ready, healthy and of this TensorFlow.
+    """Check with the cloud's API that a TPU node exists, is ready and healthy, and has this TensorFlow.
 
-    TensorFlow itself would wait for a node that never answers, and a node of another version fails
-    with words that name neither version.
+    TensorFlow itself would wait for a node that never answers, and its error for a node of another
+    version names neither version.
 
     Raises:
-      DistributionError: one line saying what is wrong and what to do.
+      DistributionError: the node is missing, not ready, unhealthy or has another version.
     """
     from cloud_tpu_client import Client
 
@@ -344,12 +344,12 @@ def check_node(name: str, zone: str | None, project: str | None) -> None:
         ) from None
     try:
         node = client._fetch_cloud_tpu_metadata()
-    except Exception as error:  # those of four libraries
+    except Exception as error:  # four libraries, each with its own classes
         raise DistributionError(where + _lookup_advice(str(error))) from error
     state, health = node.get("state"), node.get("health", "HEALTHY")
     describe = f"`gcloud compute tpus tpu-vm describe {name}`"
     if state in ("CREATING", "STARTING", "RESTARTING", "REPAIRING"):
-        raise DistributionError(f"{where}the node is {state}; wait until {describe} says READY")
+        raise DistributionError(f"{where}the node is {state}; wait until {describe} shows READY")
     if state != "READY":
         raise DistributionError(
             f"{where}the node is {state}; create it again: tpu_scripts/delete.sh, then create.sh"
@@ -357,7 +357,7 @@ def check_node(name: str, zone: str | None, project: str | None) -> None:
     if health not in ("HEALTHY", "HEALTH_UNSPECIFIED"):
         raise DistributionError(
             f"{where}the node is {health} ({node.get('healthDescription', 'no reason given')}); "
-            "wait for its repair, or delete and create it again"
+            "wait for its repair, or delete it and create it again"
         )
     version = re.match(r"\D*(\d+\.\d+)", node.get("tensorflowVersion", ""))
     ours = ".".join(tf.__version__.split(".")[:2])
@@ -369,31 +369,33 @@ def check_node(name: str, zone: str | None, project: str | None) -> None:
 
 
 def _lookup_advice(text: str) -> str:
-    """What a failure to look a node up means, by the words of the API's client."""
+    """Return cause and fix of a failed node lookup, from the text of the API client's error."""
     listing = "`gcloud compute tpus tpu-vm list --zone=ZONE`"
     if "HttpError 404" in text:
         return f"no node of this name in that zone and project; {listing} shows what is there"
     if "HttpError 403" in text or "HttpError 401" in text:
         return (
-            "the TPU API refuses; enable it (`gcloud services enable tpu.googleapis.com`) and give "
+            "the TPU API denies access; enable it (`gcloud services enable tpu.googleapis.com`) and give "
             "the account the role roles/tpu.viewer"
         )
     if "Application Default Credentials" in text:
         return "no credentials; run `gcloud auth application-default login`"
-    return f"the TPU API can't be asked ({text.strip().splitlines()[0][-200:]}); check the network"
+    return (
+        f"the TPU API can't be reached ({text.strip().splitlines()[0][-200:]}); check the network"
+    )
 
 
 def _check_reachable(address: str) -> None:
-    """Raise OSError unless somebody listens there; TensorFlow itself would wait for minutes."""
+    """Raise OSError unless the address accepts connections; TensorFlow would wait for minutes."""
     host, _, port = address.removeprefix("grpc://").partition(":")
     try:
         socket.create_connection((host, int(port or 8470)), timeout=CONNECT_SECONDS).close()
     except ValueError:
-        raise OSError(f"{port!r} is no port") from None
+        raise OSError(f"{port!r} is not a port") from None
 
 
 def _tpu_advice(error: Exception) -> str:
-    """What a failure to reach a TPU means, by the words TensorFlow uses for it."""
+    """Return cause and fix of a failure to reach a TPU, from the text of TensorFlow's error."""
     text = str(error)
     if "No OpKernel was registered" in text:
         return (

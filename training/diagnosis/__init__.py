@@ -1,1 +1,1 @@
-"""What went wrong in a step that was not finite."""
+"""Diagnosis of steps that are not finite."""

@@ -1,11 +1,10 @@
-"""What went wrong in a step that was not finite: kept for replay, and told layer by layer.
+"""Diagnosis of a step that is not finite: saved for replay, and analysed layer by layer.
 
     MODEL_DIR/nonfinite/step-00000123.npz
 
-holds the state before the step and the batch that it met, as plain arrays. `diagnose` runs that step again
-on one device, each replica's share with the masks that it had, and summarizes every layer on the way.
-With batch norm over several replicas the statistics are those of one share: then what is seen is
-like the step, and not the step itself.
+holds the state before the step and its batch, as plain arrays. `diagnose` repeats that step on one device,
+each replica's share with its own masks, and summarizes the tensors of every layer. With batch norm over
+several replicas the statistics are those of one share: the repeated step is then only similar.
 """
 
 import dataclasses
@@ -34,7 +33,7 @@ _FILE = re.compile(r"step-(\d{8,})(-worker-\d+)?\.npz")
 
 
 class ReplayError(UserError):
-    """Nothing to replay, or nothing that can be: one line."""
+    """No saved step, or one that cannot be replayed."""
 
 
 class Incident(NamedTuple):
@@ -50,7 +49,7 @@ class Incident(NamedTuple):
     precision: str  # Keras' dtype policy
 
     def examples(self) -> str:
-        """Which images it was, in a few words."""
+        """Return the indices of the first eight images and the number of the others."""
         numbers = [int(i) for i in self.batch["index"]]
         more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
         return f"examples {', '.join(map(str, numbers[:8]))}{more}"
@@ -82,10 +81,10 @@ class Incident(NamedTuple):
 
     @classmethod
     def load(cls, path: str) -> "Incident":
-        """What `save` wrote.
+        """Load a file written by `save`.
 
         Raises:
-          ReplayError: it is no such file, or a damaged one.
+          ReplayError: it is another kind of file, or damaged.
         """
         groups: dict[str, dict[str, Any]] = {"about": {}, "state": {}, "batch": {}}
         try:
@@ -103,14 +102,14 @@ class Incident(NamedTuple):
                 int(about["num_replicas"]),
                 str(about["precision"]),
             )
-        except Exception as error:  # zipfile, zlib and NumPy each have errors of their own
+        except Exception as error:  # zipfile, zlib and NumPy each have their own classes
             raise ReplayError(
                 f"{path}: not a step kept for replay, or damaged ({error})"
             ) from error
 
 
 def kept_incidents(model_dir: str) -> list[str]:
-    """Paths of what was kept for replay, oldest first."""
+    """Return the paths of the steps saved for replay, oldest first."""
     folder = posixpath.join(model_dir, FOLDER)
     if not tf.io.gfile.isdir(folder):
         return []
@@ -120,7 +119,7 @@ def kept_incidents(model_dir: str) -> list[str]:
 
 
 class TensorSummary(NamedTuple):
-    """What one tensor held: values that are not finite, of how many, and the largest finite one."""
+    """Summary of a tensor: non-finite values, all values, and the largest finite magnitude."""
 
     broken: int
     size: int
@@ -131,7 +130,7 @@ class TensorSummary(NamedTuple):
 
 
 class LayerSummary(NamedTuple):
-    """One layer: what it held before the step, gave, and got back; the gradient is its output's."""
+    """Summary of a layer: weights before the step, outputs, and the gradients of both."""
 
     name: str
     weights: TensorSummary
@@ -141,13 +140,13 @@ class LayerSummary(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """Every layer, from the images to the loss, over all shares of the batch."""
+    """The loss and every layer, in forward order, over all shares of the batch."""
 
     loss: float
     layers: Sequence[LayerSummary]
 
     def first(self) -> str:
-        """Where it went wrong first: in the weights, forwards, then backwards; in a few words."""
+        """Return where values are first not finite: in the weights, the forward or the backward pass."""
         for what in ("weights", "activations"):
             for layer in self.layers:
                 if (look := getattr(layer, what)).broken:
@@ -168,9 +167,9 @@ class Diagnosis(NamedTuple):
 def keep_and_diagnose(
     job: Job, state: TrainState, make_dataset: Callable[[int, int], tf.data.Dataset]
 ) -> str:
-    """Keep the step that `state` stands before for replay, and say where it went wrong first.
+    """Save the step after `state` for replay, and return a line with where it is first not finite.
 
-    `make_dataset` gives batches from that step on: (host_index, num_hosts) -> dataset.
+    `make_dataset` returns batches from that step on: (host_index, num_hosts) -> dataset.
     """
     distribution = job.distribution
     replicas = distribution.num_replicas // distribution.num_processes
@@ -187,18 +186,18 @@ def keep_and_diagnose(
         path = incident.save(job.model_dir, distribution.host_index)
         kept = f"kept in {path} for --mode=replay"
     except (OSError, tf.errors.OpError) as error:
-        kept = f"it can't be kept for replay ({first_line(error)})"
+        kept = f"can't be kept for replay ({first_line(error)})"
     try:
         where = diagnose(job, incident).first()
     except (tf.errors.OpError, MemoryError) as error:
-        where = f"no memory to say where ({first_line(error)})"
+        where = f"too little memory to find the layer ({first_line(error)})"
     return f"{where}; {incident.examples()}; {kept}"
 
 
 def _own_batch(
     make_dataset: Callable[[int, int], tf.data.Dataset], distribution: Distribution
 ) -> dict[str, np.ndarray]:
-    """The shares of this process' replicas in the first batch."""
+    """Return the shares of this process' replicas in the first batch."""
     one_of_many = distribution.num_processes > 1
     hosts = [distribution.host_index] if one_of_many else range(distribution.num_hosts)
     parts = [next(iter(make_dataset(host, distribution.num_hosts))) for host in hosts]
@@ -206,10 +205,10 @@ def _own_batch(
 
 
 def replay(experiment: Experiment) -> tuple[Incident, Diagnosis]:
-    """Run the latest step that was kept in model_dir again.
+    """Repeat the latest step that was saved in model_dir.
 
     Raises:
-      ReplayError: nothing was kept, or it is damaged or of another network.
+      ReplayError: no step was saved, or it is damaged or of another network.
     """
     paths = kept_incidents(str(experiment.model_dir))
     if not paths:
@@ -225,11 +224,11 @@ def replay(experiment: Experiment) -> tuple[Incident, Diagnosis]:
 
 
 def diagnose(job: Job, incident: Incident) -> Diagnosis:
-    """Run the step of `incident` again on one device and look at every layer.
+    """Repeat the step of `incident` on one device and summarize every layer.
 
     Raises:
       ValueError: the state is of another network.
-      tf.errors.OpError: the device can't hold what has to be held.
+      tf.errors.OpError: the device has too little memory.
     """
     train = job.experiment.train.model_copy(update={"precision": incident.precision})
     experiment = job.experiment.model_copy(update={"train": train})
@@ -238,11 +237,11 @@ def diagnose(job: Job, incident: Incident) -> Diagnosis:
     state.from_arrays(incident.state)
     layers = [layer for layer in state.network.layers if layer.output is not state.network.input]
     weights = [_summarize(layer.weights) for layer in layers]
-    look = _make_probe(job, state, noise, layers)
+    probe = _make_probe(job, state, noise, layers)
     seen: list[np.ndarray] = []
     losses: list[float] = []
     for replica, micro_step, images, labels in _shares(incident, train.accumulation_steps):
-        loss, figures = look(images, labels, tf.constant(replica), micro_step)
+        loss, figures = probe(images, labels, tf.constant(replica), micro_step)
         losses.append(float(loss))
         seen.append(figures.numpy())
     # [shares, layers, 3 kinds of tensor, (broken, size, largest)]
@@ -265,7 +264,7 @@ def diagnose(job: Job, incident: Incident) -> Diagnosis:
 
 
 def _shares(incident: Incident, accumulation_steps: int) -> Iterator[tuple[int, int, Any, Any]]:
-    """Replica, micro-batch, images and labels of each part that a replica computed at a time."""
+    """Yield replica, micro-batch, images and labels of each micro-batch of each replica."""
     parts = incident.num_replicas * accumulation_steps
     images, labels = (np.split(incident.batch[name], parts) for name in ("image", "label"))
     for i in range(parts):
@@ -279,7 +278,7 @@ def _make_probe(
     noise: MaskNoise,
     layers: Sequence[keras.Layer],
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """(images, labels, replica, micro-batch) -> loss, and figures float32 [layers, 3, 3]."""
+    """Return a function (images, labels, replica, micro-batch) -> loss, summaries float32 [layers, 3, 3]."""
     network, normalize = state.network, make_normalizer(job)
     inside = keras.Model(network.input, [layer.output for layer in layers])
     weights = [v.value for v in network.trainable_variables]
@@ -288,7 +287,7 @@ def _make_probe(
     scale = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
 
     @tf.function(autograph=False)
-    def look(images: Any, labels: Any, replica: tf.Tensor, micro_step: int) -> Any:
+    def probe(images: Any, labels: Any, replica: tf.Tensor, micro_step: int) -> Any:
         with (
             noise.at(state.variables.step, replica, micro_step),
             tf.GradientTape() as tape,
@@ -317,7 +316,7 @@ def _make_probe(
         ]
         return loss, tf.stack(figures)
 
-    return look
+    return probe
 
 
 def _summarize(tensors: Sequence[Any]) -> TensorSummary:
@@ -326,7 +325,7 @@ def _summarize(tensors: Sequence[Any]) -> TensorSummary:
 
 
 def _figures(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Values that are not finite, their number, and the largest finite magnitude: float32 [3]."""
+    """Count non-finite and all values, and find the largest finite magnitude: float32 [3]."""
     flat = [tf.reshape(tf.cast(t, tf.float32), [-1]) for t in tensors]
     values = tf.concat([*flat, tf.zeros([0])], 0)
     finite = tf.math.is_finite(values)

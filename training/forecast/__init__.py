@@ -1,1 +1,1 @@
-"""What a run will cost, before it starts."""
+"""Estimates of the cost of a run before it starts."""

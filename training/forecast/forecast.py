@@ -1,4 +1,4 @@
-"""What a run will need, told before anything is paid for: no device is touched, nothing is trained."""
+"""Estimate a run's cost before paying for it, without a device and without training."""
 
 import dataclasses
 import importlib.util
@@ -24,28 +24,28 @@ IMAGENET_CLASSES = 1000
 # Training images that a core prepares at 224 px with AutoAugment: 2.5 ms of processor
 # time each in benchmarks/results/input_pipeline.md.
 IMAGES_PER_SECOND_PER_CORE = 400
-USABLE = 0.9  # of a chip's memory: the runtime and fragments take some
+USABLE = 0.9  # of a chip's memory: the runtime and fragmentation take the rest
 STATE_TOLERANCE = 0.001  # counters beside the weights
 CURVE_POINTS = 500
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """A run in figures.
+    """The estimated cost of a run.
 
     Attributes:
-      experiment: what is planned.
-      spec: its network.
-      num_examples: of an epoch.
+      experiment: the planned experiment.
+      spec: specification of its network.
+      num_examples: number of examples of an epoch.
       plan: durations in steps.
       steps: int [CURVE_POINTS], at which `rates` are given.
       rates: float32 [CURVE_POINTS].
-      parameters: trained values.
-      multiply_adds: of one image, forwards.
-      activation_bytes: of one image: an upper bound of what a bfloat16 step keeps.
-      state_bytes: weights, statistics, slots and averages, float32.
-      topology: the TPU that is planned for, if any.
-      at_best: of the compiled step, when there is a report of it for such chips.
+      parameters: number of trainable parameters.
+      multiply_adds: multiply-adds of the forward pass of one image.
+      activation_bytes: upper bound of the activations of one image in a bfloat16 step.
+      state_bytes: bytes of weights, statistics, slots and averages in float32.
+      topology: the TPU to plan for, if any.
+      at_best: roofline of the compiled step, if there is a report for such chips.
       record: that report.
     """
 
@@ -65,7 +65,7 @@ class Forecast:
 
     @property
     def per_replica_batch(self) -> int:
-        """Images of a replica at a time."""
+        """Images of a replica in one micro-batch."""
         replicas = self.topology.replicas if self.topology else 1
         return self.experiment.train.global_batch_size // (
             replicas * self.experiment.train.accumulation_steps
@@ -75,7 +75,7 @@ class Forecast:
     def largest_batch(self) -> int | None:
         """Images that fit into a replica's memory; None without a topology.
 
-        Temporaries grow with the batch: by the compiler's figure, or else by all activations.
+        Temporaries grow with the batch: as reported by the compiler, else by all activations.
         """
         if not self.topology:
             return None
@@ -96,11 +96,11 @@ class Forecast:
 def make_forecast(
     experiment: Experiment, topology: str | None, report: Path = COMPILE_REPORT
 ) -> Forecast:
-    """Work out what `experiment` needs, on a TPU of `topology` ("v5e:2x4") or without one.
+    """Estimate the cost of `experiment`, on a TPU of `topology` ("v5e:2x4") or without one.
 
     Raises:
-      UsageError: no such topology.
-      ExperimentError: the batch can't be shared out among its replicas.
+      UsageError: unknown topology.
+      ExperimentError: the batch does not divide among its replicas.
       DistributionError: groups of batch norm do not divide its replicas.
     """
     chips = parse_topology(topology) if topology else None
@@ -140,13 +140,13 @@ def make_forecast(
 
 
 def lines(forecast: Forecast) -> list[str]:
-    """The forecast in words, a line for each thing."""
+    """Format the forecast, one line for each subject."""
     experiment, plan, topology = forecast.experiment, forecast.plan, forecast.topology
     size, peak = experiment.train.global_batch_size, int(np.argmax(forecast.rates))
     described = [
         f"{experiment.name}: {forecast.spec.name} at {forecast.spec.resolution} px, "
         f"{forecast.parameters:,} parameters, {forecast.multiply_adds / 1e9:.2f} G multiply-adds an "
-        "image forwards, three times that in training",
+        "image in the forward pass, three times that in training",
         f"{plan.total_steps:,} steps of {size:,} images: {forecast.epochs:.1f} epochs of "
         f"{forecast.num_examples:,}; evaluated every {plan.eval_every_steps:,} steps, saved every "
         f"{plan.checkpoint_every_steps:,}",
@@ -160,7 +160,7 @@ def lines(forecast: Forecast) -> list[str]:
         f"{forecast.per_replica_batch:,} images of a replica",
     ]
     if not topology:
-        return [*described, "hours, and the batch that fits: give --topology, such as v5e:2x4"]
+        return [*described, "for hours and the largest batch, give --topology, such as v5e:2x4"]
     basis = "by the compiler" if forecast.record else "if all activations were kept"
     largest = forecast.largest_batch or 0
     advice = "raise train.accumulation_steps" if largest else "take a chip with more memory"
@@ -192,18 +192,18 @@ def lines(forecast: Forecast) -> list[str]:
 
 
 def print_forecast(forecast: Forecast, model_dir: str) -> None:
-    """Print the forecast; draw its learning rate to MODEL_DIR/learning_rate.png if there is a MODEL_DIR.
+    """Print the forecast; plot its learning rate to MODEL_DIR/learning_rate.png if MODEL_DIR exists.
 
-    A plan makes no folder: what looks like a run's folder would then be one without a run.
+    A plan creates no folder, which would look like the folder of a run.
     """
     for line in lines(forecast):
         log(line)
     if importlib.util.find_spec("matplotlib") is None:
-        log("no picture of the learning rate: pip install matplotlib")
+        log("no plot of the learning rate: pip install matplotlib")
         return
     if not tf.io.gfile.isdir(model_dir):
         log(
-            f"no picture of the learning rate: {model_dir} does not exist, and a plan makes no folder"
+            f"no plot of the learning rate: {model_dir} does not exist, and a plan creates no folder"
         )
         return
     path = f"{model_dir}/learning_rate.png"
@@ -212,7 +212,7 @@ def print_forecast(forecast: Forecast, model_dir: str) -> None:
 
 
 def draw(forecast: Forecast, path: str) -> None:
-    """The learning rate over the epochs as a PNG, local or gs://."""
+    """Plot the learning rate over the epochs to a PNG file, local or gs://."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -228,7 +228,7 @@ def draw(forecast: Forecast, path: str) -> None:
 
 
 def _num_examples(experiment: Experiment) -> int:
-    """Images of an epoch: those of the data if they are named, else ImageNet's."""
+    """Return the number of training images: of the data if data.data_dir is set, else ImageNet's."""
     data = experiment.data
     if data.source == "tfrecord" and not data.data_dir:
         return synthetic.DEFAULT_TRAIN_EXAMPLES
@@ -239,10 +239,10 @@ def _num_examples(experiment: Experiment) -> int:
 def _record(
     report: Path, experiment: Experiment, spec: ModelSpec, topology: Topology, state_bytes: int
 ) -> dict[str, Any] | None:
-    """What the compiler said of this network on such chips, if it was asked.
+    """Return the compile report of this network on such chips, None without one.
 
-    A recipe with another width, optimizer or average is another network: its state has another size.
-    Of several, the one with the batch nearest to the plan's: bytes an image depend on it.
+    A recipe with another width, optimizer or average differs in the size of its state. Of several
+    reports, the one with the nearest batch is taken: bytes per image depend on the batch.
     """
     records = json.loads(report.read_text()) if report.exists() else []
     base = experiment.name.removesuffix("_600epochs").removesuffix("_randaugment")
@@ -262,7 +262,7 @@ def _record(
 
 
 def _sparkline(values: np.ndarray, width: int = 40) -> str:
-    """The values as small bars."""
+    """Draw the values as a line of small bars."""
     bars = " ▁▂▃▄▅▆▇█"
     picked = values[np.linspace(0, len(values) - 1, width).astype(int)]
     levels = np.ceil(picked / max(float(values.max()), 1e-30) * (len(bars) - 1)).astype(int)

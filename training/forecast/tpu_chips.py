@@ -1,4 +1,4 @@
-"""What TPU chips can do, by their maker's figures, and how fast a compiled step can be on them at best."""
+"""Data sheets of TPU chips, and the roofline of a compiled step on them."""
 
 import dataclasses
 import math
@@ -11,18 +11,18 @@ from system.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip as the data sheet has it.
+    """The data sheet of a chip.
 
     Attributes:
       name: generation, as in a topology: v5e.
       peak_flops: bfloat16 operations per second.
       hbm_bytes: memory of the chip.
-      hbm_bytes_per_second: between the memory and the cores.
-      replicas: TensorFlow's replicas on a chip: its cores up to v3, one from v4 on.
-      chips_per_host: in a slice of several hosts.
-      accelerator: how gcloud names a slice of one generation; {} stands for its size.
+      hbm_bytes_per_second: memory bandwidth.
+      replicas: TensorFlow replicas on a chip: one per core up to v3, one per chip from v4 on.
+      chips_per_host: chips of a host in a slice of several hosts.
+      accelerator: gcloud's name of a slice of this generation; {} is replaced by its size.
       counts_cores: whether that size counts TensorCores, two a chip, instead of chips.
-      source: page of these figures.
+      source: page of the data sheet.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Chip:
     source: str
 
     def slice_name(self, chips: int) -> str:
-        """What gcloud calls a slice of so many chips: v5litepod-8, v4-16."""
+        """Return gcloud's name of a slice of so many chips: v5litepod-8, v4-16."""
         return self.accelerator.format(chips * 2 if self.counts_cores else chips)
 
 
@@ -55,19 +55,19 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Chips of one kind, wired as `shape` says: v5e:2x2, v4:2x2x1."""
+    """Chips of one kind in a grid of `shape`: v5e:2x2, v4:2x2x1."""
 
     chip: Chip
     shape: tuple[int, ...]
 
     @property
     def chips(self) -> int:
-        """How many."""
+        """Number of chips."""
         return math.prod(self.shape)
 
     @property
     def replicas(self) -> int:
-        """How many replicas train on it."""
+        """Number of replicas."""
         return self.chips * self.chip.replicas
 
     def __str__(self) -> str:
@@ -79,14 +79,14 @@ IMAGENET_TRAIN_EXAMPLES = 1_281_167
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """What a compiled step says about training: no real step is faster.
+    """Upper bound of the speed of a compiled step.
 
     Attributes:
-      hbm_bytes: arguments and temporaries, in a replica's part of the chip's memory.
-      flops_per_image: by the compiler's cost model.
-      bytes_per_image: read and written in the chip's memory, by the same.
+      hbm_bytes: bytes of arguments and temporaries in a replica's part of the chip's memory.
+      flops_per_image: FLOPs, by the compiler's cost model.
+      bytes_per_image: bytes read and written in the chip's memory, by the same model.
       step_seconds: the larger of FLOPs over peak and bytes over bandwidth.
-      images_per_second: of one chip, at that.
+      images_per_second: images per second of one chip at this step time.
     """
 
     hbm_bytes: float
@@ -96,12 +96,12 @@ class Roofline:
     images_per_second: float
 
     def hours(self, epochs: float, chips: int, examples: int = IMAGENET_TRAIN_EXAMPLES) -> float:
-        """Of training on so many chips."""
+        """Return the hours of training on so many chips."""
         return epochs * examples / (self.images_per_second * chips) / 3600
 
 
 def roofline(record: Mapping[str, Any], topology: Topology) -> Roofline:
-    """From a record of `proofs.tpu_compile`: "flops", "bytes_accessed", "per_replica_batch", ..."""
+    """Compute the roofline from a record of `proofs.tpu_compile`."""
     chip, batch = topology.chip, record["per_replica_batch"]
     seconds = max(
         record["flops"] / (chip.peak_flops / chip.replicas),
@@ -117,10 +117,10 @@ def roofline(record: Mapping[str, Any], topology: Topology) -> Roofline:
 
 
 def parse_topology(text: str) -> Topology:
-    """Read `v5e:2x2`; chips with a three-dimensional wiring take `v4:2x2x1`, or `v4:2x2` for it.
+    """Parse `v5e:2x2`, or `v4:2x2x1` for chips with a three-dimensional grid (`v4:2x2` for short).
 
     Raises:
-      UsageError: no such chip or topology.
+      UsageError: unknown chip, or not a topology.
     """
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})", text)
     if not match or match[1] not in CHIPS:

@@ -1,8 +1,8 @@
-"""What the training step needs of an optimizer: a pure function on packed weights.
+"""The interface of an optimizer: a pure function on packed weights.
 
 Keras' optimizers start RMSProp's mean square at 0 where the reference starts it at 1 (the first step
-comes out six times larger), reduce over the replicas on their own, and clip before that. A pure update
-is also what can be compiled ahead of time for a TPU.
+comes out six times larger), reduce over the replicas themselves, and clip before that. A pure update
+can also be compiled ahead of time for a TPU.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ Slots = Mapping[str, tf.Tensor]
 
 
 class Optimizer(Protocol):
-    """(weights, gradient, slots, rate, decay) -> (new weights, new slots).
+    """Computes new weights and slots from weights, gradient, slots, rate and decay.
 
-    It sees only the weights that are trained, as one vector with its layout: what needs the boundaries of
-    the variables (norms, own rates) takes them from there.
+    It sees only the trained weights, as one vector with its layout, from which it can take the boundaries
+    of the variables (for norms or rates of each).
     """
 
     @property
     def couples_decay(self) -> bool:
-        """Whether weight decay is a part of the loss unless the recipe says otherwise."""
+        """Whether weight decay is a part of the loss by default."""
 
     @property
     def initial_slots(self) -> Mapping[str, float]:
@@ -59,7 +59,7 @@ class Optimizer(Protocol):
 
 
 def decoupled_decay(weights: Packed, rate: tf.Tensor, decay: np.ndarray) -> tf.Tensor:
-    """The weights after `w -= rate decay w` (arXiv 1711.05101): float32 [elements]."""
+    """Return the weights after `w -= rate decay w` (arXiv 1711.05101): float32 [elements]."""
     if not decay.any():
         return weights.vector
     return weights.vector * (1.0 - rate * weights.spread(decay))

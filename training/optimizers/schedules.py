@@ -1,7 +1,7 @@
 """Learning rates as functions of the step, with the warm-up of the reference.
 
-The warm-up overrides the schedule instead of delaying it: when it ends, the rate is where the schedule
-would have been without it, so the exponential one falls to 0.97**2 of its peak at once.
+The warm-up overrides the schedule instead of delaying it: at its end the rate is that of the schedule
+without warm-up, so an exponential schedule drops at once to 0.97**2 of its peak.
 """
 
 import math
@@ -13,7 +13,7 @@ Schedule = Callable[[tf.Tensor], tf.Tensor]  # int32 [] step -> float32 [] rate
 
 
 def scaled_rate(rate_per_256: float, global_batch_size: int) -> float:
-    """The linear scaling rule: the published rate is for 256 examples."""
+    """Scale a rate for 256 examples linearly to the global batch."""
     return rate_per_256 * global_batch_size / 256
 
 

@@ -16,12 +16,12 @@ from training.step.state import Values
 
 @dataclasses.dataclass(frozen=True)
 class _Scale:
-    """How a micro-batch stands to the global batch.
+    """Factors that turn the loss of a micro-batch into a share of the global loss.
 
     Attributes:
       share: one over the number of all micro-batches.
-      weight: what the task divides by: of the global batch.
-      total: sums over the replicas, without a gradient.
+      weight: weight of the global batch, by which the task divides.
+      total: sums a tensor over the replicas, without a gradient.
     """
 
     share: float
@@ -36,14 +36,14 @@ def accumulated_gradients(
     recipe: TrainRecipe,
     distribution: Distribution,
 ) -> list[tf.Tensor]:
-    """Compute this replica's share of what all replicas add up, micro-batch by micro-batch.
+    """Compute this replica's shares of gradient, statistics and metrics, micro-batch by micro-batch.
 
     Args:
       values: the state before the step.
-      batch: this replica's.
-      network: in the state's values.
-      recipe: loss, masks and number of micro-batches.
-      distribution: the replicas that share the step.
+      batch: this replica's batch.
+      network: network whose variables `values` replaces.
+      recipe: task, masks and number of micro-batches.
+      distribution: replicas that share the step.
 
     Returns:
       Gradient of the (scaled) loss, float32 [trained elements]; statistics after the batch, float32
@@ -57,7 +57,7 @@ def accumulated_gradients(
     )
     total: list[tf.Tensor] = []
     for micro_step, micro_batch in enumerate(micro_batches):
-        # One after the other: the point of accumulation is to hold one micro-batch's activations.
+        # In sequence: accumulation must hold the activations of one micro-batch at a time.
         with (
             tf.control_dependencies(total),
             recipe.noise.at(values.step, distribution.replica_id(), micro_step),
@@ -71,7 +71,7 @@ def accumulated_gradients(
 def _total_weight(
     task: Task, micro_batches: Sequence[Mapping[str, tf.Tensor]], distribution: Distribution
 ) -> float | tf.Tensor:
-    """What the losses of all replicas' micro-batches are divided by."""
+    """Return the weight of the global batch, by which every micro-batch's loss is divided."""
     weights = [task.weight(micro_batch) for micro_batch in micro_batches]
     if all(isinstance(weight, int | float) for weight in weights):
         return sum(weights) * distribution.num_replicas
@@ -85,7 +85,7 @@ def _gradients(
     recipe: TrainRecipe,
     scale: _Scale,
 ) -> list[tf.Tensor]:
-    """The three shares of one micro-batch, see `accumulated_gradients`."""
+    """Compute the three shares of one micro-batch, see `accumulated_gradients`."""
     variables = Partition.of(network, recipe.frozen)
     trained = variables.weights.choose(values.weights, variables.trained)
     images = recipe.normalize(batch["image"])

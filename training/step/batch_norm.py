@@ -1,9 +1,9 @@
 """Batch normalisation whose statistics may be shared by groups of replicas.
 
 Keras' `BatchNormalization(synchronized=True)` reduces a tensor that is being differentiated, and every
-such reduction walks the whole graph of all replicas: tracing grows with the square of the depth. Here
-the forward reduction sees no gradient at all, and one small custom gradient carries the backward one, so
-that nothing is walked (see docs/decisions/0002-cross-replica-batch-norm.md).
+such reduction traverses the whole graph of all replicas: tracing time grows with the square of the depth.
+Here the forward reduction has no gradient, and a small custom gradient does the backward one, so nothing
+is traversed (see docs/decisions/0002-cross-replica-batch-norm.md).
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class CrossReplicaBatchNormalization(keras.layers.Layer):
         self.frozen = False  # whether training normalises by the moving averages and keeps them
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make gamma, beta and the moving averages, each [channels] float32."""
+        """Create gamma, beta and the moving averages, each float32 [channels]."""
         shape = (input_shape[-1],)
         self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones", autocast=False)
         self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
@@ -67,13 +67,13 @@ class CrossReplicaBatchNormalization(keras.layers.Layer):
         return outputs
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's shape."""
+        """Return the input's shape."""
         return input_shape
 
     def _fused(
         self, inputs: tf.Tensor, mean: Any = None, variance: Any = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """One kernel, for the replica's own moments or given ones; bfloat16 in, float32 moments."""
+        """Normalize in one kernel by the replica's own moments or given ones; moments are float32."""
         training = mean is None
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
@@ -135,7 +135,7 @@ class CrossReplicaBatchNormalization(keras.layers.Layer):
 
 @contextlib.contextmanager
 def batch_norm_frozen(network: keras.Model, frozen: frozenset[str]) -> Iterator[None]:
-    """Let the layers whose statistics are among the `frozen` paths normalise by them in training too.
+    """Make layers whose statistics are among the `frozen` paths normalise by them in training too.
 
     Read while a step is traced: a stage of training is another trace of the same network.
     """
@@ -150,7 +150,7 @@ def batch_norm_frozen(network: keras.Model, frozen: frozenset[str]) -> Iterator[
 
 
 def _group_moments(inputs: tf.Tensor, group_mean: GroupMean) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance of every channel over a group of replicas, by one reduction of [2, channels]."""
+    """Compute mean and variance of each channel over a group, by one reduction of [2, channels]."""
     x = tf.cast(tf.stop_gradient(inputs), tf.float32)
     means = tf.stack([tf.reduce_mean(x, [0, 1, 2]), tf.reduce_mean(tf.square(x), [0, 1, 2])])
     mean, mean_of_square = tf.unstack(group_mean(means))

@@ -4,14 +4,14 @@ import tensorflow as tf
 
 
 def ema_decay(step: tf.Tensor, *, decay: float, ramp: bool) -> tf.Tensor:
-    """The decay at an update: `decay`, or with `ramp` at most `(1 + step) / (10 + step)`.
+    """Return the decay of an update: `decay`, or with `ramp` at most `(1 + step) / (10 + step)`.
 
-    Without the ramp the average stays near the random start for many epochs.
+    Without the ramp the average stays near the random initial weights for many epochs.
 
     Args:
-      step: int32 [], updates made before this one... see `training.step` for which step counts.
-      decay: in [0, 1).
-      ramp: whether the average follows quickly at first.
+      step: int32 [], number of steps made, this one included.
+      decay: decay in [0, 1).
+      ramp: whether to limit the decay in the first steps.
 
     Returns:
       float32 [].
@@ -23,5 +23,5 @@ def ema_decay(step: tf.Tensor, *, decay: float, ramp: bool) -> tf.Tensor:
 
 
 def ema_update(average: tf.Tensor, value: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
-    """`average` moved towards `value` by `1 - decay`."""
+    """Move `average` towards `value` by `1 - decay`."""
     return average - (average - value) * (1.0 - decay)

@@ -1,4 +1,4 @@
-"""What happens to the gradient between the backward pass and the optimizer."""
+"""Gradient clipping, between the all-reduce and the optimizer."""
 
 import tensorflow as tf
 

@@ -9,7 +9,7 @@ GROWTH_STEPS = 2000  # steps without overflow after which the scale doubles
 
 
 class LossScale(NamedTuple):
-    """The factor on the loss (float32 []) and how many good steps it has seen (int32 [])."""
+    """The factor on the loss (float32 []) and the finite steps since its last change (int32 [])."""
 
     scale: tf.Tensor
     good_steps: tf.Tensor

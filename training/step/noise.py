@@ -1,7 +1,7 @@
-"""Random masks that follow from (seed, step, replica), so that a resumed run repeats none and misses none.
+"""Random masks as a function of (seed, step, replica), so that a resumed run draws the same masks.
 
-Keras' seed generators hold a counter that is neither replicated differently on each replica nor part of
-a checkpoint. The network therefore asks a function for its uniforms, and training gives it this one.
+Keras' seed generators keep a counter that is neither different on each replica nor part of a checkpoint.
+The network therefore takes a function that draws its uniforms, and training passes this one.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ class MaskNoise:
 
     @contextlib.contextmanager
     def at(self, step: tf.Tensor, replica_id: tf.Tensor, micro_step: int) -> Iterator[None]:
-        """Draw for this int32 [] `step`, replica and micro-batch within the block."""
+        """Set int32 [] `step`, replica and micro-batch of the draws within the block."""
         self._position.now = (step, replica_id, micro_step)
         try:
             yield
@@ -29,7 +29,7 @@ class MaskNoise:
             del self._position.now
 
     def __call__(self, shape: Any, index: int) -> tf.Tensor:
-        """Float32 uniforms of `shape` for the stochastic layer numbered `index`."""
+        """Draw float32 uniforms of `shape` for the stochastic layer number `index`."""
         step, replica_id, micro_step = self._position.now
         # Disjoint fields of two 64-bit words; Philox, because the default algorithm differs under XLA.
         layer = tf.constant((self._seed << 24) + (micro_step << 12) + index, tf.int64)

@@ -1,8 +1,8 @@
-"""Lists of tensors as one vector, in which the optimizer and the averages work.
+"""Lists of tensors packed into one vector, on which the optimizer and the averages work.
 
 B0 has 213 weights and 98 statistics: tensor by tensor, an update is 6,000 small operations a replica,
-most of the time to trace a step and much of the time to run it on small images. The layout beside the
-vector keeps what an optimizer may need of the single variables: their names, norms and own rates.
+most of the time to trace a step and much of the time to run it on small images. The layout gives an
+optimizer access to single variables: their names, norms and rates.
 """
 
 import dataclasses
@@ -32,18 +32,18 @@ def unpack(vector: tf.Tensor, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where each variable is in a vector: `names` and their numbers of elements, in order."""
+    """Positions of variables in a vector: their names and numbers of elements, in order."""
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
 
     @classmethod
     def of(cls, variables: Sequence[Any]) -> "Layout":
-        """The layout of `pack` of Keras variables."""
+        """Return the layout of packed Keras variables."""
         return cls(tuple(v.path for v in variables), tuple(math.prod(v.shape) for v in variables))
 
     def without(self, names: frozenset[str]) -> "Layout":
-        """The layout of what is left when `names` are taken out."""
+        """Return this layout without the variables `names`."""
         kept = [pair for pair in zip(self.names, self.sizes, strict=True) if pair[0] not in names]
         return (
             Layout(*(tuple(column) for column in zip(*kept, strict=True)))
@@ -52,17 +52,17 @@ class Layout:
         )
 
     def choose(self, values: Sequence[Any], part: "Layout") -> list[Any]:
-        """Those of `values`, one for each variable, that belong to `part`."""
+        """Select from `values`, one for each variable, those of `part`."""
         inside = frozenset(part.names)
         return [x for x, name in zip(values, self.names, strict=True) if name in inside]
 
     def replace(self, values: Sequence[Any], part: "Layout", new: Sequence[Any]) -> list[Any]:
-        """`values` with `new` ones, one for each variable of `part`, in their places."""
+        """Replace in `values`, one for each variable, those of `part` by `new`."""
         of_part = dict(zip(part.names, new, strict=True))
         return [of_part.get(name, x) for x, name in zip(values, self.names, strict=True)]
 
     def take(self, vector: tf.Tensor, part: "Layout") -> tf.Tensor:
-        """The elements of `vector` (of this layout) that belong to `part`, in the same order."""
+        """Select the elements of `vector` (of this layout) that belong to `part`, in the same order."""
         if part == self:
             return vector
         runs = self._runs(part)
@@ -71,7 +71,7 @@ class Layout:
         return tf.concat(kept, 0) if kept else vector[:0]
 
     def put(self, vector: tf.Tensor, part: "Layout", values: tf.Tensor) -> tf.Tensor:
-        """`vector` with `values`, of the layout `part`, in the places that `take` reads."""
+        """Replace the elements of `vector` that belong to `part` by `values`, of the layout `part`."""
         if part == self:
             return values
         if not part.names:
@@ -82,7 +82,7 @@ class Layout:
         return tf.concat([next(new) if run[0] else o for run, o in zip(runs, old, strict=True)], 0)
 
     def _runs(self, part: "Layout") -> list[tuple[bool, int]]:
-        """Neighbours that are all in `part`, or all not: (whether they are, their elements)."""
+        """Group neighbours by whether they are in `part`: (whether they are, their elements)."""
         inside = frozenset(part.names)
         flags = zip((name in inside for name in self.names), self.sizes, strict=True)
         groups = itertools.groupby(flags, key=lambda pair: pair[0])
@@ -102,14 +102,14 @@ class Packed:
         return self.layout.names
 
     def norms(self) -> tf.Tensor:
-        """L2 norm of each variable: float32 [variables]."""
+        """Compute the L2 norm of each variable: float32 [variables]."""
         return tf.stack([tf.norm(part) for part in tf.split(self.vector, self.layout.sizes)])
 
     def spread(self, values: tf.Tensor | np.ndarray) -> tf.Tensor:
         """Repeat a number for each variable over its elements: float32 [variables] -> [elements].
 
-        Numbers known when the graph is made are written as few fills. tf.repeat would build a mask of
-        variables x largest variable, and no constant of the vector's length may be part of a graph.
+        Numbers known when the graph is built become a few fills. tf.repeat would build a mask of
+        variables x largest variable, and a graph must not contain a constant of the vector's length.
         """
         if isinstance(values, np.ndarray):
             pairs = zip(values.tolist(), self.layout.sizes, strict=True)

@@ -1,4 +1,4 @@
-"""What a training step needs besides the network, by value."""
+"""TrainRecipe: the settings of a training step, by value."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,13 +18,13 @@ Normalize = Callable[[tf.Tensor], tf.Tensor]  # uint8 [b, H, W, 3] -> the networ
 
 @dataclasses.dataclass(frozen=True)
 class TrainRecipe:
-    """What a step needs besides the network: loss, optimizer, schedule and averaging, by value.
+    """Task, optimizer, schedule, regularization and averaging of a training step.
 
     Attributes:
-      frozen: paths of the weights and statistics that the step leaves alone. Frozen weights cost no
+      frozen: paths of the weights and statistics that the step does not change. Frozen weights have no
         gradient and count neither in the loss nor in the norm; batch norm with frozen statistics
         normalises by them.
-      rate_multipliers: of the learning rate, by path of the weight; 1 for those that are not named.
+      rate_multipliers: factors on the learning rate by path of the weight; 1 for other weights.
     """
 
     task: Task
@@ -43,7 +43,7 @@ class TrainRecipe:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the numbers that a step returns, in their order."""
+        """Names of the metrics of a step, in their order."""
         return ("loss", *self.task.metrics, "learning_rate", "gradient_norm", "finite")
 
 
@@ -58,7 +58,7 @@ class Partition:
 
     @classmethod
     def of(cls, network: keras.Model, frozen: frozenset[str]) -> "Partition":
-        """Take the `frozen` paths out of the network's weights and statistics."""
+        """Split the network's weights and statistics by the `frozen` paths."""
         weights = Layout.of(network.trainable_variables)
         statistics = Layout.of(network.non_trainable_variables)
         return cls(weights, weights.without(frozen), statistics, statistics.without(frozen))

@@ -1,6 +1,6 @@
 """TrainState: everything that training changes, as one tree of variables with stable names.
 
-The input's position is not in it: the stream of batches is a function of the seed and the step.
+It does not hold the input's position: the stream of batches is a function of the seed and the step.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from training.optimizers import Optimizer
 from training.step.loss_scale import INITIAL_SCALE, LossScale
 from training.step.packed import pack, unpack
 
-WeightsKind = Literal["ema", "raw"]  # the moving average, or the last
+WeightsKind = Literal["ema", "raw"]  # the moving average, or the last weights
 
 
 class Values(NamedTuple):
-    """What a training step reads and returns: tensors in a step, variables in a TrainState."""
+    """The values that a training step reads and returns: tensors in a step, variables in a TrainState."""
 
     step: Any  # int32 [], updates made
     weights: list[Any]  # trainables of the network, float32
@@ -28,9 +28,9 @@ class Values(NamedTuple):
     slots: dict[str, Any]  # the optimizer's, each like the packed `weights` or a float32 []
     ema: Any  # average of the packed `weights` and `statistics`; () without averaging
     loss_scale: LossScale | tuple[()]  # for float16 only
-    # int32 [], steps that are not finite and may still be skipped; below 0 training has halted: every
-    # later step changes nothing, so that the state is that before the step that went wrong. () never
-    # halts. Not in checkpoints: each start of the program may skip anew.
+    # int32 [], number of non-finite steps that may still be skipped. Below 0 training has halted: later
+    # steps change nothing, so that the state is that before the failed step. () never halts. Not in
+    # checkpoints: each start of the program has all its skips.
     skips_left: Any = ()
 
 
@@ -42,7 +42,7 @@ class TrainState:
     variables: Values
 
     def read(self) -> Values:
-        """The present values as tensors; inside strategy.run, this replica's."""
+        """Return the current values as tensors; inside strategy.run, those of this replica."""
         return tf.nest.map_structure(tf.convert_to_tensor, self.variables)
 
     @property
@@ -51,10 +51,10 @@ class TrainState:
         return not isinstance(self.variables.ema, tuple)
 
     def read_network(self, kind: WeightsKind) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Weights and statistics to evaluate or export: the average ("ema") or the last ("raw").
+        """Return weights and statistics to evaluate or export: the average ("ema") or the last ("raw").
 
         Raises:
-          ValueError: when the average is asked for and the run keeps none.
+          ValueError: `kind` is "ema" and the run keeps no average.
         """
         values = self.variables
         if kind == "raw":
@@ -68,7 +68,7 @@ class TrainState:
         return tensors[: len(values.weights)], tensors[len(values.weights) :]
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Every value under its own name, for a checkpoint: `network/stem_conv/kernel`, `ema/...`."""
+        """Return every value by name, for a checkpoint: `network/stem_conv/kernel`, `ema/...`."""
         values = self.variables
         weights, statistics = values.weights, values.statistics
         arrays = {"step": values.step.numpy()}
@@ -86,10 +86,10 @@ class TrainState:
         return arrays
 
     def from_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Undo `to_arrays`; the names and shapes must be exactly those.
+        """Set every value from the arrays of `to_arrays`; names and shapes must match exactly.
 
         Raises:
-          ValueError: listing what is missing, too much or of another shape.
+          ValueError: an array is missing, unknown or of another shape; the message lists them.
         """
         present = self.to_arrays()
         problems = [f"{name} is missing" for name in present if name not in arrays]
@@ -139,9 +139,10 @@ def create_train_state(
     with_loss_scale: bool,
     skips_allowed: int | None = None,
 ) -> TrainState:
-    """Variables for training `network`, which was built in the strategy's scope, from its present weights.
+    """Create the variables to train `network`, which was built in the strategy's scope.
 
-    `skips_allowed` is how many steps that are not finite are skipped before training halts; None: all.
+    The average starts at the current weights. `skips_allowed` is the number of non-finite steps that are
+    skipped before training halts; None skips all.
     """
     weights = [v.value for v in network.trainable_variables]
     statistics = [v.value for v in network.non_trainable_variables]

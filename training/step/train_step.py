@@ -1,8 +1,8 @@
-"""One training step and one evaluation step as pure functions, and the device-side loop over steps.
+"""The training step and the evaluation step as pure functions, and the loop over steps on the device.
 
-`train_step` maps values to values: it reads no variable and writes none, so the same function runs
-under every strategy and can be lowered for a TPU that is not there. `make_train_loop` binds it to
-variables and runs many steps between two returns to Python.
+`train_step` maps values to values: it reads and writes no variable, so the same function runs under
+every strategy and can be compiled for a TPU without having one. `make_train_loop` binds it to variables
+and runs many steps between two returns to Python.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,17 +32,17 @@ def train_step(
     recipe: TrainRecipe,
     distribution: Distribution,
 ) -> tuple[Values, dict[str, tf.Tensor]]:
-    """One update from one replica's share of the global batch.
+    """Compute one update from one replica's share of the global batch.
 
-    A step whose loss or gradient is not finite changes nothing but the step count, the loss scale and the
-    number of skips that are left; the one for which no skip is left changes nothing, nor do those after it.
+    A step whose loss or gradient is not finite changes only the step count, the loss scale and the number
+    of skips left. If no skip is left, that step and all later ones change nothing.
 
     Args:
       values: the state before the step.
-      batch: "image" uint8 [b, H, W, 3] and what the task takes.
-      replica: the one that runs this.
-      network: normalised images to what the task takes.
-      recipe: everything else.
+      batch: "image" uint8 [b, H, W, 3] and the labels of the task.
+      replica: the replica that runs this step.
+      network: maps normalised images to the outputs that the task takes.
+      recipe: all other settings.
       distribution: the replicas that share the step.
 
     Returns:
@@ -91,7 +91,7 @@ def eval_step(
     normalize: Normalize,
     task: Task,
 ) -> Measures:
-    """Measure one replica's batch; examples whose "mask" is 0 are padding and count for nothing."""
+    """Evaluate one replica's batch; examples whose "mask" is 0 are padding and do not count."""
     outputs, _ = network.stateless_call(
         weights, statistics, normalize(batch["image"]), training=False
     )
@@ -104,9 +104,9 @@ def make_train_loop(
     distribution: Distribution,
     batch_spec: Mapping[str, tf.TensorSpec],
 ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-    """A compiled function (iterator, int32 [] steps) -> metrics of every step, float32 [steps, metrics].
+    """Return a function (iterator, int32 [] steps) -> metrics of every step, float32 [steps, metrics].
 
-    The step is traced once and called by every replica: `batch_spec` is one replica's batch.
+    The step is traced once for all replicas: `batch_spec` describes one replica's batch.
     """
     traced = traced_train_step(state, recipe, distribution, batch_spec)
     step = distribution.on_each_replica(traced)
@@ -134,7 +134,7 @@ def traced_train_step(
     distribution: Distribution,
     batch_spec: Mapping[str, tf.TensorSpec],
 ) -> tf.types.experimental.ConcreteFunction:
-    """`train_step` as a graph over tensors alone: (values, batch, replica) -> (values, metrics)."""
+    """Trace `train_step` to a graph of tensors only: (values, batch, replica) -> (values, metrics)."""
 
     def step(values: Values, batch: Mapping[str, tf.Tensor], replica: Replica) -> Any:
         return train_step(
@@ -159,9 +159,9 @@ def make_eval_step(
     task: Task,
     distribution: Distribution,
 ) -> Callable[[Any], Measures]:
-    """A compiled function (iterator) -> what all replicas' next batches measure together.
+    """Return a function (iterator) -> measures of the next batch of all replicas.
 
-    Sums are added, rows are joined in the order of the replicas.
+    Sums are added up, rows are concatenated in the order of the replicas.
     """
 
     @tf.autograph.experimental.do_not_convert
@@ -186,10 +186,10 @@ def make_eval_step(
 
 
 def _skips_after(values: Values, loss: tf.Tensor, finite: tf.Tensor) -> tuple[Any, tf.Tensor]:
-    """Skips that are left after a step (see Values), and whether training has halted: bool []."""
+    """Return the skips left after a step (see Values), and whether training has halted: bool []."""
     if isinstance(values.skips_left, tuple):
         return (), tf.constant(False)
-    # A float16 gradient that overflows under a finite loss is the loss scale's daily work.
+    # A float16 gradient that overflows under a finite loss is not counted: the loss scale handles it.
     broken = ~tf.math.is_finite(loss) if values.loss_scale else ~finite
     left = tf.maximum(values.skips_left - tf.cast(broken, tf.int32), -1)
     return left, left < 0
@@ -212,7 +212,7 @@ def _update(
     recipe: TrainRecipe,
     variables: Partition,
 ) -> Values:
-    """`values` after the optimizer has moved the weights and the averages have followed."""
+    """Return `values` with weights, statistics, slots and averages updated."""
     layout, trained = variables.weights, variables.trained
     old = layout.choose(values.weights, trained)
     weights = Packed(pack(old), trained)
@@ -242,7 +242,7 @@ def _update(
 
 
 def _rates(rate: tf.Tensor, weights: Packed, multipliers: Mapping[str, float]) -> tf.Tensor:
-    """The rate of every element, or the one of all: float32 [elements] or []."""
+    """Return the rate of every element, or one for all: float32 [elements] or []."""
     if not multipliers:
         return rate
     of_each = np.array([multipliers.get(name, 1.0) for name in weights.names], np.float32)

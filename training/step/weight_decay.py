@@ -1,4 +1,4 @@
-"""Weight decay: how much, of which variables, as a part of the loss or apart from it."""
+"""Weight decay: its rate and its variables, as a part of the loss or decoupled from it."""
 
 import dataclasses
 import re
@@ -15,8 +15,8 @@ class WeightDecay:
     """Decay of the variables whose path matches `pattern` from its beginning.
 
     Attributes:
-      rate: the loss gains `rate * sum(w**2) / 2`, or an update takes `learning rate * rate * w` away.
-      coupled: the former (L2, as published); the latter is the optimizer's to apply.
+      rate: factor of `sum(w**2) / 2` in the loss, or of `learning rate * w` in an update.
+      coupled: whether it is a term of the loss (L2, as published) or applied by the optimizer.
       pattern: regular expression of the paths that are decayed.
     """
 
@@ -25,18 +25,18 @@ class WeightDecay:
     pattern: str = NOT_BATCH_NORM
 
     def applies(self, path: str) -> bool:
-        """Whether the variable of this path is decayed."""
+        """Return whether the variable of this path is decayed."""
         return re.match(self.pattern, path) is not None
 
     def loss(self, paths: Sequence[str], weights: Sequence[tf.Tensor]) -> tf.Tensor | float:
-        """What the loss gains: float32 [], or 0.0 where nothing is coupled to it."""
+        """Return the term of the loss: float32 [], or 0.0 when no decay is coupled to it."""
         decayed = [w for path, w in zip(paths, weights, strict=True) if self.applies(path)]
         if not self.coupled or not decayed:
             return 0.0
         return self.rate * l2_loss(decayed)
 
     def decoupled(self, paths: Sequence[str]) -> np.ndarray:
-        """What is left to the optimizer for each variable: float32 [variables]."""
+        """Return the decay that the optimizer applies to each variable: float32 [variables]."""
         rate = 0.0 if self.coupled else self.rate
         return np.array([rate * self.applies(path) for path in paths], np.float32)
 

@@ -79,7 +79,7 @@ def test_a_tpu_strategy_asks_which_tpu():
 
 
 def test_a_tpu_and_another_strategy_contradict_each_other():
-    assert refused("cpu", tpu="local").startswith("--tpu=local does not go with --strategy=cpu")
+    assert refused("cpu", tpu="local").startswith("--tpu=local conflicts with --strategy=cpu")
 
 
 @pytest.mark.parametrize(

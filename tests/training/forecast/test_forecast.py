@@ -159,4 +159,4 @@ def test_a_plan_makes_no_folder(no_report, tmp_path, capsys):
     found = forecast.make_forecast(load_experiment(B0), None, no_report)
     forecast.print_forecast(found, f"{tmp_path}/run")
     assert list(tmp_path.iterdir()) == []
-    assert f"no picture of the learning rate: {tmp_path}/run does not" in capsys.readouterr().out
+    assert f"no plot of the learning rate: {tmp_path}/run does not" in capsys.readouterr().out

@@ -1,12 +1,12 @@
-"""Training images made by other machines, through tf.data service.
+"""Decode training images on other machines, through tf.data service.
 
   python -m input_pipeline.data_service dispatcher --port=5050
   python -m input_pipeline.data_service worker --dispatcher=HOST:5050      (on every helper)
 
-and data.service=grpc://HOST:5050 for the training run. The service changes the speed and nothing
-else: each step's batch is a function of its number, so workers are handed numbers and the batches
-are put into order again as they arrive. A batch that is lost with its worker, or does not come in
-time, is made on the training host itself.
+and data.service=grpc://HOST:5050 for the training run. The service changes speed only: each step's
+batch is a function of its number, so workers receive numbers, and the batches are put back into
+order as they arrive. A batch that is lost with its worker, or that is late, is made on the training
+host.
 """
 
 import queue
@@ -34,9 +34,9 @@ Batch = Mapping[str, tf.Tensor]
 REORDER_MIB = 2048.0  # batches that wait for an earlier one
 MOST_WAITING = 256  # and never more batches than this, however small
 STALL_SECONDS = 60.0  # without a batch from any worker; then one is made here
-WORKER_TIMEOUT_SECONDS = 10.0  # without a sign of life; then the dispatcher gives a worker up
+WORKER_TIMEOUT_SECONDS = 10.0  # without a heartbeat; then the dispatcher drops a worker
 CONNECT_SECONDS = 10.0
-RELEASE_SECONDS = 10.0  # how long the end of a training waits for the service to let go of it
+RELEASE_SECONDS = 10.0  # how long the end of training waits for the service to release its iterator
 
 
 def from_service(
@@ -47,12 +47,12 @@ def from_service(
     reorder_mib: float = REORDER_MIB,
     stall_seconds: float = STALL_SECONDS,
 ) -> tf.data.Dataset:
-    """The batches from `start_step` on, made by the workers of a service, in their order.
+    """Return the batches from `start_step` on, made by the workers of a service, in order.
 
     Args:
-      make_batches: gives the endless batches from a step on, with "step": int64 [b] among their
-        parts. It is built on Dataset.range, whose numbers are what the workers are handed, and a
-        batch must depend on its step alone.
+      make_batches: returns the endless batches from a step on, with "step": int64 [b] among their
+        parts. They are built on Dataset.range, whose numbers the workers receive, and a batch must
+        depend on its step alone.
       address: grpc://HOST:PORT of the dispatcher.
       start_step: number of the first batch.
       reorder_mib: MiB of batches that may wait for an earlier one before that is made locally.
@@ -62,7 +62,7 @@ def from_service(
       Dataset equal to make_batches(start_step).
 
     Raises:
-      DatasetError: nothing answers at `address`.
+      DatasetError: no service answers at `address`.
     """
     check_reachable(address)
     batches = make_batches(start_step)
@@ -92,13 +92,13 @@ def in_order(
     start_step: int,
     most_waiting: int,
 ) -> Iterator[Batch]:
-    """Batches by step, without gaps or doubles, whatever arrives.
+    """Yield batches in the order of their steps, without gaps or duplicates.
 
     Args:
-      next_arrival: the next (step, batch) that comes, or None when waiting has been in vain.
-      make_locally: the batch of a step that does not come.
+      next_arrival: returns the next (step, batch) to arrive, or None after a timeout.
+      make_locally: makes the batch of a step that did not arrive.
       start_step: the first step.
-      most_waiting: batches held back for an earlier one; when they are more, that one is given up.
+      most_waiting: batches held back for an earlier one; at this many, that one is made locally.
     """
     step = start_step
     waiting: dict[int, Batch] = {}
@@ -109,7 +109,9 @@ def in_order(
             continue
         arrival = next_arrival() if len(waiting) < most_waiting else None
         if arrival is None:
-            tf.get_logger().warning("data service: step %d did not come, making it here", step)
+            tf.get_logger().warning(
+                "data service: step %d did not arrive; making it on this host", step
+            )
             yield make_locally(step)
             step += 1
         elif arrival[0] >= step:
@@ -117,7 +119,7 @@ def in_order(
 
 
 class _Arrivals:
-    """An iterator read by a thread of its own, so that waiting for it can end."""
+    """Read an iterator in a thread of its own, so that waiting for it can time out."""
 
     def __init__(self, source: Iterator[tuple[int, Batch]]) -> None:
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=2)
@@ -130,7 +132,7 @@ class _Arrivals:
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        # So that the service's iterator is let go while the service is there to hear of it.
+        # Release the service's iterator while the service still runs.
         self._thread.join(RELEASE_SECONDS)
 
     def _next(self, timeout_seconds: float) -> tuple[int, Batch] | None:
@@ -164,12 +166,12 @@ def check_reachable(address: str) -> None:
     """Raise DatasetError when `address` is not grpc://HOST:PORT or nothing answers there."""
     parts = urlparse(address)
     if parts.scheme != "grpc" or not parts.hostname or not parts.port:
-        raise DatasetError(f"data.service: {address!r} is not of the form grpc://HOST:PORT")
+        raise DatasetError(f"data.service: invalid address {address!r}; expected grpc://HOST:PORT")
     try:
         socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
     except OSError as error:
         raise DatasetError(
-            f"data.service: nothing answers at {address} ({error}); start it with "
+            f"data.service: cannot connect to {address} ({error}); start it with "
             "python -m input_pipeline.data_service dispatcher"
         ) from None
 
@@ -226,14 +228,16 @@ def _parser() -> Parser:
     dispatcher.add_argument("--port", type=_port, default=5050, help="(default %(default)s)")
     worker = roles.add_parser("worker", help="one per helping machine")
     worker.add_argument("--dispatcher", required=True, help="HOST:PORT")
-    worker.add_argument("--port", type=_port, default=0, help="to serve on (default: any free one)")
-    worker.add_argument("--host", help="name under which this machine is reached")
+    worker.add_argument(
+        "--port", type=_port, default=0, help="port to serve on (default: any free one)"
+    )
+    worker.add_argument("--host", help="name under which other machines reach this one")
     return parser
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise ArgumentTypeError(f"{text!r} is no port: 0 (any free one) to 65535")
+        raise ArgumentTypeError(f"{text!r} is not a port; expected 0 (any free one) to 65535")
     return int(text)
 
 

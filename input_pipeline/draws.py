@@ -1,4 +1,4 @@
-"""Random numbers that follow from a seed alone."""
+"""Random numbers that depend on a seed alone."""
 
 import tensorflow as tf
 
@@ -6,15 +6,15 @@ PHILOX = 1  # TensorFlow's number for the generator that its processor kernels k
 
 
 def draw_uniforms(seed: tf.Tensor, count: int, *, stream: int) -> tf.Tensor:
-    """Float32 [count] in [0, 1), the same for the same seed and stream wherever it runs.
+    """Draw float32 [count] in [0, 1), the same for the same seed and stream on every device.
 
-    What `tf.random.stateless_uniform(alg="philox")` gives, bit for bit. That one takes 23 operations
-    on single numbers, most of them to scramble the seed, which one kernel does as well: three in all.
+    Equal to `tf.random.stateless_uniform(alg="philox")` bit for bit, in three operations instead of
+    23 on single numbers, most of which scramble the seed.
 
     Args:
       seed: int32 or int64 [2].
-      count: how many.
-      stream: mixed into the seed, so that different choices may be drawn from the same one.
+      count: number of values.
+      stream: mixed into the seed, so that different choices can use the same seed.
     """
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed_of_stream(seed, stream))
     return tf.raw_ops.StatelessRandomUniformV2(
@@ -23,6 +23,6 @@ def draw_uniforms(seed: tf.Tensor, count: int, *, stream: int) -> tf.Tensor:
 
 
 def seed_of_stream(seed: tf.Tensor, stream: int) -> tf.Tensor:
-    """A seed [2] of a stream's own, made from that of an example."""
+    """Derive the seed [2] of one stream from the seed of an example."""
     seed = tf.convert_to_tensor(seed)
     return tf.bitwise.bitwise_xor(seed, tf.constant([stream, 0], seed.dtype))

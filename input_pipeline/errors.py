@@ -1,4 +1,4 @@
-"""What goes wrong with data, in one clear line."""
+"""Errors of data sets, in one line."""
 
 import re
 
@@ -6,14 +6,14 @@ from system.errors import UserError
 
 
 class DatasetError(UserError, ValueError):
-    """A data set that cannot be used as it is: one line naming what, and what to do.
+    """A data set that cannot be used: one line that names the problem and the fix.
 
-    A ValueError too: raised inside tf.data it arrives as InvalidArgumentError, as broken data do.
+    Also a ValueError: raised inside tf.data it becomes an InvalidArgumentError, as broken data do.
     """
 
 
 def plain_message(message: str) -> str:
-    """TensorFlow's message without the names of graph nodes and iterators, on one line."""
+    """Return TensorFlow's message on one line, without the names of graph nodes and iterators."""
     for noise in (
         r"\{\{[^}]*\}\}",
         r"\[\[.*?\]\]",

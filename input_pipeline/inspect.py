@@ -1,10 +1,10 @@
-"""What a data set really holds, and what training sees of it.
+"""Inspect a data set, and show what training makes of its images.
 
   python -m input_pipeline.inspect --data_dir=DIR [--source=tfrecord] [--examples=1000]
 
-prints counts, class balance, image sizes and label range, tries to decode images, and draws a contact
-sheet: originals beside what the network is given of them in the first epochs, with class names.
-Exits with 1 when an image or a record is broken.
+prints counts, class balance, image sizes and label range, decodes images, and draws a contact sheet:
+originals next to the network's input in the first epochs, with class names. Exits with 1 when an
+image or a record is broken.
 """
 
 import os
@@ -26,7 +26,7 @@ import tensorflow as tf
 from input_pipeline.augment import POLICIES, get_augment
 from input_pipeline.errors import DatasetError, plain_message
 from input_pipeline.sources import Examples, IndexedExamples, Source, get_source
-from input_pipeline.sources.dataset_info import DatasetInfo, ShardInfo
+from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, ShardInfo
 from input_pipeline.stream.decode import LOST
 from input_pipeline.stream.order import indexed_once, sharded_once, sharded_sample
 from input_pipeline.stream.pipeline import Augment, resident, train_image, train_rows
@@ -41,8 +41,8 @@ FAILURES_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was found of one example; `problem` is "" when its image decodes."""
+class ExampleView:
+    """Properties of one example; `problem` is "" when its image decodes."""
 
     place: str  # file and number
     label: int  # as written
@@ -54,7 +54,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found in a number of examples of a split."""
+    """Statistics of a number of examples of a split."""
 
     num_examples: int
     label_range: tuple[int, int]  # as written
@@ -67,24 +67,26 @@ def survey(source: Source, split: str, *, limit: int = 0, workers: int = 4) -> S
     """Read and decode examples of a split.
 
     Args:
-      source: what to look at.
+      source: data set to inspect.
       split: one of its splits.
-      limit: about how many examples to look at, spread over the split; 0: all.
+      limit: approximate number of examples to decode, spread over the split; 0: all.
       workers: threads.
     """
     examples = source.examples(split)
-    looks = list(
-        _parallel(lambda row: _look_at(source.info, examples, row), _rows(examples, limit), workers)
+    views = list(
+        _parallel(
+            lambda row: _view_example(source.info, examples, row), _rows(examples, limit), workers
+        )
     )
-    sound = [look for look in looks if not look.problem]
-    counts = Counter(look.label for look in sound)
+    sound = [view for view in views if not view.problem]
+    counts = Counter(view.label for view in sound)
     columns = {
-        "height": [look.height for look in sound],
-        "width": [look.width for look in sound],
-        "bytes": [look.num_bytes for look in sound],
+        "height": [view.height for view in sound],
+        "width": [view.width for view in sound],
+        "bytes": [view.num_bytes for view in sound],
     }
     return Survey(
-        num_examples=len(looks),
+        num_examples=len(views),
         label_range=(min(counts, default=0), max(counts, default=0)),
         class_counts=dict(sorted(counts.items())),
         sizes={
@@ -92,7 +94,7 @@ def survey(source: Source, split: str, *, limit: int = 0, workers: int = 4) -> S
             for name, values in columns.items()
             if values
         },
-        failures=[(look.place, look.problem) for look in looks if look.problem],
+        failures=[(view.place, view.problem) for view in views if view.problem],
     )
 
 
@@ -105,15 +107,15 @@ def contact_sheet(
     augment: Augment | None = None,
     **crop_options: Any,
 ) -> np.ndarray:
-    """The first training images as they are, and as the network sees them in the first epochs.
+    """Draw the first training images, and the network's input from them in the first epochs.
 
     Args:
       source: its split "train" is drawn.
       num_images: rows of the sheet.
-      image_size: what the network takes; pictures are scaled to TILE pixels.
+      image_size: pixels per side of the network's input; pictures are scaled to TILE pixels.
       seed: of the run.
-      augment: as for make_train_dataset, which would give the same pixels.
-      crop_options: likewise.
+      augment: as for make_train_dataset, which gives the same pixels.
+      crop_options: crop parameters of make_train_dataset.
 
     Returns:
       uint8 [height, width, 3].
@@ -149,20 +151,23 @@ def contact_sheet(
 
 
 def check_checksums(source: Source, data_dir: str, workers: int = 4) -> list[tuple[str, str]]:
-    """Files whose content is not what dataset_info.json says, as (file, reason)."""
+    """Return (file, reason) of the files that do not match their checksum in dataset_info.json."""
     shards = [shard for split in source.info.splits.values() for shard in split.shards]
 
     def check(shard: ShardInfo) -> tuple[str, str]:
         if shard.checksum is None:
-            return shard.file, "no checksum is written down"
+            return shard.file, f"no checksum in {FILE_NAME}"
         found = f"sha256:{files.fingerprint(os.path.join(data_dir, shard.file))['sha256']}"
-        return shard.file, "" if found == shard.checksum else "its content has changed"
+        return (
+            shard.file,
+            "" if found == shard.checksum else f"its SHA-256 differs from {FILE_NAME}",
+        )
 
     return [(file, reason) for file, reason in _parallel(check, shards, workers) if reason]
 
 
 def _rows(examples: Examples, limit: int) -> Iterable[dict[str, tf.Tensor]]:
-    """Every example, or about `limit` of them spread over the split."""
+    """Return every example, or about `limit` of them spread over the split."""
     if isinstance(examples, IndexedExamples):
         step = max(1, examples.num_examples // limit) if limit else 1
         return indexed_once(examples.num_examples).shard(step, 0).take(limit or -1)
@@ -171,22 +176,22 @@ def _rows(examples: Examples, limit: int) -> Iterable[dict[str, tf.Tensor]]:
     return sharded_once(examples, skip_damage=True)
 
 
-def _look_at(info: DatasetInfo, examples: Examples, row: dict[str, tf.Tensor]) -> Look:
+def _view_example(info: DatasetInfo, examples: Examples, row: dict[str, tf.Tensor]) -> ExampleView:
     place = _place(examples, row)
     if "record" in row and not row["record"].numpy():
-        return Look(place, 0, problem=LOST)
+        return ExampleView(place, 0, problem=LOST)
     try:
         encoded, label_tensor = _read(examples, row)
         label = int(label_tensor)
         if not 0 <= label - info.label_offset < info.num_classes:
             last = info.num_classes - 1 + info.label_offset
-            return Look(
+            return ExampleView(
                 place, label, problem=f"label {label} is outside {info.label_offset}..{last}"
             )
         shape = tf.io.decode_image(encoded, channels=3, expand_animations=False).shape
     except tf.errors.OpError as error:
-        return Look(place, 0, problem=plain_message(error.message))
-    return Look(place, label, shape[0], shape[1], len(encoded.numpy()))
+        return ExampleView(place, 0, problem=plain_message(error.message))
+    return ExampleView(place, label, shape[0], shape[1], len(encoded.numpy()))
 
 
 def _read(examples: Examples, row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -212,7 +217,7 @@ def _fit(picture: Any) -> Any:
 
 
 def _parallel(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
-    """`function` of every item, in order; only a few items are held at a time."""
+    """Map `function` over the items, in order; only a few items are held at a time."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: list[Any] = []
         for item in items:
@@ -258,7 +263,12 @@ def _parser() -> Parser:
     add("--checksums", action="store_true", help="also read every shard and compare its SHA-256")
     add("--sheet", default="contact_sheet.png", help="PNG to draw; empty: none (%(default)s)")
     add("--images", type=positive, default=12, help="rows of the sheet (%(default)s)")
-    add("--image_size", type=positive, default=224, help="what the network takes (%(default)s)")
+    add(
+        "--image_size",
+        type=positive,
+        default=224,
+        help="pixels per side of the network's input (%(default)s)",
+    )
     add("--policy", default="autoaugment", choices=sorted(POLICIES), help="(%(default)s)")
     add("--no_flip", action="store_true", help="as augment.flip=false")
     add("--seed", type=natural, default=0, help="of the run whose images are drawn (%(default)s)")
@@ -267,7 +277,7 @@ def _parser() -> Parser:
 
 
 def _print_findings(source: Source, flags: Namespace) -> int:
-    """Tables of every split; the number of broken examples."""
+    """Print tables of every split; return the number of broken examples."""
     print(f"{source.info.name}: {source.info.num_classes} classes")
     failures = 0
     for split in source.splits:
@@ -298,7 +308,7 @@ def _print_split(info: DatasetInfo, split: str, found: Survey) -> None:
     console = Console(width=100, highlight=False)
     console.print(table)
     low, high = found.label_range
-    of_all = "all examples" if known is not None else "those decoded"
+    of_all = "all examples" if known is not None else "the decoded examples"
     print(
         f"labels {low}..{high}, allowed {info.label_offset}..{info.num_classes - 1 + info.label_offset}"
     )
@@ -328,7 +338,7 @@ def _draw(source: Source, flags: Namespace) -> None:
         flip=not flags.no_flip,
     )
     files.write_bytes(flags.sheet, tf.io.encode_png(sheet).numpy())
-    print(f"{flags.sheet}: originals, then what the network sees in epochs 0 to {EPOCHS_SHOWN - 1}")
+    print(f"{flags.sheet}: originals, then the network's input in epochs 0 to {EPOCHS_SHOWN - 1}")
 
 
 if __name__ == "__main__":

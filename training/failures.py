@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError, plain_message
-from input_pipeline.stream.pipeline import explain_error
+from input_pipeline.stream.pipeline import describe_data_error
 from system.errors import UserError, first_line
 from training.devices.distribution import Distribution
 from training.job import Job
@@ -79,4 +79,4 @@ def broken_data() -> Iterator[None]:
         tf.errors.DataLossError,
         tf.errors.NotFoundError,
     ) as error:
-        raise DatasetError(explain_error(error)) from error
+        raise DatasetError(describe_data_error(error)) from error

@@ -90,10 +90,10 @@ def _positions(height: Size, width: Size) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _as_written(value: tf.Tensor) -> tf.Tensor:
-    """The same value, behind a step that TensorFlow's graph rewriting does not reorder sums across.
+    """Return the value behind an operation across which graph rewriting does not reorder sums.
 
-    It takes the liberty to turn (a - b) - c into a - (b + c) and the like, which rounds differently;
-    and a position that rounds differently at a tie is another pixel.
+    TensorFlow may rewrite (a - b) - c as a - (b + c), which rounds differently; a position that
+    rounds differently at a tie is another pixel.
     """
     return tf.minimum(value, tf.float32.max)
 
@@ -128,12 +128,12 @@ def _moved(
 
 
 def _nearest(position: tf.Tensor, size: Size) -> tf.Tensor:
-    """The pixel nearest to each position, as whole float32; -1 or `size` for outside."""
+    """Return the pixel nearest to each position, as whole float32; -1 or `size` for outside."""
     return tf.floor(tf.clip_by_value(position, -1.0, tf.cast(size, tf.float32)) + ALMOST_HALF)
 
 
 def _framed(image: tf.Tensor, columns: int = 1) -> tf.Tensor:
-    """[H, W, 3] with FILL around it, which makes every source valid: [H + 2, (W + 2 * columns) * 3].
+    """Pad [H, W, 3] with FILL, which makes every source valid: [H + 2, (W + 2 * columns) * 3].
 
     In rows of bytes, as padding along a channel axis of 3 is slow.
     """

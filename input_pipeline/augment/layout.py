@@ -1,7 +1,7 @@
-"""How an image lies in memory, and what of an operation is known before it runs.
+"""Memory layout of images, and constant folding of operations.
 
-A function in a dataset inside a dataset runs as it is written: TensorFlow folds no constants there. So
-shapes are numbers wherever they are known, and what follows from numbers alone is computed beforehand.
+TensorFlow does not fold constants in a dataset inside a dataset. So shapes are numbers wherever they
+are known, and whatever depends on numbers alone is computed when the graph is built.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Size: TypeAlias = tf.Tensor | int
 
 
 def when_known(compute: Callable[..., tf.Tensor], *arguments: Scalar) -> tf.Tensor | np.ndarray:
-    """`compute(*arguments)`: at once, by the same kernels, if all are numbers; else in the graph."""
+    """Call `compute`: now, with the same kernels, if all arguments are numbers; else in the graph."""
     if any(tf.is_tensor(argument) for argument in arguments):
         return compute(*arguments)
     with tf.init_scope(), tf.device("CPU"):
@@ -23,7 +23,7 @@ def when_known(compute: Callable[..., tf.Tensor], *arguments: Scalar) -> tf.Tens
 
 
 def size_of(image: tf.Tensor) -> tuple[Size, Size]:
-    """Height and width of [H, W, ...]: numbers if both are known, else int32 tensors."""
+    """Return height and width of [H, W, ...]: numbers if both are known, else int32 tensors."""
     height, width = image.shape[:2]
     if height is None or width is None:
         height, width = tf.unstack(tf.shape(image)[:2])
@@ -31,18 +31,18 @@ def size_of(image: tf.Tensor) -> tuple[Size, Size]:
 
 
 def rows_of(image: tf.Tensor) -> tf.Tensor:
-    """[H, W, 3] as [H, W*3]: many operations are slow along a channel axis of 3."""
+    """Reshape [H, W, 3] to [H, W*3]: many operations are slow along a channel axis of 3."""
     height, width = size_of(image)
     return tf.reshape(image, [height, width * 3])
 
 
 def like(image: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """As many values as the image [H, W, 3] has, in its shape."""
+    """Reshape as many values as the image [H, W, 3] has to its shape."""
     return tf.reshape(values, [*size_of(image), 3])
 
 
 def in_groups(values: tf.Tensor, size: int) -> tf.Tensor:
-    """All values in groups of so many, the last one filled with zeros: [-1, size]."""
+    """Reshape all values to groups of `size`, the last one padded with zeros: [-1, size]."""
     count = values.shape.num_elements()
     if count is None or count % size:
         missing = -(tf.size(values) if count is None else count) % size
@@ -51,7 +51,7 @@ def in_groups(values: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def out_of_groups(image: tf.Tensor, groups: tf.Tensor) -> tf.Tensor:
-    """As many of the values as the image [H, W, 3] has, in its shape: the way back from `in_groups`."""
+    """Undo `in_groups`: drop the padding and reshape to the image's [H, W, 3]."""
     height, width = size_of(image)
     count = height * width * 3
     if groups.shape.num_elements() != count:

@@ -1,6 +1,6 @@
-"""What a level means to each operation: level 10 is the far end of its range.
+"""Convert levels to the arguments of operations: level 10 is the far end of the range.
 
-Figures of the published EfficientNet code. A level is a Python number or a float64 scalar tensor, and
+Numbers of the published EfficientNet code. A level is a Python number or a float64 scalar tensor, and
 levels above 10 go on along the same line. Whole-numbered arguments are cut off in float64, as there.
 """
 

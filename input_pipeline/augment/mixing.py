@@ -154,7 +154,7 @@ def _rectangle(
 
 
 def _partners(values: tf.Tensor) -> tf.Tensor:
-    """The neighbour of each row; the last row of an odd number is its own."""
+    """Swap the rows of each pair; the last of an odd number stays."""
     rows = tf.range(tf.shape(values)[0])
     return tf.gather(values, tf.minimum(tf.bitwise.bitwise_xor(rows, 1), tf.size(rows) - 1))
 

@@ -3,14 +3,15 @@
 Pixel for pixel those of the published EfficientNet code (tensorflow/tpu, efficientnet/autoaugment.py),
 including its quirks; `quirks=False`, where a function takes it, does what the papers mean instead.
 Each function takes its argument as a Python number or a scalar tensor, and runs eagerly or in a graph.
-With a number, and an image whose shape is known, all that does not depend on pixels is computed beforehand.
+With a number, and an image whose shape is known, whatever does not depend on pixels is computed
+when the graph is built.
 
 How they are made fast is measured, not assumed (`python -m benchmarks.input_pipeline`). On the 150,528
 bytes of a 224-pixel image, a vector operation takes 20 us on bytes read eight at a time and 30 us on
 float32; a gather from a 256-entry table 650 us; `tf.where` on bytes 900 us; and whatever broadcasts
-along a channel axis of 3 up to 700 us. So what can be computed is not looked up, masks take the place
-of selections, and per-channel numbers are spread over whole rows. Only equalize, whose table can be
-anything, counts and looks up byte by byte, and has that compiled by XLA where it can be, in half the
+along a channel axis of 3 up to 700 us. So values are computed instead of looked up, masks replace
+selections, and per-channel numbers are spread over whole rows. Only equalize, whose table can be
+anything, counts and looks up byte by byte; XLA compiles that where it can, which halves the
 time. (For the others XLA gains nothing; it also fuses multiplications with additions, which rounds
 differently.)
 """
@@ -73,7 +74,7 @@ THRICE = np.kron(np.eye(8), np.ones([1, 3]))  # 8 pixels to 8 * 3 channels
 
 
 def invert(image: tf.Tensor) -> tf.Tensor:
-    """The negative, 255 - value."""
+    """Invert every value: 255 - value."""
     return _bytes(tf.bitwise.invert(_words(image)), image)
 
 
@@ -81,8 +82,8 @@ def posterize(image: tf.Tensor, bits: Scalar, *, quirks: bool = True) -> tf.Tens
     """Keep the highest `bits` of every value, clear the others.
 
     Quirk: the reference shifts by 8 - bits in uint8, clamped to 7. So 0 bits keep the top bit, and more
-    than 8 bits (levels above 22) wrap round to a shift of 7 as well. Mended: 0 bits leave black, more
-    than 8 leave the image.
+    than 8 bits (levels above 22) wrap round to a shift of 7 as well. With quirks=False: 0 bits leave
+    black, more than 8 leave the image.
     """
 
     def kept(bits: Scalar) -> tf.Tensor:
@@ -100,7 +101,7 @@ def solarize(image: tf.Tensor, threshold: Scalar, *, quirks: bool = True) -> tf.
     """Invert the values at or above the threshold.
 
     Quirk: the reference's threshold is a uint8, so 256 (level 10) is 0 and inverts everything.
-    Mended: 256 and above leave the image.
+    With quirks=False: 256 and above leave the image.
     """
 
     def limit(threshold: Scalar) -> tf.Tensor:
@@ -135,7 +136,7 @@ def contrast(image: tf.Tensor, factor: Scalar, *, quirks: bool = True) -> tf.Ten
 
     Quirk: the reference means the mean grey level but computes the mean of the histogram's 256 bins,
     H * W / 256, whatever the image shows (196 at 224 x 224, 255 from 256 x 256 on).
-    Mended: the image's mean grey level, rounded.
+    With quirks=False: the image's mean grey level, rounded.
     """
     if quirks:
 
@@ -213,7 +214,7 @@ def _equalize_compiled(image: tf.Tensor) -> tf.Tensor:
     channels = [tf.cast(channel, tf.int32) for channel in tf.unstack(image, axis=-1)]
     tables = _equalizing(tf.stack([_count_values(channel) for channel in channels]))
     # Scattered in place, which changes nothing but that the tables are computed before they are
-    # looked into: otherwise XLA would compute them anew for every byte.
+    # looked into: otherwise XLA would compute them again for every byte.
     places = tf.reshape(tf.range(3 * 256), [3 * 256, 1])
     tables = tf.tensor_scatter_nd_update(
         tf.zeros([3 * 256], tf.uint8), places, tf.reshape(tables, [-1])
@@ -232,7 +233,7 @@ def _equalize_by_kernels(image: tf.Tensor) -> tf.Tensor:
 
 
 def _count_values(channel: tf.Tensor) -> tf.Tensor:
-    """The histogram, int32 [256], of int32 [H, W] in 0 .. 255."""
+    """Count the values of int32 [H, W] in 0 .. 255: int32 [256]."""
     values = tf.reshape(channel, [-1, 1])
     ones = tf.ones(tf.shape(values)[:1], tf.int32)
     return tf.tensor_scatter_nd_add(tf.zeros([256], tf.int32), values, ones)
@@ -285,7 +286,7 @@ def cutout(image: tf.Tensor, half_size: Scalar, centre: tf.Tensor) -> tf.Tensor:
 
 
 def _words(image: tf.Tensor) -> tf.Tensor:
-    """The bytes of an image (or its flags) eight at a time, int64 [N]: bitwise arithmetic is by word."""
+    """Pack the bytes of an image (or its flags) into int64 [N]: bitwise arithmetic is by word."""
     return tf.bitcast(in_groups(image, 8), tf.int64)
 
 
@@ -337,5 +338,5 @@ def _in_every_channel(plane: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
 
 
 def _inside(size: Size, border: int) -> Size:
-    """What a border leaves of a size, at least 0."""
+    """Return the size inside a border, at least 0."""
     return tf.maximum(size - border, 0) if tf.is_tensor(size) else max(size - border, 0)

@@ -1,8 +1,8 @@
 """Which operations an image gets: AutoAugment's 25 sub-policies, RandAugment's free draw.
 
 A policy is a frozen dataclass that is called with an image and a seed. Everything random follows from
-one small vector of uniforms drawn from the seed. All that can come of a draw is built beforehand, with
-its levels and signs as numbers, and only what is drawn is executed.
+one small vector of uniforms drawn from the seed. Every possible choice is built once, with
+its level and sign as numbers, and only the drawn ones are executed.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ SUB_POLICIES = (
 
 
 # What AutoAugment draws: one of its sub-policies, and for each of the two operations one of five, as all
-# probabilities are fifths, and one of two signs. A digit of 0 is drawn from and not used.
+# probabilities are fifths, and one of two signs. A digit of 0 values is drawn and ignored.
 DIGITS = (len(SUB_POLICIES), *(5, 2, 0, 0) * 2)
 PLACE_VALUES = (100, *(20, 10, 0, 0), *(2, 1, 0, 0))
 
@@ -69,7 +69,7 @@ PLACE_VALUES = (100, *(20, 10, 0, 0), *(2, 1, 0, 0))
 def make_operations(
     *, quirks: bool, translate_const: float | None, cutout_const: float
 ) -> dict[str, Operation]:
-    """The sixteen operations by name, each taking (image, level, sign, centre).
+    """Build the sixteen operations by name, each taking (image, level, sign, centre).
 
     A level and a sign are numbers or scalar tensors; numbers are faster. The centre is float32 [2].
 
@@ -144,11 +144,11 @@ def _signed(value: Scalar, sign: Scalar) -> Scalar:
 def make_drawer(
     choices: Sequence[Callable[..., tf.Tensor]], *signature: tf.TensorSpec
 ) -> Callable[..., tf.Tensor]:
-    """A function of (index, image, *arguments) that executes one of the choices and no other.
+    """Build a function of (index, image, *arguments) that executes one of the choices.
 
-    Each takes an image and the arguments, as `signature` tells them, and returns an image of the same
-    shape. `tf.switch_case` would do, but in a graph it spreads all choices into one, in which those not
-    drawn are still visited, node by node (0.1 ms an image), and it would do so for each use anew.
+    Each choice takes an image and the arguments, of the types in `signature`, and returns an image of
+    the same shape. `tf.switch_case` would work, but its graph inlines all choices at every use, and
+    the nodes of those not drawn are still visited (0.1 ms an image).
     """
     if tf.executing_eagerly():
         return lambda index, *arguments: choices[int(index)](*arguments)
@@ -171,10 +171,10 @@ def make_drawer(
 
 @dataclasses.dataclass(frozen=True)
 class NoAugment:
-    """The image as it is."""
+    """No augmentation: return the image unchanged."""
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """uint8 [H, W, 3] to the same."""
+        """Return the image, uint8 [H, W, 3]."""
         del seed
         return image
 
@@ -205,19 +205,19 @@ class AutoAugment:
           uint8 [H, W, 3].
         """
         catalogue = _catalogue(self, translate_const=250.0, cutout_const=100.0)
-        steps, which = _autoaugment_steps()
+        steps, chosen = _autoaugment_steps()
         draw = make_drawer(
             [_unchanged, *(_make_step(catalogue, step) for step in steps)],
             tf.TensorSpec(image.shape, tf.uint8),
         )
         uniforms = draw_uniforms(seed, len(DIGITS), stream=STREAM)
         digits = tf.cast(tf.cast(uniforms, tf.float64) * DIGITS, tf.int32)
-        for index in tf.unstack(tf.gather(which, tf.reduce_sum(digits * PLACE_VALUES))):
+        for index in tf.unstack(tf.gather(chosen, tf.reduce_sum(digits * PLACE_VALUES))):
             image = draw(index, image)
         return image
 
 
-class Step(NamedTuple):
+class PolicyStep(NamedTuple):
     """An operation with its arguments."""
 
     name: str
@@ -226,26 +226,29 @@ class Step(NamedTuple):
 
 
 @functools.cache
-def _autoaugment_steps() -> tuple[tuple[Step, ...], np.ndarray]:
-    """All steps of all sub-policies, and which two of them, counted from 1, happen to an image; 0: none.
+def _autoaugment_steps() -> tuple[tuple[PolicyStep, ...], np.ndarray]:
+    """Return all steps of all sub-policies, and the table of the two steps for each draw.
 
-    The latter is int32 [25 * 5 * 2 * 5 * 2, 2], by the number that the drawn digits make.
+    The table is int32 [25 * 5 * 2 * 5 * 2, 2], by the number of the drawn digits; it holds steps
+    counted from 1, or 0 for none.
     """
-    steps: dict[Step, int] = {}
-    which = []
+    steps: dict[PolicyStep, int] = {}
+    chosen = []
     for row, *own in itertools.product(*(range(digits) for digits in DIGITS if digits)):
         numbers = [0, 0]
         for place, (name, chance, level) in enumerate(SUB_POLICIES[row]):
             fifth, negative = own[2 * place : 2 * place + 2]
             if fifth < round(chance * 5):
                 sign = SIGNS[negative] if name in SIGNED else SIGNS[0]
-                step = Step(name, 0 if name in WITHOUT_LEVEL else level, sign)
+                step = PolicyStep(name, 0 if name in WITHOUT_LEVEL else level, sign)
                 numbers[place] = steps.setdefault(step, len(steps) + 1)
-        which.append(numbers)
-    return tuple(steps), np.array(which, np.int32)
+        chosen.append(numbers)
+    return tuple(steps), np.array(chosen, np.int32)
 
 
-def _make_step(catalogue: Mapping[str, Operation], step: Step) -> Callable[[tf.Tensor], tf.Tensor]:
+def _make_step(
+    catalogue: Mapping[str, Operation], step: PolicyStep
+) -> Callable[[tf.Tensor], tf.Tensor]:
     nowhere = np.zeros([2], np.float32)  # no sub-policy cuts out
     return lambda image: catalogue[step.name](image, step.level, step.sign, nowhere)
 
@@ -282,14 +285,14 @@ class RandAugment:
                 )
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Augment one image: as AutoAugment's."""
+        """Augment one image; arguments and result as for AutoAugment."""
         catalogue = _catalogue(self, translate_const=100.0, cutout_const=40.0)
-        choices, which = self._choices(catalogue)
+        choices, chosen = self._choices(catalogue)
         uniforms = draw_uniforms(seed, self.layers * (2 + UNIFORMS_PER_OPERATION), stream=STREAM)
         uniforms = tf.reshape(uniforms, [self.layers, 2 + UNIFORMS_PER_OPERATION])
         number = tf.cast(uniforms[:, 0] * len(catalogue), tf.int32)
         negative = tf.cast(uniforms[:, 2] >= 0.5, tf.int32)
-        arguments = [tf.gather_nd(which, tf.stack([number, negative], axis=1)), uniforms[:, 3:]]
+        arguments = [tf.gather_nd(chosen, tf.stack([number, negative], axis=1)), uniforms[:, 3:]]
         signature = [tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec([2], tf.float32)]
         if self.magnitude_std:
             arguments.append(self._levels(uniforms[:, 1]))
@@ -302,13 +305,13 @@ class RandAugment:
     def _choices(
         self, catalogue: Mapping[str, Operation]
     ) -> tuple[list[Callable[..., tf.Tensor]], np.ndarray]:
-        """The operations with their signs, and which of them it is by number and negative or not.
+        """Return the operations with their signs, and the table of them by (number, negative).
 
-        They take (image, centre), and the level if it is drawn.
+        They take (image, centre), and the level if it is drawn. The table is int32 [16, 2].
         """
         signs = {name: SIGNS if name in SIGNED else SIGNS[:1] for name in catalogue}
         signed = [(name, sign) for name in catalogue for sign in signs[name]]
-        which = [
+        chosen = [
             [signed.index((name, signs[name][minus % len(signs[name])])) for minus in range(2)]
             for name in catalogue
         ]
@@ -318,7 +321,7 @@ class RandAugment:
                 image, level, sign, centre
             )
 
-        return [choice(*pair) for pair in signed], np.array(which, np.int32)
+        return [choice(*pair) for pair in signed], np.array(chosen, np.int32)
 
     def _levels(self, uniforms: tf.Tensor) -> tf.Tensor:
         # The lowest uniform is 0, whose normal quantile is -infinity: half a step up.
@@ -329,7 +332,7 @@ class RandAugment:
 def _catalogue(
     policy: AutoAugment | RandAugment, *, translate_const: float | None, cutout_const: float
 ) -> dict[str, Operation]:
-    """The operations under a policy's settings; these constants where it has none of its own."""
+    """Build the operations with a policy's settings; the arguments are its defaults."""
     if not policy.quirks:
         translate_const = None
     own = policy.translate_const
@@ -348,7 +351,7 @@ POLICIES: Mapping[str, type[NoAugment] | type[AutoAugment] | type[RandAugment]] 
 
 
 def get_augment(policy: str, **options: Any) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """A policy by name: a function from (uint8 [H, W, 3], seed [2]) to uint8 [H, W, 3].
+    """Return a policy by name: a function from (uint8 [H, W, 3], seed [2]) to uint8 [H, W, 3].
 
     Args:
       policy: one of `POLICIES`.
@@ -359,5 +362,5 @@ def get_augment(policy: str, **options: Any) -> Callable[[tf.Tensor, tf.Tensor],
       TypeError: the policy has no such option.
     """
     if policy not in POLICIES:
-        raise ValueError(f"no augmentation policy {policy!r}; known: {', '.join(POLICIES)}")
+        raise ValueError(f"unknown augmentation policy {policy!r}; known: {', '.join(POLICIES)}")
     return POLICIES[policy](**options)

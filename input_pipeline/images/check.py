@@ -1,8 +1,8 @@
-"""Whether an image file is what it should be, and what to write in its place if not.
+"""Check image files, and convert those that are not plain JPEGs.
 
 The published pipeline reads RGB or grey JPEGs only; ImageNet itself holds a PNG named .JPEG and
-CMYK JPEGs. Everything else is therefore converted to JPEG, and what cannot be read is named with
-the reason.
+CMYK JPEGs. Everything else is therefore converted to JPEG, and a file that cannot be read raises an
+error with the reason.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from input_pipeline.errors import plain_message
-from input_pipeline.images.headers import checked
+from input_pipeline.images.headers import check_header
 
 JPEG_QUALITY = 100  # as in the published conversion
 MOST_BYTES = 256 << 20
@@ -29,25 +29,25 @@ class CheckedImage:
     image_format: str
     height: int
     width: int
-    change: str = ""  # what was converted and why; "" when the bytes are the file's own
+    change: str = ""  # the conversion and its reason; "" if the bytes are unchanged
 
 
 def check_image(content: bytes, *, keep_png: bool = False) -> CheckedImage:
     """Decode an image file once, and convert it to JPEG unless it is a plain one already.
 
     Args:
-      content: JPEG, PNG, BMP, GIF (the first frame counts) or WebP bytes.
+      content: JPEG, PNG, BMP, GIF (its first frame) or WebP bytes.
       keep_png: leave PNGs as they are; the original code cannot read such records.
 
     Raises:
-      BrokenImageError: not an image, damaged beyond use, or of absurd size.
+      BrokenImageError: not an image, too damaged to recover, or too large.
     """
     if not content:
         raise BrokenImageError("the file is empty")
     if len(content) > MOST_BYTES:
-        raise BrokenImageError(f"{len(content)} bytes, more than {MOST_BYTES}")
+        raise BrokenImageError(f"too large: {len(content)} bytes; expected at most {MOST_BYTES}")
     kind = _kind(content)
-    content = _ready(content, kind)
+    content = _check_header(content, kind)
     with tf.device("CPU"):
         try:
             return _check_jpeg(content) if kind == "JPEG" else _convert(content, kind, keep_png)
@@ -67,13 +67,13 @@ def _check_jpeg(content: bytes) -> CheckedImage:
 
 
 def _recover(content: bytes) -> CheckedImage:
-    """What is there of a truncated JPEG; the decoder fills the rest with equal rows."""
+    """Recover the rows present in a truncated JPEG; the decoder fills the rest with equal rows."""
     pixels = tf.io.decode_jpeg(content, channels=3, try_recover_truncated=True).numpy()
     differs = (pixels != pixels[-1:]).any(axis=(1, 2))
     rows = differs.nonzero()[0].max(initial=-1) + 1
     if rows < pixels.shape[0] / 2:
-        raise BrokenImageError("truncated JPEG: more than half of it is gone")
-    return _as_jpeg(pixels, "truncated JPEG: what is there was written anew")
+        raise BrokenImageError("truncated JPEG: more than half of the image is missing")
+    return _as_jpeg(pixels, "truncated JPEG: recovered and encoded again")
 
 
 def _convert(content: bytes, kind: str, keep_png: bool) -> CheckedImage:
@@ -101,17 +101,17 @@ def _kind(content: bytes) -> str:
             return kind
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "WebP"
-    raise BrokenImageError(f"no image: it starts with {content[:8].hex(' ')}")
+    raise BrokenImageError(f"not an image: it starts with {content[:8].hex(' ')}")
 
 
-def _ready(content: bytes, kind: str) -> bytes:
-    """The image as a decoder may have it; a huge one is refused before memory is asked for."""
+def _check_header(content: bytes, kind: str) -> bytes:
+    """Check the header of an image, and return the bytes to decode; see headers.check_header."""
     try:
-        return _checked(content).numpy()
+        return _check_header_graph(content).numpy()
     except tf.errors.InvalidArgumentError as error:
-        said = re.search(r"assertion failed: \[(.*?)\]", error.message)
-        raise BrokenImageError(said[1] if said else f"damaged {kind} header") from None
+        assertion = re.search(r"assertion failed: \[(.*?)\]", error.message)
+        raise BrokenImageError(assertion[1] if assertion else f"damaged {kind} header") from None
 
 
-# As a graph: outside of one an assertion says the same in other words.
-_checked = tf.function(checked, input_signature=[tf.TensorSpec([], tf.string)])
+# A graph function, because eager assertions have another message.
+_check_header_graph = tf.function(check_header, input_signature=[tf.TensorSpec([], tf.string)])

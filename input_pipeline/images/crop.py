@@ -1,8 +1,8 @@
-"""Encoded image to a square of pixels: the random crop of training, the centre crop of evaluation.
+"""Crop encoded images to squares of pixels: at random for training, at the centre for evaluation.
 
 A JPEG is decoded only where it is cropped; other formats (PNG, BMP, the first frame of a GIF) are
-decoded whole. More than claims.MOST_PIXELS are refused. Grey, palette, alpha and 16-bit images become
-3 channels of 8 bits, alpha dropped.
+decoded whole. Images of more than headers.MOST_PIXELS are refused. Grey, palette, alpha and 16-bit
+images become 3 channels of 8 bits, alpha dropped.
 Resizing is TensorFlow 1's: bicubic with a = -0.75 or bilinear, no half-pixel centres, no antialiasing,
 as the published checkpoints were trained and evaluated.
 """
@@ -13,7 +13,7 @@ from typing import Literal
 import tensorflow as tf
 
 from input_pipeline.draws import draw_uniforms
-from input_pipeline.images.headers import checked_unless_jpeg, jpeg_shape
+from input_pipeline.images.headers import check_header_unless_jpeg, jpeg_shape
 
 Resize = Literal["bicubic", "bilinear"]
 
@@ -48,7 +48,7 @@ def train_crop(
       uint8 [image_size, image_size, 3], truncated as the reference does.
 
     Raises:
-      tf.errors.InvalidArgumentError: the bytes are no image, or a broken one.
+      tf.errors.InvalidArgumentError: not an image, or a broken one.
     """
     image = decode_window(
         image_bytes,
@@ -84,7 +84,7 @@ def eval_crop(
       float32 [image_size, image_size, 3], neither rounded nor clipped: bicubic overshoots 0..255.
 
     Raises:
-      tf.errors.InvalidArgumentError: the bytes are no image, or a broken one.
+      tf.errors.InvalidArgumentError: not an image, or a broken one.
     """
     image = decode_window(
         image_bytes,
@@ -100,10 +100,10 @@ def eval_crop_uint8(
     crop_padding: int | None = None,
     resize: Resize = "bicubic",
 ) -> tf.Tensor:
-    """`eval_crop` rounded and clipped to uint8 [image_size, image_size, 3].
+    """Return `eval_crop` rounded and clipped to uint8 [image_size, image_size, 3].
 
     Deviation: the reference feeds the network the unrounded, unclipped pixels. A quarter of the bytes
-    go to the device this way; docs and tests tell the size of the difference.
+    go to the device this way; docs/parity.md lists the size of the difference.
     """
     pixels = eval_crop(image_bytes, image_size=image_size, crop_padding=crop_padding, resize=resize)
     return _to_uint8(tf.round(pixels))
@@ -131,9 +131,9 @@ def random_window(
     area_range: tuple[float, float] = (0.08, 1.0),
     aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tf.Tensor:
-    """Ten attempts at a part of the asked area and shape; the centre window when they all fail.
+    """Sample a window of the given area and aspect ratio; after ten failures take the centre window.
 
-    As in the reference, a part that covers the whole image counts as a failure.
+    As in the reference, a window that covers the whole image counts as a failure.
     """
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         image_size=shape,
@@ -156,7 +156,7 @@ def random_window(
 def centre_window(
     shape: tf.Tensor, *, image_size: int, crop_padding: int | None = None
 ) -> tf.Tensor:
-    """S / (S + padding) of the shorter side, centred; an odd pixel left over goes above and left."""
+    """Return the centred window of S / (S + padding) of the shorter side; odd pixels go above and left."""
     if crop_padding is None:
         crop_padding = round(image_size * (1 / CENTRE_SHARE - 1))
     share = image_size / (image_size + crop_padding)
@@ -172,14 +172,14 @@ def centre_window(
 def decode_window(
     image_bytes: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.Tensor:
-    """The pixels of a window, uint8 [h, w, 3]; the window follows from the image's shape."""
+    """Decode the window that `choose_window` picks by the image's shape: uint8 [h, w, 3]."""
 
     def jpeg() -> tf.Tensor:
         window = choose_window(jpeg_shape(image_bytes))
         return tf.image.decode_and_crop_jpeg(image_bytes, window, channels=3)
 
     def anything_else() -> tf.Tensor:
-        image = _decode_whole(checked_unless_jpeg(image_bytes))
+        image = _decode_whole(check_header_unless_jpeg(image_bytes))
         window = choose_window(tf.shape(image))
         return tf.slice(image, [window[0], window[1], 0], [window[2], window[3], 3])
 
@@ -187,7 +187,7 @@ def decode_window(
 
 
 def _decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:
-    """uint8 [H, W, 3] from PNG, BMP or the first frame of a GIF."""
+    """Decode PNG, BMP or the first frame of a GIF to uint8 [H, W, 3]."""
 
     def bitmap() -> tf.Tensor:
         # This decoder leaves channels as they are: 1 becomes (0, 0, 0), 3 and 4 become (0, 1, 2).
@@ -202,10 +202,10 @@ def _decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def resize_square(image: tf.Tensor, image_size: int, method: Resize = "bicubic") -> tf.Tensor:
-    """Any [h, w, 3] to float32 [image_size, image_size, 3], with TensorFlow 1's kernels."""
+    """Resize any [h, w, 3] to float32 [image_size, image_size, 3] with TensorFlow 1's kernels."""
     kernels = {"bicubic": tf.raw_ops.ResizeBicubic, "bilinear": tf.raw_ops.ResizeBilinear}
     if method not in kernels:
-        raise ValueError(f"no resize method {method!r}; known: {', '.join(kernels)}")
+        raise ValueError(f"unknown resize method {method!r}; known: {', '.join(kernels)}")
     resized = kernels[method](
         images=image[tf.newaxis],
         size=[image_size, image_size],

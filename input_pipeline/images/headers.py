@@ -1,48 +1,49 @@
-"""What an image file claims to hold, read from its header before a decoder asks for the memory.
+"""Check the size in an image's header before a decoder allocates memory for it.
 
-A file of a few hundred bytes can claim any number of pixels, and a decoder believes it. An animated GIF is
-decoded with all its frames, each of any size, though only the first is used: so it is cut after that one.
+A file of a few hundred bytes can declare any number of pixels, and decoders trust it. A decoder reads
+all frames of an animated GIF, each of any size, though only the first is used: so the file is cut
+after that one.
 """
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-MOST_PIXELS = 2**27  # 134 megapixels; a header that claims more is a mistake or an attack
+MOST_PIXELS = 2**27  # 134 megapixels; a header that declares more is a mistake or an attack
 
 _GIF_HEADER, _GIF_EXTENSION, _GIF_IMAGE = 13, 0x21, 0x2C
 
 
-def checked(image_bytes: tf.Tensor) -> tf.Tensor:
-    """The image, ready to be decoded: of a GIF, what comes up to the end of its first frame.
+def check_header(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Check the declared size of an image, and return its bytes; a GIF is cut after its first frame.
 
     Args:
       image_bytes: string []; JPEG, PNG, BMP, GIF, WebP or anything else.
 
     Returns:
-      string [], the same image.
+      string [], the bytes to decode.
 
     Raises:
-      tf.errors.InvalidArgumentError: more than MOST_PIXELS are claimed, or the header is cut off.
+      tf.errors.InvalidArgumentError: more than MOST_PIXELS, or a truncated header.
     """
 
     def jpeg() -> tf.Tensor:
         with tf.control_dependencies([jpeg_shape(image_bytes)]):
             return tf.identity(image_bytes)
 
-    return tf.cond(tf.io.is_jpeg(image_bytes), jpeg, lambda: checked_unless_jpeg(image_bytes))
+    return tf.cond(tf.io.is_jpeg(image_bytes), jpeg, lambda: check_header_unless_jpeg(image_bytes))
 
 
 def jpeg_shape(image_bytes: tf.Tensor) -> tf.Tensor:
-    """What a JPEG claims, int32 [3] (height, width, channels); errors as `checked`."""
+    """Return height, width and channels of a JPEG, int32 [3]; raises as `check_header`."""
     shape = tf.io.extract_jpeg_shape(image_bytes)
-    return _limited(shape, shape[0], shape[1])
+    return _check_pixels(shape, shape[0], shape[1])
 
 
-def checked_unless_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
-    """`checked` for all the other formats."""
+def check_header_unless_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Check the header of an image that is not a JPEG, as `check_header` does."""
 
-    # Never substr from a place that may not exist: its error quotes the bytes, which Python then can't read.
+    # substr must not start past the end: its error quotes the bytes, which Python cannot decode.
     def starts(with_what: bytes) -> tf.Tensor:
         return tf.strings.substr(image_bytes, 0, len(with_what)) == with_what
 
@@ -62,13 +63,13 @@ def checked_unless_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _limited(value: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """`value`, unless so many pixels are too many."""
+def _check_pixels(value: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Return `value`; raise tf.errors.InvalidArgumentError for more than MOST_PIXELS."""
     size = [tf.cast(n, tf.int64) for n in (width, height)]
 
     def refuse() -> tf.Operation:
-        said = [tf.strings.as_string(size[0]), " x ", tf.strings.as_string(size[1])]
-        message = tf.strings.join([*said, f" pixels, more than {MOST_PIXELS}"])
+        size_text = [tf.strings.as_string(size[0]), " x ", tf.strings.as_string(size[1])]
+        message = tf.strings.join([*size_text, f" pixels, more than {MOST_PIXELS}"])
         return tf.debugging.Assert(False, [message])
 
     allowed = tf.abs(size[0] * size[1]) <= MOST_PIXELS
@@ -78,14 +79,16 @@ def _limited(value: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor
 
 def _png(image_bytes: tf.Tensor) -> tf.Tensor:
     data = tf.io.decode_raw(image_bytes, tf.uint8)
-    return _limited(image_bytes, _number(data, [23, 22, 21, 20]), _number(data, [19, 18, 17, 16]))
+    return _check_pixels(
+        image_bytes, _number(data, [23, 22, 21, 20]), _number(data, [19, 18, 17, 16])
+    )
 
 
 def _bmp(image_bytes: tf.Tensor) -> tf.Tensor:
     data = tf.io.decode_raw(image_bytes, tf.uint8)
     width, height = _number(data, range(18, 22)), _number(data, range(22, 26))
     height = tf.minimum(height, 2**32 - height)  # a negative one means: from the top
-    return _limited(image_bytes, height, width)
+    return _check_pixels(image_bytes, height, width)
 
 
 def _webp(image_bytes: tf.Tensor) -> tf.Tensor:
@@ -104,7 +107,7 @@ def _webp(image_bytes: tf.Tensor) -> tf.Tensor:
         return tf.stack([_number(data, range(24, 27)) + 1, _number(data, range(27, 30)) + 1])
 
     size = tf.case([(kind == b"VP8 ", lossy), (kind == b"VP8L", lossless)], default=extended)
-    return _limited(image_bytes, size[1], size[0])
+    return _check_pixels(image_bytes, size[1], size[0])
 
 
 def _gif(image_bytes: tf.Tensor) -> tf.Tensor:
@@ -114,7 +117,7 @@ def _gif(image_bytes: tf.Tensor) -> tf.Tensor:
     start = _GIF_HEADER + _table_bytes(flags)
 
     def after_blocks(position: tf.Tensor) -> tf.Tensor:
-        """Where a chain of blocks, each with its length before it, ends."""
+        """Return where a chain of blocks ends; the length precedes each block."""
 
         def inside(at: tf.Tensor) -> tf.Tensor:
             # Not tf.logical_and: the second half must not look beyond the end.
@@ -147,18 +150,18 @@ def _gif(image_bytes: tf.Tensor) -> tf.Tensor:
     end = after_blocks(pixels)
     first = tf.strings.substr(image_bytes, 0, tf.cast(tf.minimum(end, length), tf.int32))
     cut = tf.where(end <= length, tf.strings.join([first, b";"]), first)
-    screen = _limited(cut, _number(data, range(8, 10)), _number(data, range(6, 8)))
-    return _limited(screen, height, width)
+    screen = _check_pixels(cut, _number(data, range(8, 10)), _number(data, range(6, 8)))
+    return _check_pixels(screen, height, width)
 
 
 def _table_bytes(flags: tf.Tensor) -> tf.Tensor:
-    """Length of the table of colours that a GIF's flags announce."""
+    """Return the length in bytes of the colour table that a GIF's flags declare."""
     size = 3 * tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8)
     return tf.where(flags >= 128, size, tf.zeros_like(size))
 
 
 def _number(data: tf.Tensor, places: Sequence[int]) -> tf.Tensor:
-    """The number in these bytes, the least of them first: int64 []; an error beyond the end."""
+    """Decode an unsigned integer from bytes, lowest first: int64 []; raises beyond the end."""
     return _number_at(data, places[0], [place - places[0] for place in places])
 
 

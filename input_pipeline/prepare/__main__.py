@@ -1,17 +1,16 @@
-"""Images to sharded TFRecords in ImageNet's format, with dataset_info.json.
+"""Convert images to sharded TFRecords in ImageNet's format, with dataset_info.json.
 
   python -m input_pipeline.prepare --source=DIR_OR_TAR --output=DIR [--workers=N]
 
 --source is one of
   a folder of class folders, or with train/ and val/ (or validation/, or test/) above them;
   an uncompressed tar of such, or of one tar per class as ILSVRC2012_img_train.tar;
-and where the validation images lie flat, as ImageNet's do, add
+and where the validation images have no class folders, as ImageNet's, add
   --validation=DIR_OR_TAR --validation_labels=FILE.
 
-The work can be stopped at any time and goes on where it was; which image lies in which shard
-depends on --seed alone. Several machines share it by --shard_range=FIRST:LAST; whichever finishes
-last writes dataset_info.json. What was converted or left out is in prepare_report.json, with the
-reasons.
+The command can be stopped at any time; run it again to resume. --seed alone decides which image is in
+which shard. Several machines share the work with --shard_range=FIRST:LAST; the last to finish writes
+dataset_info.json. prepare_report.json lists the images that were converted or rejected, and why.
 """
 
 import os
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise DatasetError(plain_message(str(error))) from error
     except KeyboardInterrupt:
         print(
-            "input_pipeline.prepare: stopped; the same command goes on from here", file=sys.stderr
+            "input_pipeline.prepare: interrupted; run the same command to resume", file=sys.stderr
         )
         return 130
     print(_summary(flags.output, info, reports))
@@ -86,10 +85,10 @@ def gather(
     validation_labels: str | None = None,
     validation_fraction: float = DEFAULT_VALIDATION_FRACTION,
 ) -> ClassImages:
-    """All images of both splits with their classes.
+    """List all images of both splits with their classes.
 
     Args:
-      source: folder or tar; or the folder where ImageNet's two tars lie.
+      source: folder or tar; or the folder that holds ImageNet's two tars.
       validation: folder or tar of flat validation images.
       validation_labels: their labels; see ground_truth.
       validation_fraction: of each class, when there are no validation images.
@@ -108,7 +107,9 @@ def gather(
     if validation is None:
         return arrange(images, source, validation_fraction)
     if validation_labels is None:
-        raise DatasetError(f"{validation}: --validation_labels is needed to know their classes")
+        raise DatasetError(
+            f"{validation}: the classes of these images are unknown; set --validation_labels=FILE"
+        )
     train = arrange(images, source, train_only=True)
     labelled = label_validation(list_images(validation), validation_labels, train.class_names)
     splits = {**train.splits, "validation": labelled}
@@ -121,32 +122,44 @@ def _parser() -> Parser:
     add("--source", required=True, help="folder or tar of images")
     add("--output", required=True, help="folder or gs:// path to write to")
     add("--validation", help="folder or tar of flat validation images")
-    add("--validation_labels", help="their labels: names, FILE NAME lines, CSV, or the kit's")
+    add(
+        "--validation_labels",
+        help="their labels: class names, FILE CLASS lines, CSV, or the development kit's",
+    )
     add(
         "--validation_fraction",
         type=float,
         default=DEFAULT_VALIDATION_FRACTION,
-        help="of each class, held out when there are no validation images (default %(default)s)",
+        help="fraction of each class to hold out when there are no validation images "
+        "(default %(default)s)",
     )
-    add("--name", help="of the data set (default: the output folder's)")
+    add("--name", help="name of the data set (default: the output folder's)")
     add("--train_shards", type=positive, help="default: 1250 images each, at most 1024")
     add("--validation_shards", type=positive, help="default: 390 images each, at most 128")
-    add("--shard_range", type=_range, help="FIRST:LAST, this machine's part; training's come first")
-    add("--seed", type=natural, default=0, help="which image lies where (default %(default)s)")
+    add(
+        "--shard_range",
+        type=_range,
+        help="FIRST:LAST, this machine's shards; training shards come first",
+    )
+    add("--seed", type=natural, default=0, help="of the order of the images (default %(default)s)")
     add(
         "--workers",
         type=positive,
         default=os.cpu_count() or 1,
         help="threads (default %(default)s)",
     )
-    add("--keep_png", action="store_true", help="no JPEGs of PNGs; unreadable to the original code")
+    add(
+        "--keep_png",
+        action="store_true",
+        help="do not convert PNGs to JPEG; the original code cannot read them",
+    )
     return parser
 
 
 def _range(text: str) -> tuple[int, int]:
     first, colon, last = text.partition(":")
     if not (colon and first.isdigit() and last.isdigit()):
-        raise ArgumentTypeError(f"{text!r} is not of the form FIRST:LAST")
+        raise ArgumentTypeError(f"invalid range {text!r}; expected FIRST:LAST")
     return int(first), int(last)
 
 
@@ -164,10 +177,10 @@ def _progress_bar() -> Iterator[Callable[[int, int], None]]:
 def _summary(output: str, info: DatasetInfo | None, reports: Sequence[ShardReport]) -> str:
     converted = sum(len(report.converted) for report in reports)
     rejected = [pair for report in reports for pair in report.rejected]
-    lines = [f"converted {converted} images, left out {len(rejected)}"]
-    lines += [f"  left out {image}: {reason}" for image, reason in rejected[:3]]
+    lines = [f"converted {converted} images, rejected {len(rejected)}"]
+    lines += [f"  rejected {image}: {reason}" for image, reason in rejected[:3]]
     if info is None:
-        return "\n".join([*lines, f"{len(reports)} shards are there; others are still missing"])
+        return "\n".join([*lines, f"{len(reports)} shards are written; others are still missing"])
     for split, part in info.splits.items():
         lines.append(f"{split}: {part.num_examples} images in {len(part.shards)} shards")
     lines.append(f"{info.num_classes} classes; {os.path.join(output, FILE_NAME)}, {REPORT_NAME}")

@@ -1,6 +1,6 @@
-"""Sharded TFRecords in ImageNet's format, written in parallel, resumable shard by shard.
+"""Write sharded TFRecords in ImageNet's format, in parallel and resumable shard by shard.
 
-Which image is in which shard depends on the seed alone. PROGRESS_FOLDER in the output holds the plan and a
+The seed alone decides which image is in which shard. PROGRESS_FOLDER in the output holds the plan and a
 report per finished shard; dataset_info.json is written once all shards of both splits are there.
 """
 
@@ -53,7 +53,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a finished shard holds; kept in the progress folder, so that it is not made twice."""
+    """Content of a finished shard; saved in the progress folder, so that it is not written twice."""
 
     file: str
     num_examples: int
@@ -63,15 +63,15 @@ class ShardReport:
     heights: list[int]
     widths: list[int]
     encoded_bytes: list[int]
-    starts: list[int]  # bytes at which records start
-    converted: list[tuple[str, str]]  # (image, what was done)
-    rejected: list[tuple[str, str]]  # (image, why)
+    starts: list[int]  # byte at which each record starts
+    converted: list[tuple[str, str]]  # (image, conversion)
+    rejected: list[tuple[str, str]]  # (image, reason)
 
 
 def plan_shards(
     images: ClassImages, *, seed: int, num_shards: dict[str, int | None]
 ) -> list[Shard]:
-    """Deal the images of each split to shards, in an order that `seed` alone decides."""
+    """Distribute the images of each split over shards, in an order that depends on `seed` alone."""
     shards = []
     for split in ("train", "validation"):
         members = images.splits.get(split, ())
@@ -79,7 +79,9 @@ def plan_shards(
             continue
         total = num_shards.get(split) or default_shards(split, len(members))
         if total > len(members):
-            raise DatasetError(f"{total} {split} shards for {len(members)} images")
+            raise DatasetError(
+                f"{total} {split} shards for {len(members)} images; expected at most one shard per image"
+            )
         order = np.random.default_rng([seed, split == "validation"]).permutation(len(members))
         bounds = [len(members) * n // total for n in range(total + 1)]
         for n in range(total):
@@ -89,12 +91,12 @@ def plan_shards(
 
 
 def default_shards(split: str, num_images: int) -> int:
-    """About 1250 training or 390 validation images each; 1024 and 128 for ImageNet."""
+    """Return a number of shards of about 1250 training or 390 validation images; for ImageNet 1024, 128."""
     return min(MOST_SHARDS[split], -(-num_images // IMAGES_PER_SHARD[split]))
 
 
 def plan_digest(images: ClassImages, shards: Sequence[Shard], keep_png: bool) -> str:
-    """Changes with anything that would change a shard."""
+    """Return a SHA-256 that changes with anything that would change a shard."""
     digest = hashlib.sha256(json.dumps([list(images.class_names), keep_png]).encode())
     for shard in shards:
         digest.update(shard.file.encode())
@@ -106,7 +108,7 @@ def plan_digest(images: ClassImages, shards: Sequence[Shard], keep_png: bool) ->
 def make_shard(
     shard: Shard, class_names: Sequence[str], output: str, *, keep_png: bool = False
 ) -> ShardReport:
-    """Write one record file and its report, each whole or not at all."""
+    """Write one record file and its report, each atomically."""
     labels: list[int] = []
     sizes: list[tuple[int, int, int]] = []
     ends = [0]
@@ -158,7 +160,7 @@ def make_shard(
 
 
 def finished_report(output: str, shard: Shard) -> ShardReport | None:
-    """The report of a shard that is there already, or None."""
+    """Return the report of a shard that is already written, or None."""
     try:
         with tf.io.gfile.GFile(_report_path(output, shard.file), "r") as file:
             report = ShardReport(**json.loads(file.read()))
@@ -168,22 +170,22 @@ def finished_report(output: str, shard: Shard) -> ShardReport | None:
     return report if size == report.num_bytes else None
 
 
-def claim_output(output: str, plan: str) -> None:
-    """Make `output` a place for this plan alone.
+def reserve_output(output: str, plan: str) -> None:
+    """Reserve `output` for this plan.
 
     Raises:
-      DatasetError: it holds a data set already, or a part of one made by another plan.
+      DatasetError: it holds a data set already, or a part of one written by another plan.
     """
     path = os.path.join(output, PROGRESS_FOLDER, PLAN_NAME)
     if tf.io.gfile.exists(path):
         with tf.io.gfile.GFile(path, "r") as file:
             if file.read() != plan:
                 raise DatasetError(
-                    f"{output}: begun with other images or options; give the same ones, or another "
+                    f"{output}: started with other images or options; use the same ones, or another "
                     "--output"
                 )
     elif tf.io.gfile.exists(os.path.join(output, FILE_NAME)):
-        raise DatasetError(f"{output}: there is a data set already; give another --output")
+        raise DatasetError(f"{output}: already holds a data set; use another --output")
     else:
         tf.io.gfile.makedirs(os.path.dirname(path))
         files.write_text(path, plan)
@@ -192,7 +194,7 @@ def claim_output(output: str, plan: str) -> None:
 def describe(
     images: ClassImages, shards: Sequence[Shard], reports: Sequence[ShardReport], name: str
 ) -> DatasetInfo:
-    """dataset_info.json's content: counts, classes, sizes and checksums of all shards."""
+    """Return the content of dataset_info.json: counts, classes, sizes and checksums of all shards."""
     splits = {}
     for split in dict.fromkeys(shard.split for shard in shards):
         parts = [
@@ -224,31 +226,33 @@ def prepare(
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[DatasetInfo | None, list[ShardReport]]:
-    """Write the shards that are not there yet.
+    """Write the shards that are missing.
 
     Args:
-      images: what to write.
+      images: images to write.
       output: folder or gs:// path.
       name: of the data set.
-      seed: decides which image lies where.
+      seed: decides which image is in which shard.
       num_shards: by split; None or missing: default_shards.
       shard_range: [first, last) of all shards, those of training first; None: all.
       keep_png: leave PNGs as they are.
-      workers: shards written at once, each by a thread.
+      workers: threads; each writes one shard at a time.
       on_progress: called with (images done, images in all) after every shard.
 
     Returns:
       The description (None while shards of other ranges are missing), and the reports of the shards
-      that are there.
+      written so far.
 
     Raises:
-      DatasetError: the output holds something else, or no image at all could be read.
+      DatasetError: the output holds another data set, or no image can be read.
     """
     shards = plan_shards(images, seed=seed, num_shards=num_shards or {})
     first, last = shard_range or (0, len(shards))
     if not 0 <= first < last <= len(shards):
-        raise DatasetError(f"--shard_range={first}:{last}: there are shards 0:{len(shards)}")
-    claim_output(output, plan_digest(images, shards, keep_png))
+        raise DatasetError(
+            f"--shard_range={first}:{last} is out of range; expected a part of 0:{len(shards)}"
+        )
+    reserve_output(output, plan_digest(images, shards, keep_png))
     finished = {shard.file: finished_report(output, shard) for shard in shards}
     mine = shards[first:last]
     total = sum(len(shard.images) for shard in mine)
@@ -286,7 +290,7 @@ def prepare(
 
 
 def _write_and_hash(path: str, examples: Iterable[bytes]) -> files.Fingerprint:
-    """Write a record file; return its size and SHA-256. A remote one is made on the local disk first."""
+    """Write a record file, a remote one through the local disk; return its size and SHA-256."""
     if not files.is_remote(path):
         write_shard(path, examples)
         return files.fingerprint(path)
@@ -308,7 +312,7 @@ def _quantiles(parts: Sequence[ShardReport]) -> dict[str, Any]:
         name: np.concatenate([np.array(c) for c in column]) for name, column in columns.items()
     }
     if not len(joined["height"]):
-        raise DatasetError("not one of the images can be read: see the files in .prepare")
+        raise DatasetError("no image can be read; the reasons are in the files under .prepare")
     return {"quantile": list(QUANTILES)} | {
         name: [int(value) for value in np.quantile(values, QUANTILES, method="nearest")]
         for name, values in joined.items()

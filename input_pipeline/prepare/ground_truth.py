@@ -2,8 +2,8 @@
 
 Four forms are read: one class name per line in the order of the file names; lines "FILE CLASS"; the
 CSV of the Kaggle edition; and the development kit's ILSVRC2012_validation_ground_truth.txt. The
-last one holds the kit's own numbers, which are NOT in the order of the sorted class names: they
-are translated by the kit's meta.mat.
+last one holds the kit's own numbers, which are NOT in the order of the sorted class names: the
+kit's meta.mat maps them to names.
 """
 
 import os
@@ -21,7 +21,7 @@ META = "meta.mat"
 def label_validation(
     images: Sequence[ImageFile], labels_path: str, class_names: Sequence[str]
 ) -> tuple[tuple[ImageFile, int], ...]:
-    """The class of every image, as (file, class), sorted by class and name.
+    """Return (file, class) of every image, sorted by class and name.
 
     Args:
       images: the validation images, sorted by name.
@@ -29,9 +29,7 @@ def label_validation(
       class_names: folder names of the training classes, sorted.
 
     Raises:
-      DatasetError: a form that is not understood, an unknown class, or labels and images that do
-      not
-        belong together.
+      DatasetError: an unknown form or class, or labels that do not match the images.
     """
     names = _class_of_each(images, labels_path, set(class_names))
     number = {name: n for n, name in enumerate(class_names)}
@@ -50,7 +48,9 @@ def _class_of_each(images: Sequence[ImageFile], path: str, known: set[str]) -> l
         by_name = dict(line.split() for line in lines)
     else:
         if len(lines) != len(images):
-            raise DatasetError(f"{path}: {len(lines)} labels for {len(images)} validation images")
+            raise DatasetError(
+                f"{path}: {len(lines)} labels, but there are {len(images)} validation images"
+            )
         are_numbers = all(line.isdigit() for line in lines) and not set(lines) <= known
         return _synsets(path, lines) if are_numbers else lines
     stems = {_stem(name): label for name, label in by_name.items()}
@@ -68,7 +68,7 @@ def _lines(path: str) -> list[str]:
         raise DatasetError(f"{path}: cannot be read ({error})") from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise DatasetError(f"{path}: no labels in it")
+        raise DatasetError(f"{path}: the file has no labels")
     return lines
 
 
@@ -81,14 +81,14 @@ def _kaggle_row(path: str, line: str) -> tuple[str, str]:
 
 
 def _synsets(path: str, lines: list[str]) -> list[str]:
-    """Names of the development kit's numbers, by the meta.mat beside the labels."""
+    """Return the class names of the development kit's numbers, from the meta.mat beside the labels."""
     for folder in (os.path.dirname(path), os.path.join(os.path.dirname(path), "data")):
         meta = os.path.join(folder, META)
         if tf.io.gfile.exists(meta):
             break
     else:
         raise DatasetError(
-            f"{path}: these numbers mean classes of the development kit; put its {META} beside them"
+            f"{path}: these are class numbers of the development kit; put its {META} in the same folder"
         )
     from scipy.io import loadmat  # type: ignore[import-untyped]
 
@@ -98,7 +98,7 @@ def _synsets(path: str, lines: list[str]) -> list[str]:
         names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
         return [names[int(line)] for line in lines]
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise DatasetError(f"{meta}: does not explain the labels of {path} ({error})") from None
+        raise DatasetError(f"{meta}: does not match the labels of {path} ({error})") from None
 
 
 def _stem(name: str) -> str:

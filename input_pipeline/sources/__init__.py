@@ -1,6 +1,6 @@
-"""Where images come from. A new source is one file here and one row in SOURCES.
+"""Sources of images. A new source is one file here and one row in SOURCES.
 
-`get_source("tfrecord", "gs://bucket/imagenet")` opens one by name. The result tells what it holds
+`get_source("tfrecord", "gs://bucket/imagenet")` opens one by name. The result describes its content
 (`source.info`) and how to read a split (`source.examples("train")`).
 """
 
@@ -57,8 +57,8 @@ def get_source(
     Args:
       name: a key of SOURCES, with what follows a colon handed to the source ("tfds:imagenet2012").
       data_dir: folder or gs:// path, for those sources that read one.
-      num_classes: for data that do not say (records without dataset_info.json, synthetic).
-      num_train_examples: how many images synthetic data imagine.
+      num_classes: for data without class names (records without dataset_info.json, synthetic).
+      num_train_examples: number of synthetic images.
       image_size: pixels per side of synthetic images.
       holdout_shards: the first n train shards leave the train split and become the split "minival".
       skip_damage: for on_error="skip"; only warn of files that are not as they were described.
@@ -85,13 +85,16 @@ def get_source(
 
 
 def hold_out(source: Source, num_shards: int) -> Source:
-    """`source` with its first train shards as the split "minival", no longer in "train"."""
+    """Move the first train shards of `source` into the split "minival"."""
     train = source.splits.get("train")
     if not isinstance(train, ShardedExamples):
-        raise DatasetError(f"{source.info.name}: holdout_shards needs training data in shards")
+        raise DatasetError(
+            f"{source.info.name}: holdout_shards needs training data in shards; set it to 0"
+        )
     if not 0 < num_shards < len(train.files):
         raise DatasetError(
-            f"{source.info.name}: cannot hold out {num_shards} of {len(train.files)} train shards"
+            f"{source.info.name}: cannot hold out {num_shards} of {len(train.files)} train shards; "
+            f"expected at most {len(train.files) - 1}"
         )
     kept, minival = train.part(num_shards, None), train.part(0, num_shards)
     shards = source.info.splits["train"].shards

@@ -1,7 +1,7 @@
-"""Encoded images kept nearer than where they come from: in memory, or on a local disk.
+"""Cache encoded images in memory or on a local disk.
 
-Images are kept as they are stored, so that every epoch still crops and augments them anew. Both
-kinds are filled before the first step, and refused beforehand when they cannot fit.
+The cache holds encoded images, so every epoch still crops and augments them differently. It is filled
+before the first step, and refused before that if it cannot fit.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from system.memory import available_memory_bytes
 Cache = Literal["none", "memory", "disk"]
 
 EXAMPLE_OVERHEAD_BYTES = 64  # of an image in memory: its string's header, allocation and position
-MEMORY_SHARE = 0.8  # of what is free, that a cache may take
+MEMORY_SHARE = 0.8  # of the free memory that a cache may use
 GIB = 1 << 30
 
 
@@ -35,10 +35,10 @@ def cache_source(
     splits: Sequence[str] = ("train", "validation", "minival"),
     skip_damage: bool = False,
 ) -> Source:
-    """`source` with its encoded images in memory or on a local disk.
+    """Return `source` with its encoded images in memory or on a local disk.
 
     Args:
-      source: what to read from.
+      source: data set to cache.
       cache: "memory" loads whole splits: random access, so every epoch is shuffled as a whole; every
         host holds all of a split. "disk" copies record files to `cache_dir` once; they are read
         from there in this run and in later ones.
@@ -47,7 +47,7 @@ def cache_source(
       skip_damage: see load_into_memory.
 
     Raises:
-      DatasetError: it would not fit, or this source cannot be cached in this way.
+      DatasetError: the cache does not fit, or this source cannot be cached in this way.
     """
     if cache == "none":
         return source
@@ -66,7 +66,7 @@ def cache_source(
 
 
 def memory_needed(examples: Examples) -> int:
-    """Bytes that the encoded images of a split take in memory."""
+    """Return the bytes that the encoded images of a split take in memory."""
     return examples.num_bytes + examples.num_examples * EXAMPLE_OVERHEAD_BYTES
 
 
@@ -84,7 +84,7 @@ def load_into_memory(examples: Examples, *, skip_damage: bool = False) -> Indexe
 
     Args:
       examples: what to read; its encoded images must fit.
-      skip_damage: put empty records in place of those that a damaged file has lost.
+      skip_damage: return an empty record for each one lost in a damaged file.
 
     Raises:
       DatasetError: a file cannot be read, or holds fewer records than were counted.
@@ -101,14 +101,14 @@ def _load_indexed(examples: IndexedExamples) -> IndexedExamples:
     try:
         encoded, labels = images.batch(examples.num_examples).get_single_element()
     except tf.errors.OpError as error:
-        raise DatasetError(f"an image cannot be read: {plain_message(error.message)}") from None
+        raise DatasetError(f"cannot read an image: {plain_message(error.message)}") from None
     return replace(examples, read=lambda index: (encoded[index], labels[index]), in_memory=True)
 
 
 def _load_sharded(examples: ShardedExamples, skip_damage: bool) -> IndexedExamples:
-    """One tensor of all records in the order they were read, and the place of each index in it.
+    """Load all records into one tensor in reading order, and find the place of each index in it.
 
-    The tensor is filled inside tf.data: Python never holds the records, and none is copied twice.
+    tf.data fills the tensor: Python never holds the records, and none is copied twice.
     """
     rows = sharded_once(examples, skip_damage=skip_damage).map(
         lambda row: (row["index"], row["record"])
@@ -125,8 +125,8 @@ def _load_sharded(examples: ShardedExamples, skip_damage: bool) -> IndexedExampl
     if (places < 0).any():
         path = examples.files[files[places < 0][0]]
         raise DatasetError(
-            f"{path}: fewer records than were counted before; delete dataset_info.json to have "
-            "them counted again"
+            f"{path}: fewer records than were counted before; delete dataset_info.json to "
+            "count them again"
         )
     with tf.device("CPU"):
         place_of, file_of = tf.constant(places), tf.constant(files, tf.int32)
@@ -141,7 +141,7 @@ def _load_sharded(examples: ShardedExamples, skip_damage: bool) -> IndexedExampl
 
 
 def _name_damage(examples: ShardedExamples, error: tf.errors.OpError) -> str:
-    """Which file, and after how many records: TensorFlow's error tells only the byte."""
+    """Describe the first damaged file and record: TensorFlow's error holds only the byte."""
     for path in examples.files:
         count = 0
         try:
@@ -149,7 +149,7 @@ def _name_damage(examples: ShardedExamples, error: tf.errors.OpError) -> str:
                 count += 1
         except tf.errors.OpError as found:
             return f"{path}, record {count}: damaged ({plain_message(found.message)})"
-    return f"records cannot be read: {plain_message(error.message)}"
+    return f"cannot read the records: {plain_message(error.message)}"
 
 
 def _copy_splits(
@@ -161,8 +161,8 @@ def _copy_splits(
     for name, examples in splits.items():
         if not isinstance(examples, ShardedExamples):
             raise DatasetError(
-                f"{source.info.name}: data.cache=disk copies record files, and there are none; "
-                "use data.cache=memory, or input_pipeline.prepare"
+                f"{source.info.name}: data.cache=disk copies record files, but this source has none; "
+                "use data.cache=memory, or write records with input_pipeline.prepare"
             )
         copies = tuple(_cached_path(path, cache_dir) for path in examples.files)
         _copy_files(examples.files, copies, source.info.name)
@@ -171,13 +171,13 @@ def _copy_splits(
 
 
 def _cached_path(path: str, cache_dir: str) -> str:
-    """Where the copy of `path` lies: files of two data sets may have the same names."""
+    """Return the path of the copy of `path`, in a folder per data set: names may be equal."""
     folder = hashlib.sha256(os.path.dirname(path).encode()).hexdigest()[:16]
     return os.path.join(cache_dir, folder, os.path.basename(path))
 
 
 def _copy_files(files: Sequence[str], copies: Sequence[str], what: str) -> None:
-    """Copy the files that are not there in full yet, each whole or not at all."""
+    """Copy the files that are missing or incomplete, each atomically."""
     with ThreadPoolExecutor(2 * PARALLEL_FILES) as pool:
         sizes = list(pool.map(lambda path: tf.io.gfile.stat(path).length, files))
         missing = [
@@ -193,7 +193,7 @@ def _copy_files(files: Sequence[str], copies: Sequence[str], what: str) -> None:
         if need > free:
             raise DatasetError(
                 f"{what}: cache=disk needs {need / GIB:.1f} GiB more in {folder}, "
-                f"{free / GIB:.1f} GiB are free"
+                f"{free / GIB:.1f} GiB are free; use another data.cache_dir"
             )
 
         def copy_file(task: tuple[str, str, int]) -> None:

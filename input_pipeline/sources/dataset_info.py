@@ -1,7 +1,7 @@
-"""What a data set holds: splits, shards, exact counts and class names, in dataset_info.json.
+"""Describe a data set in dataset_info.json: splits, shards, exact counts and class names.
 
-The file lies beside the records, so nobody passes the number of training images by hand. Records
-without it are counted once, by hopping from header to header.
+The file is in the folder of the records, so users need not pass the number of training images.
+Records without it are counted once, by their headers.
 """
 
 import json
@@ -59,8 +59,8 @@ class SplitInfo:
 class DatasetInfo:
     """A data set: what its labels mean and how many examples each split has.
 
-    `label_offset` is what the records add to the class index: ImageNet's records hold 1..N, the
-    pipeline gives 0..N-1.
+    `label_offset` is added to the class index in records: ImageNet's records hold 1..N, the pipeline
+    returns 0..N-1.
     """
 
     name: str
@@ -72,7 +72,7 @@ class DatasetInfo:
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise DatasetError(
-                f"{self.name}: num_classes is {self.num_classes}, must be at least 1"
+                f"{self.name}: num_classes is {self.num_classes}; expected at least 1"
             )
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise DatasetError(
@@ -82,8 +82,8 @@ class DatasetInfo:
             in_shards = sum(shard.num_examples for shard in info.shards)
             if info.shards and in_shards != info.num_examples:
                 raise DatasetError(
-                    f"{self.name}: split {split} says {info.num_examples} examples, "
-                    f"its shards hold {in_shards}"
+                    f"{self.name}: split {split} has num_examples={info.num_examples}, but its "
+                    f"shards hold {in_shards}"
                 )
 
 
@@ -98,7 +98,7 @@ def read_dataset_info(data_dir: str) -> DatasetInfo:
     """Read data_dir/dataset_info.json.
 
     Raises:
-      DatasetError: the file is missing, is not JSON, or does not say what it must.
+      DatasetError: the file is missing, is not JSON, or lacks a key.
     """
     path = os.path.join(data_dir, FILE_NAME)
     try:
@@ -108,7 +108,7 @@ def read_dataset_info(data_dir: str) -> DatasetInfo:
         raise DatasetError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(
-            f"{path}: not valid JSON ({error}); delete it to have the records counted again"
+            f"{path}: not valid JSON ({error}); delete it to count the records again"
         ) from None
     try:
         return _from_json(content)
@@ -117,24 +117,24 @@ def read_dataset_info(data_dir: str) -> DatasetInfo:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DatasetError(
             f"{path}: unusable ({type(error).__name__}: {error}); "
-            "delete it to have the records counted again"
+            "delete it to count the records again"
         ) from None
 
 
 def find_dataset_info(
     data_dir: str, *, num_classes: int | None = None, skip_damage: bool = False
 ) -> DatasetInfo:
-    """The description of the records in `data_dir`: read, or counted and then kept.
+    """Read the description of the records in `data_dir`, or count them and save it.
 
     Args:
       data_dir: folder (local or gs://) with train-00000-of-N and validation-00000-of-N files.
-      num_classes: for records without dataset_info.json; 1024 training shards are taken for
-        ImageNet's 1000 classes.
+      num_classes: for records without dataset_info.json; 1024 training shards mean ImageNet's
+        1000 classes.
       skip_damage: only warn of shards that are not as dataset_info.json describes them.
 
     Raises:
-      DatasetError: no such folder, no records in it, a missing or changed shard, or the number of
-        classes cannot be known.
+      DatasetError: no such folder, no records in it, a missing or changed shard, or an unknown
+        number of classes.
     """
     if not tf.io.gfile.isdir(data_dir):
         raise DatasetError(f"{data_dir}: no such folder; data_dir must hold TFRecord files")
@@ -151,7 +151,9 @@ def find_dataset_info(
     try:
         write_dataset_info(info, data_dir)
     except (tf.errors.OpError, OSError):
-        tf.get_logger().info("%s is not writable: its records are counted at every start", data_dir)
+        tf.get_logger().info(
+            "%s is not writable; its records will be counted at every start", data_dir
+        )
     return info
 
 
@@ -175,12 +177,12 @@ def count_records(data_dir: str, *, num_classes: int | None = None) -> DatasetIn
 
 
 def count_tfrecords(path: str) -> int:
-    """Number of records in a TFRecord file, from its headers; raises as record_starts does."""
+    """Return the number of records in a TFRecord file by its headers; raises as record_starts."""
     return sum(1 for _ in record_starts(path))
 
 
 def record_starts(path: str) -> Iterator[int]:
-    """The byte at which each record of a TFRecord file starts, without reading a payload.
+    """Yield the byte at which each record of a TFRecord file starts, without reading payloads.
 
     Raises:
       DatasetError: the file ends inside a record.
@@ -201,7 +203,7 @@ def record_starts(path: str) -> Iterator[int]:
 
 
 def check_shards(info: DatasetInfo, data_dir: str) -> None:
-    """Raise DatasetError when a shard is missing or has another size than `info` says."""
+    """Raise DatasetError when a shard is missing or its size differs from `info`."""
     with ThreadPoolExecutor(16) as pool:
         for split in info.splits.values():
             for _ in pool.map(lambda shard: _check_shard(data_dir, shard), split.shards):
@@ -216,13 +218,13 @@ def _check_shard(data_dir: str, shard: ShardInfo) -> None:
         raise DatasetError(f"{path}: missing, but listed in {FILE_NAME}") from None
     if size != shard.num_bytes:
         raise DatasetError(
-            f"{path}: {size} bytes, but {FILE_NAME} says {shard.num_bytes}; copy it again, or "
-            f"delete {FILE_NAME} to have the records counted again"
+            f"{path}: {size} bytes, but {shard.num_bytes} in {FILE_NAME}; copy it again, or delete "
+            f"{FILE_NAME} to count the records again"
         )
 
 
 def _shard_names(data_dir: str) -> dict[str, list[str]]:
-    """Record files by split, in order; every shard that the names promise must be there."""
+    """Return the record files by split, in order; raise DatasetError if one is missing."""
     matches = [SHARD_NAME.fullmatch(name) for name in tf.io.gfile.listdir(data_dir)]
     found = sorted(match.groups() for match in matches if match)
     if not found:
@@ -234,7 +236,9 @@ def _shard_names(data_dir: str) -> dict[str, list[str]]:
     for split in sorted({split for split, _, _ in found}):
         totals = {total for name, _, total in found if name == split}
         if len(totals) > 1:
-            raise DatasetError(f"{data_dir}: {split} files of {' and of '.join(sorted(totals))}")
+            raise DatasetError(
+                f"{data_dir}: {split} files of {' and of '.join(sorted(totals))} shards; keep one set"
+            )
         total = totals.pop()
         here = {number for name, number, _ in found if name == split}
         missing = [n for n in range(int(total)) if f"{n:05d}" not in here]
@@ -255,7 +259,7 @@ def _count_shard(data_dir: str, name: str) -> ShardInfo:
 def _from_json(content: dict[str, Any]) -> DatasetInfo:
     version = content["format_version"]
     if version != FORMAT_VERSION:
-        raise DatasetError(f"format_version {version}, this program reads {FORMAT_VERSION}")
+        raise DatasetError(f"format_version is {version}; expected {FORMAT_VERSION}")
     splits = {}
     for name, split in content["splits"].items():
         shards = tuple(

@@ -1,6 +1,6 @@
 """The 1,797 handwritten digits that ship with scikit-learn, written once in ImageNet's format.
 
-They take exactly the path that ImageNet takes: TFRecords of encoded images, labels from 1.
+They are read exactly as ImageNet is: TFRecords of encoded images, labels from 1.
 """
 
 import numpy as np
@@ -25,16 +25,16 @@ IMAGE_SIZE = 32  # pixels; the originals have 8, too few for crops at fractions 
 
 
 def open_digits(request: SourceRequest) -> Source:
-    """The digits in `request.data_dir` (default: data/digits), written if not there yet."""
+    """Open the digits in `request.data_dir` (default: data/digits); write them if missing."""
     data_dir = request.data_dir or "data/digits"
-    info = _written_before(data_dir) or write_digits(data_dir)
+    info = _read_existing(data_dir) or write_digits(data_dir)
     return Source(
         info, {name: sharded_examples(data_dir, split) for name, split in info.splits.items()}
     )
 
 
 def write_digits(data_dir: str) -> DatasetInfo:
-    """Write the digits as TFRecords of PNGs; the description last, without it nothing counts."""
+    """Write the digits as TFRecords of PNGs; the description last, which marks them complete."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -61,20 +61,22 @@ def write_digits(data_dir: str) -> DatasetInfo:
     return info
 
 
-def _written_before(data_dir: str) -> DatasetInfo | None:
-    """The description in `data_dir`, or None when the digits have to be written (again)."""
+def _read_existing(data_dir: str) -> DatasetInfo | None:
+    """Return the description in `data_dir`, or None if the digits must be written."""
     try:
         info = read_dataset_info(data_dir)
         check_shards(info, data_dir)
     except DatasetError:
         return None
     if info.name != "digits":
-        raise DatasetError(f"{data_dir} holds {info.name!r}; give the digits a folder of their own")
+        raise DatasetError(
+            f"{data_dir}: holds the data set {info.name!r}; use another data_dir for the digits"
+        )
     return info
 
 
 def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Indices of each split, stratified, each in one fixed random order."""
+    """Return the indices of each split, stratified, each in one fixed random order."""
     place_in_class = np.zeros(len(labels), np.int64)
     for digit in range(len(CLASS_NAMES)):
         members = np.flatnonzero(labels == digit)
@@ -97,7 +99,7 @@ def _write_split(data_dir: str, split: str, examples: list[bytes], labels: np.nd
 
 
 def _encode_pngs(images: np.ndarray) -> list[bytes]:
-    """8 x 8 images of levels 0..16 [n, 64] as PNGs of IMAGE_SIZE x IMAGE_SIZE RGB pixels."""
+    """Encode 8 x 8 images of levels 0..16 [n, 64] as PNGs of IMAGE_SIZE x IMAGE_SIZE RGB pixels."""
     with tf.device("CPU"):
         grey = tf.reshape(tf.constant(images, tf.float32), [-1, 8, 8, 1]) * (255.0 / 16.0)
         large = tf.image.resize(grey, [IMAGE_SIZE, IMAGE_SIZE], method="bicubic")

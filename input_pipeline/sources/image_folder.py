@@ -1,4 +1,4 @@
-"""Image files in class folders, read directly: nothing to prepare, every file opened each epoch.
+"""Image files in class folders, read directly, without preparation; each epoch opens every file.
 
 For many epochs, or from gs://, records are faster: see input_pipeline.prepare.
 """
@@ -15,11 +15,13 @@ from input_pipeline.sources.listing import (
 )
 from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
 
-ASSUMED_BYTES = 110_000  # of one image file, the mean of ImageNet's; asking each would take long
+ASSUMED_BYTES = (
+    110_000  # of one image file, the mean of ImageNet's; reading each size would take long
+)
 
 
 def open_image_folder(request: SourceRequest) -> Source:
-    """The images under `request.data_dir`; "image_folder:0.2" holds 20 % of each class out.
+    """Open the images under `request.data_dir`; "image_folder:0.2" holds out 20 % of each class.
 
     Raises:
       DatasetError: no data_dir, or no images in class folders there.
@@ -57,8 +59,8 @@ def _fraction(argument: str) -> float:
         return float(argument) if argument else DEFAULT_VALIDATION_FRACTION
     except ValueError:
         raise DatasetError(
-            f"data source image_folder:{argument}: what follows the colon is the fraction of each "
-            "class to validate on, as in image_folder:0.1"
+            f"data source image_folder:{argument}: invalid fraction {argument!r}; expected the fraction "
+            "of each class to validate on, as in image_folder:0.1"
         ) from None
 
 

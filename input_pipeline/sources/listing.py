@@ -1,7 +1,7 @@
-"""Which images a folder or a tar holds, and the split and class that their paths give them.
+"""List the images in a folder or tar, with the split and class that their paths define.
 
-Nothing is ever extracted: an image in a tar is read where it lies, so a tar cannot write
-anywhere, and the tars of ImageNet need no second copy on the disk.
+Nothing is ever extracted: an image is read in place in its tar, so a tar cannot write anywhere, and
+the tars of ImageNet need no second copy on the disk.
 """
 
 import os
@@ -20,7 +20,7 @@ from system.files import open_binary
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation"}
-STAND_IN = "test"  # evaluated where there is no folder of validation images
+FALLBACK_SPLIT = "test"  # evaluated where there is no folder of validation images
 REMEDY = {
     "train": "put the images of each class into one",
     "validation": "put the images of each class into one, or see --validation_labels of "
@@ -39,7 +39,7 @@ class ImageFile:
     size: int = -1  # -1: to the end of the file
 
     def read(self) -> bytes:
-        """The encoded image."""
+        """Read the encoded image."""
         with closing(open_binary(self.path)) as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -49,7 +49,7 @@ class ImageFile:
 class ClassImages:
     """Images of each split as (file, class), sorted by class and name; classes from 0.
 
-    `notes` are lines for the user: which images are evaluated, and which folders are not used.
+    `notes` are lines for the user: the evaluation images, and the folders not used.
     """
 
     class_names: tuple[str, ...]
@@ -58,7 +58,7 @@ class ClassImages:
 
 
 def list_images(path: str) -> list[ImageFile]:
-    """All images in a folder (local or gs://) or an uncompressed tar, sorted by name.
+    """List all images in a folder (local or gs://) or an uncompressed tar, sorted by name.
 
     Tars within a tar count as folders named like them: ILSVRC2012_img_train.tar holds n01440764.tar
     and so on.
@@ -72,12 +72,12 @@ def list_images(path: str) -> list[ImageFile]:
         images = list(_in_tar(path))
     elif tf.io.gfile.exists(path):
         raise DatasetError(
-            f"{path}: neither a folder nor a .tar (compressed tars: decompress first)"
+            f"{path}: neither a folder nor a .tar; decompress a compressed tar first"
         )
     else:
         raise DatasetError(f"{path}: no such folder or tar")
     if not images:
-        raise DatasetError(f"{path}: no images ({', '.join(EXTENSIONS)}) in it")
+        raise DatasetError(f"{path}: holds no images; expected {', '.join(EXTENSIONS)}")
     return sorted(images, key=lambda image: image.name)
 
 
@@ -88,22 +88,23 @@ def arrange(
     *,
     train_only: bool = False,
 ) -> ClassImages:
-    """Split and class of every image, from its folders: train/CLASS/.., val/CLASS/.. or CLASS/...
+    """Assign split and class to every image by its folders: train/CLASS/.., val/CLASS/.. or CLASS/...
 
-    Where train/ has neither val/ nor validation/ beside it, test/ is the evaluation split if its
-    images lie in folders of train's classes.
+    If there is neither val/ nor validation/, test/ is the evaluation split, provided that its images
+    are in folders of train's classes.
 
     Args:
-      images: what list_images gave.
-      where: what was listed, for messages.
-      validation_fraction: in [0, 1); of each class, rounded, when there is no folder to evaluate.
-      train_only: leave out evaluation images, and hold none out: they come from elsewhere.
+      images: result of list_images.
+      where: the listed folder or tar, for messages.
+      validation_fraction: in [0, 1); fraction of each class to hold out, rounded, when there is no
+        folder of evaluation images.
+      train_only: ignore evaluation images and hold none out, because they come from elsewhere.
 
     Raises:
       DatasetError: an image without class folder, or a class that only validation has.
     """
     if not 0.0 <= validation_fraction < 1.0:
-        raise DatasetError(f"validation fraction {validation_fraction:g} is not in [0, 1)")
+        raise DatasetError(f"invalid validation fraction {validation_fraction:g}; expected [0, 1)")
     parts = [image.name.split("/") for image in images]
     has_splits = any(folders[0] == "train" and len(folders) > 2 for folders in parts)
     split_of = {"train": "train"} if train_only else _split_folders(parts)
@@ -135,8 +136,8 @@ def arrange(
         notes = [
             f"evaluation images: {validation_fraction:.4g} of each class of the training images"
         ]
-    elif has_splits and STAND_IN in split_of:
-        notes = [f"evaluation images: {STAND_IN}/, because there is no val/ or validation/"]
+    elif has_splits and FALLBACK_SPLIT in split_of:
+        notes = [f"evaluation images: {FALLBACK_SPLIT}/, because there is no val/ or validation/"]
     if unused:
         counts = (f"{top}/ (images: {count:,})" for top, count in sorted(unused.items()))
         notes.append(f"not used: {', '.join(counts)}")
@@ -144,18 +145,18 @@ def arrange(
 
 
 def _split_folders(parts: Sequence[Sequence[str]]) -> Mapping[str, str]:
-    """Split of each top folder; `parts` are the folders and the name of every image.
+    """Map top folders to splits; `parts` are the folders and the name of every image.
 
-    A test/ without class folders, or with others than train/, has no labels: it is not evaluated.
+    A test/ without the class folders of train/ has no labels, so it is not evaluated.
     """
     tops = {folders[0] for folders in parts}
     if tops & (SPLIT_FOLDERS.keys() - {"train"}):
         return SPLIT_FOLDERS
     train, test = (
         {folders[1] for folders in parts if folders[0] == top and len(folders) > 2}
-        for top in ("train", STAND_IN)
+        for top in ("train", FALLBACK_SPLIT)
     )
-    return {**SPLIT_FOLDERS, STAND_IN: "validation"} if train & test else SPLIT_FOLDERS
+    return {**SPLIT_FOLDERS, FALLBACK_SPLIT: "validation"} if train & test else SPLIT_FOLDERS
 
 
 def _in_folder(root: str) -> Iterator[ImageFile]:
@@ -182,7 +183,7 @@ def _in_tar(path: str) -> Iterator[ImageFile]:
 
 
 def _members(file: BinaryIO, where: str) -> list[tuple[str, int, int]]:
-    """Name, offset and size of the regular files in a tar."""
+    """Return name, offset and size of the regular files in a tar."""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             return [
@@ -195,7 +196,7 @@ def _members(file: BinaryIO, where: str) -> list[tuple[str, int, int]]:
 
 
 class _Window:
-    """A part of a file, looking like a file of its own to tarfile."""
+    """A part of a file with the methods that tarfile needs."""
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
         self._file, self._offset, self._size = file, offset, size
@@ -225,7 +226,7 @@ def _is_image(name: str) -> bool:
 def _hold_out(
     train: tuple[tuple[ImageFile, int], ...], fraction: float
 ) -> dict[str, tuple[tuple[ImageFile, int], ...]]:
-    """Split every class at random, always in the same way."""
+    """Split every class at random, with a fixed seed."""
     of_class: dict[int, list[int]] = {}
     for place, (_, label) in enumerate(train):
         of_class.setdefault(label, []).append(place)

@@ -1,8 +1,7 @@
-"""Records read by where they start, so that record files can be read in any order.
+"""Read records by their byte offsets, so that record files can be read in any order.
 
-Where records start is written by input_pipeline.prepare into record_offsets.json; without that
-file the headers of all records are visited once, which is quick on a local disk and slow on
-gs://.
+input_pipeline.prepare writes the offsets to record_offsets.json; without that file the headers of all
+records are read once, which is quick on a local disk and slow on gs://.
 """
 
 import json
@@ -19,11 +18,11 @@ from input_pipeline.sources.source import IndexedExamples, ShardedExamples
 from system import files
 
 OFFSETS_NAME = "record_offsets.json"
-READ_BYTES = 1 << 18  # asked for at once; most images fit
+READ_BYTES = 1 << 18  # of one read; most images fit
 
 
 def index_records(examples: ShardedExamples) -> IndexedExamples:
-    """The same examples with the same indices, read one by one.
+    """Return the same examples with the same indices, read one by one.
 
     Raises:
       DatasetError: a file is damaged, or holds another number of records than counted.
@@ -31,7 +30,10 @@ def index_records(examples: ShardedExamples) -> IndexedExamples:
     starts = _all_starts(examples.files)
     for path, count, found in zip(examples.files, examples.counts, starts, strict=True):
         if len(found) != count:
-            raise DatasetError(f"{path}: {len(found)} records, but {count} were counted before")
+            raise DatasetError(
+                f"{path}: {len(found)} records, but {count} were counted before; delete "
+                "dataset_info.json and record_offsets.json to count them again"
+            )
     paths = tf.constant(examples.files)
     ends = tf.cumsum(tf.constant(examples.counts, tf.int64))
     offsets = tf.constant(np.concatenate(starts), tf.int64)
@@ -52,7 +54,7 @@ def index_records(examples: ShardedExamples) -> IndexedExamples:
 
 
 def read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """The record of a TFRecord file that starts at byte `offset`: string []."""
+    """Read the record of a TFRecord file that starts at byte `offset`: string []."""
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=path[tf.newaxis],
         compression_type="",
@@ -70,12 +72,12 @@ def write_offsets(output: str, starts: Mapping[str, Sequence[int]]) -> None:
 
 
 def _all_starts(files: tuple[str, ...]) -> list[np.ndarray]:
-    written = _written_starts(os.path.dirname(files[0]))
+    written = _read_offsets(os.path.dirname(files[0]))
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(lambda path: _starts(path, written), files))
 
 
-def _written_starts(folder: str) -> Mapping[str, Sequence[int]]:
+def _read_offsets(folder: str) -> Mapping[str, Sequence[int]]:
     path = os.path.join(folder, OFFSETS_NAME)
     if not tf.io.gfile.exists(path):
         return {}

@@ -28,7 +28,7 @@ class ImageRecord:
 
 
 def serialize(record: ImageRecord) -> bytes:
-    """The tf.train.Example of `record`; equal records give equal bytes."""
+    """Serialize `record` as a tf.train.Example; equal records give equal bytes."""
 
     def text(value: str) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
@@ -52,10 +52,10 @@ def serialize(record: ImageRecord) -> bytes:
 
 
 def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Encoded image (string []) and label as written (int64 [], from 1) of one serialized Example.
+    """Return the encoded image (string []) and label (int64 [], from 1) of a serialized Example.
 
-    A missing feature gives "" or MISSING_LABEL: the caller knows the file and the record and can
-    name them, this function cannot.
+    A missing feature gives "" or MISSING_LABEL: only the caller knows the file and the record to
+    name in an error.
     """
     features = tf.io.parse_single_example(
         serialized,

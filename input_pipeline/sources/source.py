@@ -1,7 +1,7 @@
-"""What every source offers: a description, and for each split one of two ways to read it.
+"""The interface of sources: a description, and for each split one of two ways to read it.
 
-Examples in shards can only be read file by file; indexed examples can be asked for one by one,
-which allows a full shuffle. Which example comes when is decided in order.py, not here.
+Examples in shards can only be read file by file; indexed examples can be read one by one, which
+allows a full shuffle. order.py decides the order of the examples.
 """
 
 import os
@@ -19,7 +19,7 @@ Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What the user said about the data; every source reads what concerns it."""
+    """The user's settings of the data; every source reads those it needs."""
 
     data_dir: str | None = None
     argument: str = ""  # what followed the colon in "name:argument"
@@ -47,7 +47,7 @@ class ShardedExamples:
         return sum(self.counts)
 
     def part(self, first: int, last: int | None) -> "ShardedExamples":
-        """The files [first:last]; sizes are taken as proportional to the counts."""
+        """Return the files [first:last]; sizes are assumed proportional to the counts."""
         counts = self.counts[first:last]
         share = sum(counts) / max(1, self.num_examples)
         return ShardedExamples(
@@ -59,8 +59,8 @@ class ShardedExamples:
 class IndexedExamples:
     """Examples that can be read in any order, by their index (int64 [], in [0, num_examples)).
 
-    `read` turns it into (bytes: string [], label: int64 [] as written), `file` names where that
-    comes from (string []) and never fails.
+    `read` returns (bytes: string [], label: int64 [] as written) of an index; `file` returns the name
+    of its file (string []) and never fails.
     """
 
     num_examples: int
@@ -77,7 +77,7 @@ Examples = ShardedExamples | IndexedExamples
 class Source:
     """A data set that can be read: its description, and the examples of each split.
 
-    `notes` are lines for the user about what is read.
+    `notes` are lines for the user about the data.
     """
 
     info: DatasetInfo
@@ -85,7 +85,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
     def examples(self, split: str) -> Examples:
-        """The examples of `split`; raises DatasetError naming the splits there are."""
+        """Return the examples of `split`; raise DatasetError with the known splits if there are none."""
         if split not in self.splits:
             raise DatasetError(
                 f"{self.info.name}: no split {split!r}; it has {', '.join(self.splits) or 'none'}"
@@ -96,7 +96,7 @@ class Source:
 
 
 def sharded_examples(data_dir: str, split: SplitInfo) -> ShardedExamples:
-    """The record files of `split` in `data_dir`."""
+    """Return the record files of `split` in `data_dir`."""
     return ShardedExamples(
         files=tuple(os.path.join(data_dir, shard.file) for shard in split.shards),
         counts=tuple(shard.num_examples for shard in split.shards),

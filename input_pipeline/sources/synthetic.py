@@ -1,7 +1,7 @@
-"""Images made up on the spot: for benchmarks and smoke tests, without a disk.
+"""Synthetic images for benchmarks and smoke tests, without a disk.
 
 A small pool of JPEGs is drawn once; example i shows number i modulo the pool's size. With at most
-MAX_POOL classes an image's colour tells its class, so that a network can learn something.
+MAX_POOL classes an image's colour depends on its class, so that a network can learn something.
 """
 
 import math
@@ -21,13 +21,14 @@ MAX_POOL = 64
 
 
 def open_synthetic(request: SourceRequest) -> Source:
-    """Imagined images: `num_train_examples` of them, and a 25th of that to validate on."""
+    """Open `num_train_examples` synthetic images, and a 25th of that number for validation."""
     num_classes = request.num_classes or DEFAULT_CLASSES
     num_train = request.num_train_examples or DEFAULT_TRAIN_EXAMPLES
     image_size = request.image_size or DEFAULT_IMAGE_SIZE
     if min(num_classes, num_train, image_size) < 1:
         raise DatasetError(
-            f"synthetic data of {num_train} images of {image_size} pixels in {num_classes} classes"
+            f"cannot make {num_train} synthetic images of {image_size} pixels in {num_classes} "
+            "classes; expected at least 1 of each"
         )
     counts = {"train": num_train, "validation": math.ceil(num_train / VALIDATION_SHARE)}
     pool = _draw_pool(num_classes, image_size)
@@ -54,7 +55,7 @@ def open_synthetic(request: SourceRequest) -> Source:
 
 
 def _draw_pool(num_classes: int, image_size: int) -> list[bytes]:
-    """JPEGs of noise over a colour; a whole number of rounds over the classes, if they fit."""
+    """Draw JPEGs of noise over a colour, the same number for each class if they fit."""
     rounds = max(1, MAX_POOL // num_classes)
     size = rounds * num_classes if num_classes <= MAX_POOL else MAX_POOL
     random = np.random.default_rng(0)

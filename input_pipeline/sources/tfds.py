@@ -1,6 +1,6 @@
-"""Classification sets of TensorFlow Datasets, prepared beforehand in its TFRecord format.
+"""Classification sets of TensorFlow Datasets, already prepared in its TFRecord format.
 
-Only the records are taken from it; order, shuffling and sharding are this package's. Images stay
+Only its records are used; order, shuffling and sharding are those of this package. Images stay
 encoded until they are cropped.
 """
 
@@ -17,11 +17,11 @@ VALIDATION_SPLITS = ("validation", "val", "test")  # the first that the set has
 
 
 def open_tfds(request: SourceRequest) -> Source:
-    """ "tfds:NAME", "tfds:NAME/CONFIG" or "tfds:NAME:VERSION" from `request.data_dir`.
+    """Open "tfds:NAME", "tfds:NAME/CONFIG" or "tfds:NAME:VERSION" in `request.data_dir`.
 
     Raises:
-      DatasetError: tensorflow_datasets is not installed, does not know the set, or has not prepared
-        it here; or the set has no image with a label, or is not in TFRecord files.
+      DatasetError: tensorflow_datasets is not installed or does not know the set; the set is not
+        prepared, has no image with a label, or is not in TFRecord files.
     """
     name = request.argument
     if not name:
@@ -73,7 +73,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
-    """Names of the image and of the label among the features."""
+    """Return the names of the image and of the label among the features."""
     import tensorflow_datasets as tfds
 
     def only(kind: type) -> str:

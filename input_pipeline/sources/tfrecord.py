@@ -6,7 +6,7 @@ from input_pipeline.sources.source import Source, SourceRequest, sharded_example
 
 
 def open_tfrecord(request: SourceRequest) -> Source:
-    """The records in `request.data_dir`, described by its dataset_info.json or counted.
+    """Open the records in `request.data_dir`, described by its dataset_info.json or counted.
 
     Raises:
       DatasetError: no data_dir, no records in it, or they do not match their description.

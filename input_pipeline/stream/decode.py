@@ -1,10 +1,10 @@
-"""Making an image of every row, where some may be broken.
+"""Decode rows into batches of images, and report or replace the rows that fail.
 
-An error inside a dataset's map says neither which file nor which record it met, and takes the whole
-batch with it. Here rows are tried in chunks, each in a small dataset of its own that ignores
-errors: a row that comes to nothing is noticed by its absence. (A dataset for each row would cost
-0.25 ms an image.) Then a broken row is told, or another image of its batch put in its place; the
-static shape of the batch and the positions of all others remain.
+An error inside a dataset's map names neither file nor record, and drops the whole batch. So rows
+are decoded in chunks, each in a small dataset of its own that ignores errors: a row that fails is
+detected because it is missing from the output. (A dataset for each row would cost 0.25 ms an
+image.) A broken row then raises an error, or is replaced by another image of its batch; the static
+shape of the batch and the positions of all other rows do not change.
 """
 
 import sys
@@ -22,13 +22,13 @@ OnError = Literal["fail", "skip"]
 MakeImage = Callable[[tf.Tensor, Row], tf.Tensor]
 
 LARGEST_CHUNK = 64
-ERRORS_LOGGED = 20  # broken examples told one by one
+ERRORS_LOGGED = 20  # broken examples logged one by one
 LOG_EVERY = 100  # after that, the total whenever it passes a multiple of this
 LOST = "the record is lost: its file is truncated or damaged"
 NO_EXAMPLE = -1  # the index of a row that is padding
 
 
-def attempt_batches(
+def decode_batches(
     rows: tf.data.Dataset,
     info: DatasetInfo,
     examples: Examples,
@@ -41,18 +41,18 @@ def attempt_batches(
     """Read, check and decode every row, and batch the results.
 
     Args:
-      rows: as order.py gives them, a multiple of `host_batch_size`; index NO_EXAMPLE is padding.
-      info: tells which labels are allowed.
-      examples: what the rows come from.
+      rows: dataset from order.py of a multiple of `host_batch_size` rows; index NO_EXAMPLE is padding.
+      info: defines the range of allowed labels.
+      examples: the split that the rows come from.
       make_image: (bytes: string [], row) -> uint8 [image_size, image_size, 3]; it may fail.
       image_size: pixels per side.
       host_batch_size: rows of a batch.
-      num_parallel_calls: chunks made at once.
+      num_parallel_calls: chunks decoded at once.
 
     Returns:
       Dataset of {"image": uint8 [b, S, S, 3], "label": int32 [b], "index": int32 [b], "problem":
       string [b]}. `problem` names file, example and fault of a broken row, and is "" for all
-      others; images of padding and of broken rows are black.
+      others. Images of padding and of broken rows are black.
     """
     chunk = _chunk_size(host_batch_size)
     blank = {
@@ -62,7 +62,7 @@ def attempt_batches(
         "problem": tf.constant(""),
     }
 
-    def attempt(place: tf.Tensor, row: Row) -> Row:
+    def decode_row(place: tf.Tensor, row: Row) -> Row:
         encoded, label = _read(examples, row)
         label, problem = _check_label(info, encoded, label)
         problem = tf.cond(_is_lost(row), lambda: tf.constant(LOST), lambda: problem)
@@ -72,20 +72,20 @@ def attempt_batches(
             "label": label,
             "index": tf.cast(row["index"], tf.int32),
             "problem": tf.cond(
-                problem == "", lambda: problem, lambda: _tell(examples, row, problem)
+                problem == "", lambda: problem, lambda: _name_problem(examples, row, problem)
             ),
             "place": place,
         }
 
-    def attempt_unless_padding(place: tf.Tensor, row: Row) -> Row:
+    def decode_unless_padding(place: tf.Tensor, row: Row) -> Row:
         padding = {**blank, "place": place}
-        return tf.cond(row["index"] == NO_EXAMPLE, lambda: padding, lambda: attempt(place, row))
+        return tf.cond(row["index"] == NO_EXAMPLE, lambda: padding, lambda: decode_row(place, row))
 
-    def attempt_chunk(rows: Row) -> Row:
+    def decode_chunk(rows: Row) -> Row:
         places = tf.range(chunk)
-        tries = tf.data.Dataset.from_tensor_slices((places, rows)).map(attempt_unless_padding)
+        decoded = tf.data.Dataset.from_tensor_slices((places, rows)).map(decode_unless_padding)
         blanks = tf.data.Dataset.from_tensors({**blank, "place": tf.constant(-1)}).repeat(chunk)
-        results = tries.ignore_errors(log_warning=True).concatenate(blanks).take(chunk)
+        results = decoded.ignore_errors(log_warning=True).concatenate(blanks).take(chunk)
         done = results.batch(chunk, drop_remainder=True).get_single_element()
         place = done.pop("place")
         done = tf.cond(
@@ -96,7 +96,7 @@ def attempt_batches(
         return {**done, "step": rows["step"]} if "step" in rows else done
 
     chunks = rows.batch(chunk, drop_remainder=True).map(
-        attempt_chunk, num_parallel_calls=num_parallel_calls, deterministic=True
+        decode_chunk, num_parallel_calls=num_parallel_calls, deterministic=True
     )
     if chunk == host_batch_size:
         return chunks  # batching a single chunk would copy it
@@ -109,7 +109,7 @@ def attempt_batches(
 
 
 def padding(rows: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """`count` rows shaped like `rows` that stand for no example."""
+    """Return `count` rows with the types of `rows` and index NO_EXAMPLE."""
 
     def empty(spec: tf.TensorSpec) -> tf.Tensor:
         return tf.constant("") if spec.dtype == tf.string else tf.constant(NO_EXAMPLE, spec.dtype)
@@ -140,23 +140,31 @@ def stop_at_broken(batches: tf.data.Dataset) -> tf.data.Dataset:
 def count_broken(
     batches: tf.data.Dataset, *, max_error_fraction: float, num_examples: int
 ) -> tf.data.Dataset:
-    """Log broken rows, the first ones singly, then every hundredth; stop when they are too many.
+    """Log broken rows, and raise an error when there are too many.
+
+    The first ERRORS_LOGGED are logged one by one, after that the total every LOG_EVERY.
 
     Args:
-      batches: as attempt_batches gives them.
-      max_error_fraction: broken rows allowed, of the rows read, or of `num_examples` if that is
-      more. num_examples: of an epoch on this host.
+      batches: result of decode_batches.
+      max_error_fraction: fraction of the rows read so far that may be broken, or of `num_examples`
+        if that is more.
+      num_examples: examples of an epoch on this host.
+
+    Returns:
+      `batches`, which raise tf.errors.InvalidArgumentError beyond the limit.
     """
 
-    def tell(batch: Row, before: tf.Tensor, broken: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
+    def log_broken(batch: Row, before: tf.Tensor, broken: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
         problems = tf.boolean_mask(batch["problem"], batch["problem"] != "")
         singly = problems[: tf.maximum(ERRORS_LOGGED - before, 0)]
         for_each = tf.strings.reduce_join(tf.strings.join(["skipped: ", singly, "\n"]))
         counts = [tf.strings.as_string(broken), " of ", tf.strings.as_string(seen)]
         total = tf.strings.join([*counts, " examples skipped so far\n"])
-        due = broken // LOG_EVERY > before // LOG_EVERY
+        passed = broken // LOG_EVERY > before // LOG_EVERY
         tf.print(
-            tf.strings.join([for_each, tf.where(due, total, "")]), output_stream=sys.stderr, end=""
+            tf.strings.join([for_each, tf.where(passed, total, "")]),
+            output_stream=sys.stderr,
+            end="",
         )
         allowed = max_error_fraction * tf.cast(tf.maximum(seen, num_examples), tf.float64)
         too_many = tf.strings.join(
@@ -178,7 +186,9 @@ def count_broken(
         seen, before = state
         seen += tf.math.count_nonzero(batch["index"] != NO_EXAMPLE)
         broken = before + tf.math.count_nonzero(batch["problem"] != "")
-        broken = tf.cond(broken > before, lambda: tell(batch, before, broken, seen), lambda: broken)
+        broken = tf.cond(
+            broken > before, lambda: log_broken(batch, before, broken, seen), lambda: broken
+        )
         return (seen, broken), batch
 
     zero = tf.constant(0, tf.int64)
@@ -186,14 +196,17 @@ def count_broken(
 
 
 def replace_broken(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Put the next sound row of the batch (after the last comes the first) in a broken one's place.
+    """Replace each broken row by the next sound row of its batch, wrapping round at the end.
 
-    What a batch becomes follows from the batch alone, so a resumed run replaces in the same way.
+    The result depends on the batch alone, so a resumed run makes the same replacements. A batch
+    without a sound row raises tf.errors.InvalidArgumentError.
     """
 
     def replace(batch: Row) -> Row:
         sound = tf.where(batch["problem"] == "")[:, 0]
-        message = tf.strings.join(["no image of a whole batch can be used; ", batch["problem"][0]])
+        message = tf.strings.join(
+            ["every image of a batch is broken; first: ", batch["problem"][0]]
+        )
         with tf.control_dependencies([tf.debugging.Assert(tf.size(sound) > 0, [message])]):
             rows = tf.range(batch["problem"].shape[0], dtype=tf.int64)
             following = tf.searchsorted(sound, rows, out_type=tf.int64) % tf.size(sound, tf.int64)
@@ -208,7 +221,7 @@ def replace_broken(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _chunk_size(host_batch_size: int) -> int:
-    """The largest divisor of a batch that is at most LARGEST_CHUNK."""
+    """Return the largest divisor of a batch size that is at most LARGEST_CHUNK."""
     return max(n for n in range(1, LARGEST_CHUNK + 1) if host_batch_size % n == 0)
 
 
@@ -223,14 +236,14 @@ def _is_lost(row: Row) -> tf.Tensor:
 
 
 def _is_empty(text: tf.Tensor) -> tf.Tensor:
-    """Whether a string is "". Comparing it would copy it, all of an encoded image."""
+    """Return whether a string is "" without comparing it, which would copy the whole image."""
     return tf.strings.length(text) == 0
 
 
 def _check_label(
     info: DatasetInfo, encoded: tf.Tensor, label: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The label as int32 class, and what is wrong with the record ("" if nothing is)."""
+    """Return the class, int32 [], and the problem with the record, string [] ("" if there is none)."""
     offset, num_classes = info.label_offset, info.num_classes
     allowed = f" is outside {offset}..{num_classes - 1 + offset}"
     problem = tf.case(
@@ -247,15 +260,15 @@ def _check_label(
     return tf.cast(label - offset, tf.int32), problem
 
 
-def _tell(examples: Examples, rows: Row, problem: tf.Tensor | str) -> tf.Tensor:
-    """The problem with the file and number of its example; for one row or for many."""
+def _name_problem(examples: Examples, rows: Row, problem: tf.Tensor | str) -> tf.Tensor:
+    """Prefix the problem with file and number of its example, for one row or for many."""
     index = tf.maximum(rows["index"], 0)
     file = examples.file(index) if isinstance(examples, IndexedExamples) else rows["file"]
     return tf.strings.join([file, ", example ", tf.strings.as_string(index), ": ", problem])
 
 
 def _with_gaps(done: Row, place: tf.Tensor, examples: Examples, rows: Row) -> Row:
-    """The results of a chunk at their places; the rows of which there is none are marked.
+    """Put the results of a chunk at their places, and mark the rows that have none as broken.
 
     `done` ends with as many blanks as there are gaps: a gap takes the last one.
     """
@@ -263,7 +276,7 @@ def _with_gaps(done: Row, place: tf.Tensor, examples: Examples, rows: Row) -> Ro
     found = tf.reduce_any(match, axis=1)
     position = tf.where(found, tf.argmax(match, axis=1, output_type=tf.int32), place.shape[0] - 1)
     placed = {key: tf.gather(part, position) for key, part in done.items()}
-    problem = _tell(examples, rows, "the image cannot be read or decoded")
+    problem = _name_problem(examples, rows, "the image cannot be read or decoded")
     placed["problem"] = tf.where(found, placed["problem"], problem)
     placed["index"] = tf.cast(rows["index"], tf.int32)
     return placed

@@ -1,4 +1,4 @@
-"""An error met while iterating over a data set, told in one line that names the culprit."""
+"""Describe an error raised while iterating over a data set in one line that names the file."""
 
 import re
 
@@ -9,30 +9,30 @@ from input_pipeline.sources.dataset_info import HEADER_BYTES, record_starts
 from input_pipeline.sources.source import ShardedExamples, Source
 
 
-def explain_error(error: BaseException, source: Source | None = None) -> str:
-    """One clear line about an error met while iterating over a dataset of this package.
+def describe_data_error(error: BaseException, source: Source | None = None) -> str:
+    """Return one line about an error raised while iterating over a dataset of this package.
 
     Args:
-      error: what was raised.
-      source: where the images come from; with it a damaged record file is found and named.
+      error: the exception.
+      source: source of the images; if given, a damaged record file is located and named.
     """
     message = getattr(error, "message", None) or str(error)
-    said = re.search(r"assertion failed: \[(.*?)\](?:\s|$)", message, re.DOTALL)
-    if said:
-        return said.group(1)
+    assertion = re.search(r"assertion failed: \[(.*?)\](?:\s|$)", message, re.DOTALL)
+    if assertion:
+        return assertion.group(1)
     plain = plain_message(message)
     if isinstance(error, tf.errors.DataLossError):
         where = (source and _damaged_record(plain, source)) or "a record file"
         return f"{where}: damaged ({plain}); copy the file again, or set data.on_error=skip"
     if isinstance(error, tf.errors.NotFoundError):
-        return f"a file has gone: {plain}"
+        return f"file not found: {plain}"
     if isinstance(error, tf.errors.OpError):
-        return f"the images cannot be read: {plain}"
+        return f"cannot read the images: {plain}"
     return plain
 
 
 def _damaged_record(message: str, source: Source) -> str | None:
-    """File and record, from the offset that TFRecord errors tell; they do not tell the file."""
+    """Return file and record by the offset in a TFRecord error, which does not name the file."""
     offset = re.search(r"record at (\d+)", message)
     if offset is None:
         return None
@@ -46,7 +46,7 @@ def _damaged_record(message: str, source: Source) -> str | None:
 
 
 def _record_at(path: str, offset: int) -> int | None:
-    """The number of the record whose header or payload starts at `offset`, if there is one."""
+    """Return the number of the record whose header or payload starts at `offset`, or None."""
     number = -1
     try:
         for number, start in enumerate(record_starts(path)):

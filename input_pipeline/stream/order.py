@@ -3,7 +3,7 @@
 A stream is the endless concatenation of epochs; nothing is dropped between them. Because the
 position of every example follows from arithmetic, a run resumes at step k without a saved
 iterator: whole epochs and whole groups of files are skipped by counting, the rest of one group by
-reading past it. docs/decisions/0003-deterministic-input.md says why.
+reading past it. The reasons are in docs/decisions/0003-deterministic-input.md.
 """
 
 import tensorflow as tf
@@ -20,7 +20,7 @@ EPOCH_STRIDE = 1 << 32  # seed + epoch * EPOCH_STRIDE: one number for each (seed
 
 
 def host_range(num_examples: int, host_index: int, num_hosts: int) -> tuple[int, int]:
-    """The places [first, last) of an epoch that belong to one host; sizes differ by at most 1."""
+    """Return the places [first, last) of an epoch that one host reads; sizes differ by at most 1."""
     return (
         num_examples * host_index // num_hosts,
         num_examples * (host_index + 1) // num_hosts,
@@ -28,7 +28,7 @@ def host_range(num_examples: int, host_index: int, num_hosts: int) -> tuple[int,
 
 
 def shuffled_index(place: tf.Tensor, num_examples: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """The index of the example at `place` of an epoch: a permutation of [0, num_examples).
+    """Return the index of the example at `place` of an epoch: a permutation of [0, num_examples).
 
     Args:
       place: int64 [] or [n], in [0, num_examples).
@@ -56,11 +56,14 @@ def indexed_order(
     host_index: int = 0,
     num_hosts: int = 1,
 ) -> tf.data.Dataset:
-    """Endless stream of {"step", "epoch", "index"}, int64 scalars, for indexed examples.
+    """Return the endless training order of indexed examples.
 
-    Step k of all hosts together is places [k*B, (k+1)*B) of the global stream, B =
-    host_batch_size * num_hosts, and host h has the h-th part of it: the global batch is the same
-    for any number of hosts.
+    Step k of all hosts together covers the places [k*B, (k+1)*B) of the global stream, where
+    B = host_batch_size * num_hosts, and host h reads the h-th part of it: the global batch is the
+    same for any number of hosts.
+
+    Returns:
+      Dataset of {"step", "epoch", "index"}, int64 scalars.
     """
 
     def rows_of_step(step: tf.Tensor) -> tf.data.Dataset:
@@ -106,7 +109,7 @@ def sharded_order(
     num_hosts: int = 1,
     skip_damage: bool = False,
 ) -> tf.data.Dataset:
-    """Endless stream of one host's records, from its position `start` on.
+    """Return the endless stream of one host's records, from its position `start` on.
 
     Each epoch permutes the files and gives host h the h-th part of their concatenation. Files are
     read in groups; a group is shuffled as a whole when it fits into half of `buffer_bytes`, else
@@ -118,13 +121,12 @@ def sharded_order(
       buffer_bytes: bytes of serialized examples held on this host.
       start: examples of this host's stream to skip.
       host_index: in [0, num_hosts).
-      num_hosts: how many share an epoch.
-      skip_damage: give empty records in place of those that a damaged file has lost, where
-      otherwise
-        an error is raised.
+      num_hosts: number of hosts that share an epoch.
+      skip_damage: return an empty record for each one lost in a damaged file, instead of raising
+        an error.
 
     Returns:
-      A dataset of {"epoch": int64 [], "index": int64 [], "file": string [], "record": string []}.
+      Dataset of {"epoch": int64 [], "index": int64 [], "file": string [], "record": string []}.
     """
     first, last = host_range(examples.num_examples, host_index, num_hosts)
     per_epoch = last - first
@@ -175,7 +177,7 @@ def sharded_once(
     num_hosts: int = 1,
     skip_damage: bool = False,
 ) -> tf.data.Dataset:
-    """One host's part of all examples, once, unshuffled; rows as sharded_order gives them."""
+    """Return one host's part of all examples, once, unshuffled; rows are those of sharded_order."""
     counts = tf.constant(examples.counts, tf.int64)
     files = tf.range(len(examples.files), dtype=tf.int64)
     first, last = host_range(examples.num_examples, host_index, num_hosts)
@@ -188,7 +190,7 @@ def sharded_once(
 def sharded_sample(
     examples: ShardedExamples, limit: int, *, num_files: int = 16
 ) -> tf.data.Dataset:
-    """About `limit` records from the starts of a few files, spread evenly; damage is skipped."""
+    """Return about `limit` records from the starts of evenly spread files; damage is skipped."""
     total = len(examples.files)
     chosen = sorted({total * n // min(num_files, total) for n in range(min(num_files, total))})
     each = -(-limit // len(chosen))
@@ -200,7 +202,7 @@ def sharded_sample(
 
 
 def indexed_once(num_examples: int, *, host_index: int = 0, num_hosts: int = 1) -> tf.data.Dataset:
-    """One host's part of all examples, once, unshuffled; rows as indexed_order gives them."""
+    """Return one host's part of all examples, once, unshuffled: {"epoch", "index"}, int64 scalars."""
     first, last = host_range(num_examples, host_index, num_hosts)
     return tf.data.Dataset.range(first, last).map(
         lambda index: {"epoch": tf.constant(0, tf.int64), "index": index}
@@ -212,7 +214,7 @@ def _row(epoch: tf.Tensor, index: tf.Tensor, file: tf.Tensor, record: tf.Tensor)
 
 
 def _buffer_sizes(examples: ShardedExamples, buffer_bytes: int) -> tuple[int, int]:
-    """Examples in half of the buffer, and the files of a group: as many as fit there, or 8."""
+    """Return the examples in half of the buffer, and the files of a group: what fits, at least 8."""
     mean_bytes = max(1, examples.num_bytes // examples.num_examples)
     buffer_examples = max(1, buffer_bytes // 2 // mean_bytes)
     mean_count = max(1, -(-examples.num_examples // len(examples.files)))
@@ -222,13 +224,13 @@ def _buffer_sizes(examples: ShardedExamples, buffer_bytes: int) -> tuple[int, in
 def _read_slices(
     examples: ShardedExamples, slices: tuple[tf.Tensor, tf.Tensor, tf.Tensor], skip_damage: bool
 ) -> tf.data.Dataset:
-    """The records of (file number, skip, take), several files at once, in one fixed order."""
+    """Read the records of (file number, skip, take), several files at once, in one fixed order."""
     paths, counts = tf.constant(examples.files), tf.constant(examples.counts, tf.int64)
     offsets = tf.cumsum(counts, exclusive=True)
 
     def read_slice(number: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
         path, offset = paths[number], offsets[number]
-        records = _read_whole(path, counts[number]) if skip_damage else _read_file(path)
+        records = _read_padded(path, counts[number]) if skip_damage else _read_file(path)
         return (
             records.enumerate()
             .skip(skip)
@@ -248,24 +250,25 @@ def _read_file(paths: tf.Tensor) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(paths, buffer_size=READ_BUFFER_BYTES)
 
 
-def _read_whole(path: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
-    """`count` records of a file that may be damaged or gone; those that are lost come as "".
+def _read_padded(path: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
+    """Return `count` records of a file that may be damaged or missing; lost ones are "".
 
-    A file that cannot be opened would be tried for ever when errors are ignored, hence the look
-    whether it is there.
+    ignore_errors would try to open a missing file for ever; matching_files leaves it out.
     """
-    records = _read_file(tf.io.matching_files(_literally(path))).ignore_errors(log_warning=True)
+    records = _read_file(tf.io.matching_files(_escape_pattern(path))).ignore_errors(
+        log_warning=True
+    )
     lost = tf.data.Dataset.from_tensors("").repeat(count)
     return records.concatenate(lost).take(count)
 
 
-def _literally(path: tf.Tensor) -> tf.Tensor:
-    """The pattern that matches `path` alone, whatever characters are in it."""
+def _escape_pattern(path: tf.Tensor) -> tf.Tensor:
+    """Return the glob pattern that matches `path` alone, whatever characters it contains."""
     return tf.strings.regex_replace(path, r"([*?\[\]\\])", r"\\\1")
 
 
 def _shuffle(dataset: tf.data.Dataset, buffer_size: int, key: tf.Tensor) -> tf.data.Dataset:
-    """`dataset` through a shuffle buffer, in an order that `key` (int64 [2]) alone decides.
+    """Shuffle `dataset` through a buffer, in an order that depends on `key` (int64 [2]) alone.
 
     Dataset.shuffle would mix in the global seed of tf.random.set_seed.
     """

@@ -2,7 +2,7 @@
 
 Training images come as uint8 and are normalised on the device, so that a quarter of the bytes
 travel. Every random choice follows from (seed, epoch, index of the example): neither threads,
-hosts, workers nor restarts change a pixel. See order.py for which example comes when, attempt.py
+hosts, workers nor restarts change a pixel. See order.py for which example comes when, decode.py
 for what happens to a broken one.
 """
 
@@ -27,13 +27,13 @@ from input_pipeline.sources.source import (
 from input_pipeline.stream.decode import (
     NO_EXAMPLE,
     OnError,
-    attempt_batches,
     count_broken,
+    decode_batches,
     padding,
     replace_broken,
     stop_at_broken,
 )
-from input_pipeline.stream.failures import explain_error
+from input_pipeline.stream.failures import describe_data_error
 from input_pipeline.stream.order import (
     ENDLESS,
     EPOCH_STRIDE,
@@ -48,8 +48,8 @@ from input_pipeline.stream.order import (
 __all__ = [
     "DEFAULT_SHUFFLE_BUFFER_MIB",
     "IN_MEMORY_BYTES",
+    "describe_data_error",
     "eval_steps",
-    "explain_error",
     "make_eval_dataset",
     "make_train_dataset",
     "train_image",
@@ -94,7 +94,7 @@ def make_train_dataset(
     """Endless batches of cropped and augmented training images of one host.
 
     The stream is a pure function of (source, seed, host_batch_size, host_index, num_hosts), and
-    `start_step=k` continues it exactly where an uninterrupted stream stands after k batches. Every
+    `start_step=k` continues it exactly where an uninterrupted stream is after k batches. Every
     epoch shows every image once; batches straddle epochs.
 
     Args:
@@ -104,6 +104,7 @@ def make_train_dataset(
       seed: in [0, 2**31).
       start_step: batches to skip, without decoding them.
       host_index: in [0, num_hosts).
+      num_hosts: number of hosts that share an epoch.
       augment: (uint8 [S, S, 3], seed int64 [2]) -> uint8 [S, S, 3], applied after crop and flip.
       random_erasing: share of the images of which a part is erased, after `augment`.
       area_range: share of the image's area that a crop covers.
@@ -111,13 +112,13 @@ def make_train_dataset(
       flip: mirror half of the images.
       resize: kernel of the resizing.
       mixup_alpha: of mixing.mix, applied to finished batches; 0: no mixup.
-      cutmix_alpha: the same for cutmix. With both, every other pair of images gets the one or the other.
+      cutmix_alpha: the same for cutmix. With both, pairs of images alternate.
       shuffle_buffer_mib: MiB of encoded images held for shuffling and reading ahead, when the split
         is larger than IN_MEMORY_BYTES.
       on_error: "fail" stops at a broken image, naming file and example; "skip" puts another image
         of the batch in its place, and stops only beyond `max_error_fraction`.
       max_error_fraction: of the examples read, or of one epoch if that is more.
-      service: grpc://HOST:PORT of a data service whose workers make the images. Records are then
+      service: grpc://HOST:PORT of a data service whose workers decode the images. Records are then
         read one by one, in another order than without it; see data_service.py.
       num_parallel_calls: groups of images decoded at once; changes speed only.
       num_threads: size of a thread pool of this pipeline's own; None shares TensorFlow's.
@@ -129,7 +130,7 @@ def make_train_dataset(
 
     Raises:
       DatasetError: no such split, or fewer examples than hosts. While iterating, tf.errors.OpError,
-      which explain_error turns into one line.
+      which describe_data_error turns into one line.
     """
     examples = resident(source.examples("train"), on_error)
     if service is not None:
@@ -158,7 +159,7 @@ def make_train_dataset(
             shuffle_buffer_mib=shuffle_buffer_mib,
             skip_damage=on_error == "skip",
         )
-        attempts = attempt_batches(
+        decoded = decode_batches(
             rows,
             source.info,
             examples,
@@ -167,7 +168,7 @@ def make_train_dataset(
             host_batch_size=host_batch_size,
             num_parallel_calls=num_parallel_calls,
         )
-        return attempts.with_options(_options(num_threads))
+        return decoded.with_options(_options(num_threads))
 
     if service is not None:
         dataset = from_service(batches, address=service, start_step=start_step)
@@ -208,7 +209,7 @@ def train_rows(
     shuffle_buffer_mib: float = DEFAULT_SHUFFLE_BUFFER_MIB,
     skip_damage: bool = False,
 ) -> tf.data.Dataset:
-    """The examples that one host trains on, in their order, not yet read or decoded; see order.py."""
+    """Return the rows that one host trains on, in order, not yet read or decoded; see order.py."""
     if isinstance(examples, IndexedExamples):
         return indexed_order(
             examples.num_examples,
@@ -242,10 +243,10 @@ def train_image(
     flip: bool = True,
     resize: Literal["bicubic", "bilinear"] = "bicubic",
 ) -> tf.Tensor:
-    """What training sees of one encoded image: uint8 [S, S, 3].
+    """Crop and augment one encoded image for training: uint8 [S, S, 3].
 
-    Everything random follows from `seed`, row["epoch"] and row["index"]; the rest is explained at
-    make_train_dataset.
+    All random choices depend on `seed`, row["epoch"] and row["index"] alone; the other parameters
+    are those of make_train_dataset.
     """
     image = crop.train_crop(
         encoded,
@@ -265,7 +266,7 @@ def train_image(
 
 
 def seed_of_choice(seed: int, row: Row, choice: int) -> tf.Tensor:
-    """What a random choice about one example is drawn from: int64 [2]; `choice`: CROP or AUGMENT."""
+    """Return the seed, int64 [2], of a random choice about one example; `choice`: CROP or AUGMENT."""
     return tf.stack([seed + row["epoch"] * EPOCH_STRIDE, row["index"] + choice])
 
 
@@ -278,10 +279,10 @@ def mix_batch(
     cutmix_alpha: float,
     num_classes: int,
 ) -> Row:
-    """A training batch with its images mixed, and "label" as float32 [b, num_classes].
+    """Mix the images of a training batch, and return "label" as float32 [b, num_classes].
 
-    What happens to an image follows from `seed` and its place in the stream of all hosts; `start` is
-    that of the first one.
+    The choices depend on `seed` and the place of each image in the stream of all hosts; `start`,
+    int64 [], is the place of the first one.
     """
     places = start + tf.range(batch["image"].shape[0], dtype=tf.int64)
     image, label = mixing.mix(
@@ -310,21 +311,21 @@ def make_eval_dataset(
     num_parallel_calls: int = tf.data.AUTOTUNE,
     num_threads: int | None = None,
 ) -> tf.data.Dataset:
-    """Every image of a split once, over all hosts, in batches of one static size.
+    """Return every image of a split once, over all hosts, in batches of one static size.
 
     All hosts have the same number of batches, `eval_steps`. Rows that hold no image have mask 0.
 
     Args:
-      source: what to read.
+      source: data set to read.
       split: "validation", "minival" or "train".
       image_size: pixels per side of the result.
       host_batch_size: rows per batch on this host.
       crop_padding: see crop.eval_crop.
       host_index: in [0, num_hosts).
-      num_hosts: how many share the split.
+      num_hosts: number of hosts that share the split.
       resize: kernel of the resizing.
       on_error: "fail" stops at a broken image; "skip" gives it mask 0.
-      max_error_fraction: of the split, how much may be skipped.
+      max_error_fraction: fraction of the split that may be skipped.
       num_parallel_calls: groups of images decoded at once; changes speed only.
       num_threads: size of a thread pool of this pipeline's own; None shares TensorFlow's.
 
@@ -345,7 +346,7 @@ def make_eval_dataset(
         )
     first, last = host_range(examples.num_examples, host_index, num_hosts)
     steps = eval_steps(examples.num_examples, host_batch_size, num_hosts)
-    dataset = attempt_batches(
+    dataset = decode_batches(
         rows.concatenate(padding(rows, steps * host_batch_size - (last - first))),
         source.info,
         examples,
@@ -367,7 +368,7 @@ def make_eval_dataset(
 
 
 def eval_steps(num_examples: int, host_batch_size: int, num_hosts: int = 1) -> int:
-    """Batches that every host needs so that all examples are seen once."""
+    """Return the batches that every host needs so that all examples are seen once."""
     largest_share = -(-num_examples // num_hosts)
     return -(-largest_share // host_batch_size)
 
@@ -378,20 +379,21 @@ def _with_mask(batch: Row) -> Row:
 
 
 def resident(examples: Examples, on_error: OnError) -> Examples:
-    """`examples` in memory if they are small enough for that, so that they can be shuffled well."""
+    """Load `examples` into memory if they are small, so that they can be shuffled as a whole."""
     if isinstance(examples, ShardedExamples) and examples.num_bytes <= IN_MEMORY_BYTES:
         return load_into_memory(examples, skip_damage=on_error == "skip")
     return examples
 
 
 def _by_index(source: Source, examples: Examples) -> IndexedExamples:
-    """`examples` so that any machine can make any batch alone."""
+    """Return `examples` read by index, so that any machine can make any batch alone."""
     if isinstance(examples, ShardedExamples):
         return index_records(examples)
     if examples.in_memory and examples.num_bytes > MOST_BYTES_SENT:
         raise DatasetError(
             f"{source.info.name}: {examples.num_bytes >> 20} MiB in memory would be sent to every "
-            "worker of data.service; use data.cache=none with it"
+            f"worker of data.service; expected at most {MOST_BYTES_SENT >> 20} MiB. "
+            "Set data.cache=none"
         )
     return examples
 
@@ -411,10 +413,10 @@ def _check_host_index(host_index: int, num_hosts: int) -> None:
 
 
 def _options(num_threads: int | None) -> tf.data.Options:
-    """Deterministic order; no automatic sharding, since every host reads its own part already.
+    """Return options for a deterministic order, without automatic sharding: hosts read their parts.
 
-    One thread for each operation: images are made in parallel, so to cut up the operations on one of
-    them too only costs the cutting.
+    Each operation uses one thread: images are decoded in parallel already, and splitting the
+    operations on one image as well only adds overhead.
     """
     options = tf.data.Options()
     options.deterministic = True

@@ -63,21 +63,21 @@ def test_a_broken_image_is_named_through_the_service(service, make_records):
     source = get_source("tfrecord", data_dir, num_classes=5)
     with pytest.raises(tf.errors.OpError) as raised:
         train(source, 5, service=service[0])
-    assert pipeline.explain_error(raised.value).startswith(f"{path}, example 8: ")
+    assert pipeline.describe_data_error(raised.value).startswith(f"{path}, example 8: ")
 
 
 def test_a_service_that_is_not_there_is_one_line(make_records):
     source = get_source("tfrecord", make_records([9]), num_classes=5)
-    with pytest.raises(DatasetError, match=r"nothing answers at grpc://localhost:1 .*; start it"):
+    with pytest.raises(DatasetError, match=r"cannot connect to grpc://localhost:1 .*; start it"):
         train(source, 1, service="grpc://localhost:1")
-    with pytest.raises(DatasetError, match="'localhost:5050' is not of the form grpc://HOST:PORT"):
+    with pytest.raises(DatasetError, match="'localhost:5050'; expected grpc://HOST:PORT"):
         train(source, 1, service="localhost:5050")
 
 
 def test_many_images_in_memory_are_not_sent_to_workers(make_records, monkeypatch):
     monkeypatch.setattr(pipeline, "MOST_BYTES_SENT", 1000)
     source = get_source("tfrecord", make_records([9]), num_classes=5)
-    with pytest.raises(DatasetError, match=r"use data\.cache=none with it"):
+    with pytest.raises(DatasetError, match=r"Set data\.cache=none"):
         train(source, 1, service="grpc://localhost:1")
 
 
@@ -123,7 +123,7 @@ def test_wrong_use_is_one_line(capsys):
         data_service.main(["worker"])
     assert capsys.readouterr().err.count("\n") == 1
     assert data_service.main(["worker", "--dispatcher=localhost:1"]) == 1
-    assert "nothing answers at grpc://localhost:1" in capsys.readouterr().err
+    assert "cannot connect to grpc://localhost:1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("port", ["-1", "99999", "http"])
@@ -133,4 +133,4 @@ def test_a_port_that_is_none_is_one_line(port: str, capsys):
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"{port!r} is no port" in error
+    assert f"{port!r} is not a port" in error

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from input_pipeline.images.check import BrokenImageError, CheckedImage, check_image
 from input_pipeline.images.crop import eval_crop_uint8, train_crop
-from input_pipeline.images.headers import MOST_PIXELS, checked
+from input_pipeline.images.headers import MOST_PIXELS, check_header
 from tests.fuzz import bounded, damaged, peak_mib
 from tests.hostile_images import BOMBS, IMAGES, MOST_MIB, gif_of_frames
 
@@ -71,6 +71,6 @@ def test_of_a_gif_only_the_first_frame_is_decoded() -> None:
     before = peak_mib()
     assert crop(bomb) == ""
     assert peak_mib() - before < MOST_MIB
-    assert checked(tf.constant(bomb)).numpy() == IMAGES["gif"]
+    assert check_header(tf.constant(bomb)).numpy() == IMAGES["gif"]
     one, four = (both_crops(tf.constant(IMAGES[k])) for k in ("gif", "animated gif"))
     np.testing.assert_array_equal(one[0], four[0])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import get_source
-from input_pipeline.stream.pipeline import explain_error, make_eval_dataset
+from input_pipeline.stream.pipeline import describe_data_error, make_eval_dataset
 from tests.fuzz import bounded, damaged
 from tests.input_pipeline.conftest import example, write_split
 
@@ -77,7 +77,7 @@ def read(folder: Path, on_error: str) -> list[np.ndarray] | str:
     except DatasetError as error:
         return str(error)
     except tf.errors.OpError as error:
-        return explain_error(error, source)
+        return describe_data_error(error, source)
     return [image for batch in batches for image in batch["image"][batch["mask"] > 0]]
 
 
@@ -126,10 +126,10 @@ def with_wrong_ones(folder: Path, *kinds: str) -> Path:
 @pytest.mark.parametrize("kind", ["no example", "label of text"])
 def test_a_record_with_wrong_features_is_named(folder: Path, kind: str) -> None:
     path = with_wrong_ones(folder, kind)
-    said = read(folder, "fail")
-    assert isinstance(said, str), said
-    assert len(said.splitlines()) == 1
-    assert path.name in said
+    message = read(folder, "fail")
+    assert isinstance(message, str), message
+    assert len(message.splitlines()) == 1
+    assert path.name in message
 
 
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
@@ -137,9 +137,9 @@ def test_a_record_that_claims_more_than_its_file_is_refused_before_memory_is_ask
     folder: Path, sound: tuple[bytes, list[np.ndarray]], on_error: str
 ) -> None:
     write(folder, sound[0] + struct.pack("<Q", 2**40) + bytes(100))
-    said = read(folder, on_error)
-    assert isinstance(said, str), said
-    assert f"truncated or damaged at record {COUNT}" in said
+    message = read(folder, on_error)
+    assert isinstance(message, str), message
+    assert f"truncated or damaged at record {COUNT}" in message
 
 
 def test_records_with_wrong_features_are_skipped(

@@ -61,7 +61,7 @@ def test_a_limited_survey_looks_at_some_of_every_file(make_records, limit: int):
 
 
 @pytest.mark.parametrize(
-    ("flag", "said"),
+    ("flag", "expected"),
     [
         ("--image_size=0", "not a whole number of at least 1"),
         ("--workers=0", "not a whole number of at least 1"),
@@ -69,14 +69,14 @@ def test_a_limited_survey_looks_at_some_of_every_file(make_records, limit: int):
         ("--examples=-3", "not a whole number of at least 0"),
     ],
 )
-def test_an_impossible_number_is_one_line(flag: str, said: str, capsys):
+def test_an_impossible_number_is_one_line(flag: str, expected: str, capsys):
     with pytest.raises(SystemExit) as stop:
         inspect.main([flag])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert flag.partition("=")[0] in error
-    assert said in error
+    assert expected in error
 
 
 def test_the_sheet_shows_what_training_sees(make_records):
@@ -106,11 +106,11 @@ def test_the_command_tells_what_it_found_and_fails_on_broken_images(
     sheet = tmp_path / "sheet.png"
     flags = [f"--data_dir={broken}", "--examples=0", "--policy=none", "--image_size=16"]
     assert inspect.main([*flags, "--sheet="]) == 1
-    said = capsys.readouterr().out
-    assert "train: 21 examples, 21 decoded" in said
-    assert "labels 1..5, allowed 1..5" in said
-    assert "train: 3 broken" in said
-    assert "validation: 0 broken" in said
+    output = capsys.readouterr().out
+    assert "train: 21 examples, 21 decoded" in output
+    assert "labels 1..5, allowed 1..5" in output
+    assert "train: 3 broken" in output
+    assert "validation: 0 broken" in output
     assert not sheet.exists()
 
 
@@ -145,7 +145,10 @@ def test_a_changed_shard_is_found_by_its_checksum(tmp_path: Path, capsys):
     path.write_bytes(content)
     capsys.readouterr()
     assert inspect.main(flags) == 1
-    assert "train-00001-of-00002: its content has changed" in capsys.readouterr().out
+    assert (
+        "train-00001-of-00002: its SHA-256 differs from dataset_info.json"
+        in capsys.readouterr().out
+    )
 
 
 def test_wrong_use_is_one_line(tmp_path: Path, capsys):

@@ -68,4 +68,4 @@ def is_open(port: int) -> bool:
 def test_a_worker_that_finds_no_dispatcher_says_so(tmp_path: Path) -> None:
     done = run("--role=worker", "--dispatcher=localhost:1", f"--log_dir={tmp_path}")
     assert done.returncode == 1
-    assert "nothing answers at grpc://localhost:1" in done.stderr
+    assert "cannot connect to grpc://localhost:1" in done.stderr

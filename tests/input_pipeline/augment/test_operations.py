@@ -270,14 +270,14 @@ def test_equalize_follows_its_definition_on_a_skewed_image():
     np.testing.assert_array_equal(operations.equalize(tf.constant(image)), expected)
 
 
-# -- quirks, kept and mended ----------------------------------------------------------------------
+# -- quirks, kept and fixed ----------------------------------------------------------------------
 
 
 def test_solarize_at_256_inverts_everything_by_default_and_nothing_when_mended():
     image = noise(6, 7)
     np.testing.assert_array_equal(operations.solarize(tf.constant(image), 256), 255 - image)
-    mended = operations.solarize(tf.constant(image), 256, quirks=False)
-    np.testing.assert_array_equal(mended, image)
+    fixed = operations.solarize(tf.constant(image), 256, quirks=False)
+    np.testing.assert_array_equal(fixed, image)
     wrapped = operations.solarize(tf.constant(image), 716)  # level 28: 716 - 2 * 256
     np.testing.assert_array_equal(wrapped, np.where(image < 204, image, 255 - image))
 
@@ -292,22 +292,22 @@ def test_solarize_below_256_has_no_quirk(threshold):
 
 
 @pytest.mark.parametrize(
-    ("bits", "kept", "mended"),
+    ("bits", "kept", "fixed"),
     [(0, 0x80, 0x00), (4, 0xF0, 0xF0), (8, 0xFF, 0xFF), (11, 0x80, 0xFF)],
 )
-def test_posterize_out_of_range_keeps_the_top_bit_or_means_what_it_says(bits, kept, mended):
+def test_posterize_out_of_range_keeps_the_top_bit_or_means_what_it_says(bits, kept, fixed):
     image = noise(6, 7)
     np.testing.assert_array_equal(operations.posterize(tf.constant(image), bits), image & kept)
     result = operations.posterize(tf.constant(image), bits, quirks=False)
-    np.testing.assert_array_equal(result, image & mended)
+    np.testing.assert_array_equal(result, image & fixed)
 
 
 def test_contrast_blends_with_the_pixel_count_by_default_and_the_mean_when_mended():
     image = tf.constant(noise(20, 30) // 4)
     assert (operations.contrast(image, 0.0).numpy() == 20 * 30 // 256).all()
     grey = tf.image.rgb_to_grayscale(image).numpy()
-    mended = operations.contrast(image, 0.0, quirks=False).numpy()
-    assert (mended == int(grey.mean() + 0.5)).all()
+    fixed = operations.contrast(image, 0.0, quirks=False).numpy()
+    assert (fixed == int(grey.mean() + 0.5)).all()
 
 
 def test_solarize_add_ends_at_white():

@@ -223,7 +223,7 @@ def test_only_the_drawn_operation_is_executed():
         RandAugment(translate_const=8.0, cutout_const=4.0),
         RandAugment(layers=3, magnitude=12.0, magnitude_std=3.0, quirks=False, cutout_const=4.0),
     ],
-    ids=["autoaugment", "autoaugment mended", "randaugment", "randaugment with noise"],
+    ids=["autoaugment", "autoaugment fixed", "randaugment", "randaugment with noise"],
 )
 def test_pixels_follow_from_the_seed_alone(augment):
     picture = tf.constant(image())
@@ -261,7 +261,7 @@ def test_images_of_unknown_shape_are_augmented():
             np.testing.assert_array_equal(result, eager)
 
 
-@pytest.fixture(params=[True, False], ids=["quirks", "mended"])
+@pytest.fixture(params=[True, False], ids=["quirks", "fixed"])
 def catalogue(request):
     options = {"quirks": request.param, "translate_const": 250.0, "cutout_const": 100.0}
     if not request.param:
@@ -311,13 +311,13 @@ def test_mended_quirks_reach_the_operations():
     picture = tf.constant(image())
     centre = tf.zeros([2])
     for name, level in (("Solarize", 10.0), ("Posterize", 0.0), ("Contrast", 2.0)):
-        kept, mended = (
+        kept, fixed = (
             policies.make_operations(quirks=quirks, translate_const=None, cutout_const=4.0)[name](
                 picture, level, 1.0, centre
             )
             for quirks in (True, False)
         )
-        assert (kept.numpy() != mended.numpy()).any(), name
+        assert (kept.numpy() != fixed.numpy()).any(), name
 
 
 def test_the_published_translation_leaves_a_small_image_grey_and_the_mended_one_does_not():

@@ -38,7 +38,7 @@ def test_a_plain_jpeg_is_left_as_it_is(mode: str):
         (encoded("BMP"), "BMP converted to JPEG"),
         (encoded("WebP", lossless=True), "WebP converted to JPEG"),
         (encoded("JPEG", "CMYK"), "CMYK JPEG converted to RGB"),
-        (encoded("JPEG")[:-400], "truncated JPEG: what is there was written anew"),
+        (encoded("JPEG")[:-400], "truncated JPEG: recovered and encoded again"),
     ],
     ids=["png", "palette", "alpha", "16 bit", "gif", "bmp", "webp", "cmyk", "truncated"],
 )
@@ -73,7 +73,7 @@ def png_header(width: int, height: int) -> bytes:
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"<html>not found</html>", "no image: it starts with 3c 68 74 6d"),
+        (b"<html>not found</html>", "not an image: it starts with 3c 68 74 6d"),
         (b"\xff\xd8\xff", "damaged JPEG header"),
         (b"\x89PNG\r\n\x1a\n", "damaged PNG header"),
         (png_header(30_000, 30_000), f"30000 x 30000 pixels, more than {MOST_PIXELS}"),
@@ -96,5 +96,5 @@ def test_a_truncated_jpeg_is_used_when_half_of_it_is_there(share_left: float, fi
     if fine:
         assert check_image(content).change.startswith("truncated JPEG")
     else:
-        with pytest.raises(BrokenImageError, match="more than half of it is gone"):
+        with pytest.raises(BrokenImageError, match="more than half of the image is missing"):
             check_image(content)

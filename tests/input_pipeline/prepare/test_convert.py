@@ -119,7 +119,7 @@ def test_the_description_counts_what_was_written(prepared: Path):
 def test_what_was_converted_or_left_out_is_reported(prepared: Path):
     report = json.loads((prepared / "prepare_report.json").read_text())
     rejected = [(entry["image"], entry["reason"]) for entry in report["rejected"]]
-    assert rejected == [("n01/n01_6.JPEG", "no image: it starts with 6e 6f 20 69 6d 61 67 65")]
+    assert rejected == [("n01/n01_6.JPEG", "not an image: it starts with 6e 6f 20 69 6d 61 67 65")]
     converted = {entry["image"]: entry["reason"] for entry in report["converted"]}
     assert converted == {
         "n02/n02_4.JPEG": "PNG converted to JPEG",
@@ -208,7 +208,7 @@ def test_machines_share_the_shards_and_the_last_one_describes_them(
     output = tmp_path / "pets"
     assert run(folder, output, "--shard_range=3:6") == 0
     assert not (output / "dataset_info.json").exists()
-    assert "3 shards are there; others are still missing" in capsys.readouterr().out
+    assert "3 shards are written; others are still missing" in capsys.readouterr().out
     assert run(folder, output, "--shard_range=0:3") == 0
     assert content(output) == content(prepared)
 
@@ -247,14 +247,14 @@ def test_imagenet_gets_its_published_number_of_shards():
 
 def test_another_plan_does_not_mix_into_an_output(folder, prepared: Path, tmp_path: Path, capsys):
     assert run(folder, prepared, "--seed=5") == 1
-    assert "begun with other images or options" in capsys.readouterr().err
+    assert "started with other images or options" in capsys.readouterr().err
     (tmp_path / "dataset_info.json").write_text("{}")
     assert run(folder, tmp_path) == 1
-    assert "there is a data set already" in capsys.readouterr().err
+    assert "already holds a data set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("flags", "code", "said"),
+    ("flags", "code", "expected"),
     [
         (["--source=/nowhere", "--output={out}"], 1, "/nowhere: no such folder or tar"),
         (["--source={folder}"], 2, "the following arguments are required: --output"),
@@ -268,13 +268,17 @@ def test_another_plan_does_not_mix_into_an_output(folder, prepared: Path, tmp_pa
             2,
             "not a whole number of at least 0",
         ),
-        (["--source={folder}", "--output={out}", "--shard_range=3"], 2, "form FIRST:LAST"),
-        (["--source={folder}", "--output={out}", "--shard_range=0:9"], 1, "there are shards 0:2"),
+        (["--source={folder}", "--output={out}", "--shard_range=3"], 2, "expected FIRST:LAST"),
+        (["--source={folder}", "--output={out}", "--shard_range=0:9"], 1, "expected a part of 0:2"),
         (["--source={folder}", "--output={out}", "--train_shards=99"], 1, "99 train shards for 27"),
-        (["--source={folder}", "--output={out}", "--validation={folder}"], 1, "is needed to know"),
+        (
+            ["--source={folder}", "--output={out}", "--validation={folder}"],
+            1,
+            "set --validation_labels=FILE",
+        ),
     ],
 )
-def test_wrong_use_is_one_line(folder, tmp_path: Path, capsys, flags, code: int, said: str):
+def test_wrong_use_is_one_line(folder, tmp_path: Path, capsys, flags, code: int, expected: str):
     filled = [flag.format(folder=folder, out=tmp_path / "out") for flag in flags]
     if code == 2:
         with pytest.raises(SystemExit, match="2"):
@@ -282,7 +286,7 @@ def test_wrong_use_is_one_line(folder, tmp_path: Path, capsys, flags, code: int,
     else:
         assert main(filled) == code
     error = capsys.readouterr().err
-    assert said in error
+    assert expected in error
     assert error.startswith("input_pipeline.prepare: ")
     assert error.count("\n") == 1
     assert not os.path.exists(tmp_path / "out" / "dataset_info.json")

@@ -49,25 +49,25 @@ def test_the_kits_numbers_are_translated_by_its_table(tmp_path: Path):
     savemat(tmp_path / "meta.mat", {"synsets": synsets})
     assert labels(tmp_path / "labels") == {1: 0, 2: 1, 3: 1, 4: 2}
     (tmp_path / "labels").write_text("3\n1\n1\n9\n")
-    with pytest.raises(DatasetError, match=r"meta\.mat: does not explain the labels"):
+    with pytest.raises(DatasetError, match=r"meta\.mat: does not match the labels"):
         labels(tmp_path / "labels")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
-        ("n01\nn02\n", "2 labels for 4 validation images"),
+        ("n01\nn02\n", "2 labels, but there are 4 validation images"),
         ("n01\nn02\nn03\nn09\n", "class 'n09' has no training images"),
         ("a.JPEG n01\n", "no label for ILSVRC2012_val_00000001.JPEG"),
         ("ImageId,PredictionString\nILSVRC2012_val_00000001,\n", "no class in line"),
-        ("\n", "no labels in it"),
+        ("\n", "the file has no labels"),
     ],
 )
-def test_labels_that_do_not_fit_are_one_line(tmp_path: Path, text: str, said: str):
+def test_labels_that_do_not_fit_are_one_line(tmp_path: Path, text: str, expected: str):
     (tmp_path / "labels").write_text(text)
     with pytest.raises(DatasetError) as raised:
         labels(tmp_path / "labels")
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

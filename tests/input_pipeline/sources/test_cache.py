@@ -85,7 +85,7 @@ def test_an_image_folder_is_cached_in_memory(tmp_path: Path):
         pixels = np.full([5, 5, 3], number, np.uint8)
         (tmp_path / "a" / f"{number}.png").write_bytes(tf.io.encode_png(pixels).numpy())
     source = get_source("image_folder:0", str(tmp_path))
-    with pytest.raises(DatasetError, match="copies record files, and there are none"):
+    with pytest.raises(DatasetError, match="copies record files, but this source has none"):
         cache_source(source, "disk", str(tmp_path / "cache"), splits=["train"])
     cached = cache_source(source, "memory", splits=["train"]).examples("train")
     for path in (tmp_path / "a").glob("*"):

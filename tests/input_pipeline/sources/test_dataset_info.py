@@ -37,26 +37,26 @@ def test_what_is_written_is_read_back(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ('{"name": "pets"', "not valid JSON"),
         ("\x00\x01", "not valid JSON"),
         ("[]", "unusable"),
         ('{"format_version": 1, "name": "pets"}', "'splits'"),
-        ('{"format_version": 7}', "format_version 7, this program reads 1"),
+        ('{"format_version": 7}', "format_version is 7; expected 1"),
     ],
 )
-def test_a_broken_file_is_one_line_naming_it(tmp_path: Path, text: str, said: str):
+def test_a_broken_file_is_one_line_naming_it(tmp_path: Path, text: str, expected: str):
     (tmp_path / "dataset_info.json").write_text(text)
     with pytest.raises(DatasetError) as raised:
         read_dataset_info(str(tmp_path))
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
     assert "dataset_info.json" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_shards_must_add_up_to_their_split():
-    with pytest.raises(DatasetError, match="says 4 examples, its shards hold 5"):
+    with pytest.raises(DatasetError, match="has num_examples=4, but its shards hold 5"):
         DatasetInfo("pets", 2, splits={"train": SplitInfo(4, (ShardInfo("a", 5, 99),))})
 
 

@@ -64,4 +64,4 @@ def test_a_broken_image_file_is_named(tmp_path: Path):
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         list(dataset.take(1))
     wanted = f"{tmp_path}/a/0.PNG, example 0: the image cannot be read or decoded"
-    assert pipeline.explain_error(raised.value) == wanted
+    assert pipeline.describe_data_error(raised.value) == wanted

@@ -61,24 +61,24 @@ def test_a_tar_cannot_reach_outside(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("gone.tar", None, "no such folder or tar"),
         ("some.zip", b"PK", "neither a folder nor a .tar"),
         ("torn.tar", b"torn" * 1000, "not a readable, uncompressed tar"),
         ("packed.tar", a_tar({"a/1.png": b"x"}, "w:gz"), "not a readable, uncompressed tar"),
-        ("empty.tar", a_tar({"notes.txt": b"x"}), "no images (.jpg, "),
+        ("empty.tar", a_tar({"notes.txt": b"x"}), "holds no images; expected .jpg, "),
     ],
     # By name: pytest would otherwise name the tests after the bytes, and gzip writes the time into them,
     # so that two collecting processes would disagree on the names.
     ids=["gone", "zip", "torn", "compressed", "empty"],
 )
-def test_what_is_neither_folder_nor_tar_is_one_line(tmp_path: Path, name, content, said: str):
+def test_what_is_neither_folder_nor_tar_is_one_line(tmp_path: Path, name, content, expected: str):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError) as raised:
         list_images(str(tmp_path / name))
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
     assert name in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -151,5 +151,5 @@ def test_images_that_have_no_class_are_named():
         arrange(files("train/1.png", "train/a/1.png"), "/data")
     with pytest.raises(DatasetError, match=r"/data/val/c/1.png: no class 'c' in the training"):
         arrange(files("train/a/1.png", "val/c/1.png"), "/data")
-    with pytest.raises(DatasetError, match=r"fraction 1 is not in \[0, 1\)"):
+    with pytest.raises(DatasetError, match=r"fraction 1; expected \[0, 1\)"):
         arrange(files("a/1.png"), "/data", 1.0)

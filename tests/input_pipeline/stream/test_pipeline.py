@@ -215,14 +215,14 @@ def error_of(data_dir: str) -> str:
     source = get_source("tfrecord", data_dir, num_classes=5)
     with pytest.raises(tf.errors.OpError) as raised:
         train(source, 16)
-    return pipeline.explain_error(raised.value, source)
+    return pipeline.describe_data_error(raised.value, source)
 
 
 NO_IMAGE = an_example(1, b"\xff\xd8\xffno image")
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         (an_example(0, b"?"), "label 0 is outside 1..5"),
         (an_example(6, b"?"), "label 6 is outside 1..5"),
@@ -234,14 +234,14 @@ NO_IMAGE = an_example(1, b"\xff\xd8\xffno image")
     ids=["label 0", "label 6", "no label", "no image", "broken image", "no Example"],
 )
 def test_a_wrong_record_is_named_by_file_and_number(
-    make_records, monkeypatch, record: bytes, said: str
+    make_records, monkeypatch, record: bytes, message: str
 ):
-    if said.startswith("feature"):  # the other way to read, by turns
+    if message.startswith("feature"):  # the other way to read, by turns
         monkeypatch.setattr(pipeline, "IN_MEMORY_BYTES", 0)
     data_dir = make_records(TRAIN)
     rewrite(data_dir, "train-00001-of-00011", {4: record})
     path = os.path.join(data_dir, "train-00001-of-00011")
-    assert error_of(data_dir) == f"{path}, example 9: {said}"
+    assert error_of(data_dir) == f"{path}, example 9: {message}"
 
 
 def test_a_broken_validation_image_is_named(make_records):
@@ -250,8 +250,8 @@ def test_a_broken_validation_image_is_named(make_records):
     source = get_source("tfrecord", data_dir, num_classes=5)
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         list(pipeline.make_eval_dataset(source, image_size=8, host_batch_size=4))
-    said = pipeline.explain_error(raised.value)
-    assert said.endswith(
+    message = pipeline.describe_data_error(raised.value)
+    assert message.endswith(
         "validation-00001-of-00002, example 7: the image cannot be read or decoded"
     )
 
@@ -276,10 +276,10 @@ def test_a_file_that_went_after_the_start_is_named(make_records, monkeypatch):
     os.remove(source.examples("train").files[2])
     with pytest.raises(tf.errors.NotFoundError) as raised:
         train(source, 16)
-    said = pipeline.explain_error(raised.value, source)
-    assert said.startswith("a file has gone: ")
-    assert "train-00002-of-00011" in said
-    assert not any(mark in said for mark in ("\n", "{{", "Iterator::"))
+    message = pipeline.describe_data_error(raised.value, source)
+    assert message.startswith("file not found: ")
+    assert "train-00002-of-00011" in message
+    assert not any(mark in message for mark in ("\n", "{{", "Iterator::"))
 
 
 @pytest.fixture
@@ -330,9 +330,9 @@ def test_a_resumed_run_skips_in_the_same_way(broken_source):
 def test_too_many_broken_images_stop_the_run(broken_source):
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         train(broken_source, 20, on_error="skip", max_error_fraction=3 / 62)
-    said = pipeline.explain_error(raised.value)
-    assert said.startswith("4 of ")
-    assert "examples are broken, more than data.max_error_fraction=0.0483871" in said
+    message = pipeline.describe_data_error(raised.value)
+    assert message.startswith("4 of ")
+    assert "examples are broken, more than data.max_error_fraction=0.0483871" in message
 
 
 def test_a_batch_without_a_sound_image_stops_the_run(make_records):
@@ -341,7 +341,7 @@ def test_a_batch_without_a_sound_image_stops_the_run(make_records):
     source = get_source("tfrecord", data_dir, num_classes=5)
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         train(source, 1, on_error="skip", max_error_fraction=1.0, host_batch_size=2)
-    assert "no image of a whole batch can be used" in pipeline.explain_error(raised.value)
+    assert "every image of a batch is broken; first: " in pipeline.describe_data_error(raised.value)
 
 
 def test_broken_images_beyond_the_first_ones_are_counted_only(make_records, monkeypatch, capfd):

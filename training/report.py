@@ -65,8 +65,8 @@ def print_diagnosis(incident: Incident, diagnosis: Diagnosis) -> None:
     for column in ("weights", "activations", "gradient of them", "gradient of the weights"):
         table.add_column(column, justify="right")
     for layer in diagnosis.layers:
-        looks = (layer.weights, layer.activations, layer.gradients, layer.weight_gradients)
-        table.add_row(layer.name, *(str(look) if look.size else "" for look in looks))
+        summaries = (layer.weights, layer.activations, layer.gradients, layer.weight_gradients)
+        table.add_row(layer.name, *(str(summary) if summary.size else "" for summary in summaries))
     console.print(table, markup=False)
     log(f"loss {diagnosis.loss:g} on {incident.examples()}; {diagnosis.first()}")
 

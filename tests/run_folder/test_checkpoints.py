@@ -17,13 +17,13 @@ ARRAYS = {"step": np.int32(7), "network/stem_conv/kernel": np.arange(6.0, dtype=
 
 
 def _store(path: Path, **options: object) -> tuple[CheckpointStore, list[str]]:
-    said: list[str] = []
-    return CheckpointStore(str(path), log=said.append, **options), said  # type: ignore[arg-type]
+    logged: list[str] = []
+    return CheckpointStore(str(path), log=logged.append, **options), logged  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_what_is_saved_is_read_back_to_the_bit(tmp_path: Path, asynchronous: bool) -> None:
-    store, said = _store(tmp_path, asynchronous=asynchronous)
+    store, logged = _store(tmp_path, asynchronous=asynchronous)
     store.save(7, ARRAYS, {"top_1": 0.5})
     store.wait()
     checkpoint = store.latest()
@@ -34,7 +34,7 @@ def test_what_is_saved_is_read_back_to_the_bit(tmp_path: Path, asynchronous: boo
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(read[name], array)
         assert read[name].dtype == array.dtype
-    assert said == []
+    assert logged == []
 
 
 def test_tensorflow_reads_the_values_by_name(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_later_of_equally_good_ones_is_the_best(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "logged"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "half-written (no manifest)"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "half-written (no manifest)"),
@@ -78,7 +78,7 @@ def test_the_later_of_equally_good_ones_is_the_best(tmp_path: Path) -> None:
     ids=["torn", "torn manifest", "file gone", "file cut"],
 )
 def test_a_broken_checkpoint_is_passed_over_with_one_line(
-    tmp_path: Path, damage: object, said: str
+    tmp_path: Path, damage: object, logged: str
 ) -> None:
     store, lines = _store(tmp_path)
     store.save(1, ARRAYS)
@@ -89,7 +89,7 @@ def test_a_broken_checkpoint_is_passed_over_with_one_line(
     assert checkpoint.step == 1
     (line,) = lines
     assert "step_00000002" in line
-    assert said in line
+    assert logged in line
     assert line.endswith("taking an earlier checkpoint")
 
 
@@ -170,18 +170,18 @@ def test_training_goes_on_during_one_write_and_waits_with_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, _ = _store(tmp_path, asynchronous=True)
-    write, wait, told = checkpoints._write_checkpoint, store.wait, []
+    write, wait, events = checkpoints._write_checkpoint, store.wait, []
     begun, waited_for = threading.Event(), threading.Event()
 
     def slow_write(path: str, step: int, *args: object) -> None:
-        told.append(f"{step} begins")
+        events.append(f"{step} begins")
         begun.set()
         assert waited_for.wait(60)
         write(path, step, *args)  # type: ignore[arg-type]
-        told.append(f"{step} is written")
+        events.append(f"{step} is written")
 
     def wait_and_tell() -> None:
-        if told:
+        if events:
             waited_for.set()  # only now does the first write go on
         wait()
 
@@ -189,10 +189,10 @@ def test_training_goes_on_during_one_write_and_waits_with_a_second(
     monkeypatch.setattr(store, "wait", wait_and_tell)
     store.save(1, ARRAYS)
     assert begun.wait(60)
-    assert told == ["1 begins"]
+    assert events == ["1 begins"]
     store.save(2, ARRAYS)
     store.wait()
-    assert told == ["1 begins", "1 is written", "2 begins", "2 is written"]
+    assert events == ["1 begins", "1 is written", "2 begins", "2 is written"]
     assert store.steps() == [1, 2]
 
 

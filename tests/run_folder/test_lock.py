@@ -1,4 +1,4 @@
-"""One run per model_dir; a lock that nobody holds any more stops nobody."""
+"""One run per model_dir; a stale lock stops no run."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def end(process: subprocess.Popen) -> None:
 
 
 def pretend(folder: Path, **changes: object) -> Owner:
-    """The lock of somebody like this process, with a difference."""
+    """Write the lock of an owner like this process, with changes."""
     owner = dataclasses.replace(Owner.this_process(), **changes)
     (folder / LOCK_FILE).write_text(json.dumps(dataclasses.asdict(owner)))
     return owner
@@ -67,10 +67,10 @@ def test_a_second_process_is_refused_with_host_and_pid_until_the_first_is_killed
         assert "\n" not in str(refused.value)
     finally:
         end(first)
-    said: list[str] = []
-    with locked(str(tmp_path), said.append):
+    logged: list[str] = []
+    with locked(str(tmp_path), logged.append):
         pass
-    assert said == [f"{tmp_path}: the lock of {host} (pid {first.pid}) is stale, taking over"]
+    assert logged == [f"{tmp_path}: the lock of {host} (pid {first.pid}) is stale, taking over"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,10 +90,10 @@ def test_another_machine_holds_its_lock_until_it_expires(tmp_path: Path) -> None
         locked(str(tmp_path), print).__enter__()
     long_ago = (tmp_path / LOCK_FILE).stat().st_mtime - lock.EXPIRY_SECONDS - 1
     os.utime(tmp_path / LOCK_FILE, (long_ago, long_ago))
-    said: list[str] = []
-    with locked(str(tmp_path), said.append):
+    logged: list[str] = []
+    with locked(str(tmp_path), logged.append):
         pass
-    assert said == [f"{tmp_path}: the lock of {owner} is stale, taking over"]
+    assert logged == [f"{tmp_path}: the lock of {owner} is stale, taking over"]
 
 
 def test_a_lock_that_was_taken_over_stops_the_first_before_it_writes(tmp_path: Path) -> None:

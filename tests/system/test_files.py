@@ -1,4 +1,4 @@
-"""Atomic writes and fingerprints; `ram://`, TensorFlow's file system in memory, stands for `gs://`."""
+"""Atomic writes and fingerprints; `ram://`, TensorFlow's file system in memory, replaces `gs://`."""
 
 import hashlib
 import subprocess

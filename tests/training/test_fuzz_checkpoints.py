@@ -39,15 +39,15 @@ def test_fuzz_of_checkpoint_files(
     for name in data.draw(st.sets(st.sampled_from(FILES), min_size=1)):
         original = (newest / name).read_bytes()
         (newest / name).write_bytes(data.draw(damaged({name: original})))
-    said: list[str] = []
+    logged: list[str] = []
     for which in ("latest", "best"):
-        checkpoint = getattr(CheckpointStore(str(folder), log=said.append), which)()
+        checkpoint = getattr(CheckpointStore(str(folder), log=logged.append), which)()
         assert checkpoint is not None
         assert checkpoint.metrics == {"top_1": checkpoint.step / 10}
         expected, found = arrays(checkpoint.step), checkpoint.read()
         assert found.keys() == expected.keys()
         for name, array in expected.items():
             np.testing.assert_array_equal(found[name], array)
-        assert checkpoint.step == 2 or "step_00000002" in said[-1]
-    assert all(len(line.splitlines()) == 1 for line in said)
+        assert checkpoint.step == 2 or "step_00000002" in logged[-1]
+    assert all(len(line.splitlines()) == 1 for line in logged)
     shutil.rmtree(folder)

@@ -28,7 +28,7 @@ def free_ports(count):
 
 
 def run_workers(count, file):
-    """What each worker prints; whoever is left over when one fails or hangs is killed."""
+    """What each worker prints; the others are killed when one fails or hangs."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     command = [sys.executable, "-m", "tests.training.worker", f"{STEPS}", f"{GLOBAL_BATCH_SIZE}"]
     workers = []

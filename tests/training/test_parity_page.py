@@ -1,4 +1,4 @@
-"""docs/parity.md says what a fresh measurement says, and the command says when something is off."""
+"""docs/parity.md agrees with a new measurement, and the command reports a difference."""
 
 import dataclasses
 import re
@@ -66,7 +66,7 @@ def test_missing_goldens_are_one_line(tmp_path, capsys):
     )
 
 
-def test_only_the_table_of_a_page_is_written_anew(tmp_path):
+def test_only_the_table_of_a_page_is_rewritten(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{parity.BEGIN}\nold\n{parity.END}\nafter\n")
     parity.write_page(page, "| new |\n")

@@ -99,9 +99,9 @@ def two_workers(folder: Path, name: str) -> Life:
 
 def test_two_workers_stop_at_the_same_step_and_resume_to_the_same_end(folder: Path) -> None:
     model_dir, before = folder / "stopped", 0
-    for told in ([1], [0, 1]):  # first one that is not the chief, then both
+    for signalled in ([1], [0, 1]):  # first one that is not the chief, then both
         life = two_workers(folder, "stopped")
-        for index in told:
+        for index in signalled:
             assert "step" in life.places(index)  # from here on a signal is noted
             life.processes[index].terminate()
         assert life.end() == [75, 75], life.output()
@@ -127,6 +127,6 @@ def test_a_second_interrupt_ends_at_once_and_handlers_are_put_back() -> None:
         assert asked() is signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)  # told already
+        os.kill(os.getpid(), signal.SIGTERM)  # a second signal
         assert asked() is signal.SIGINT
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -149,14 +149,14 @@ class Diagnosis(NamedTuple):
         """Return where values are first not finite: in the weights, the forward or the backward pass."""
         for what in ("weights", "activations"):
             for layer in self.layers:
-                if (look := getattr(layer, what)).broken:
-                    return f"first in the {what} of {layer.name} ({look})"
+                if (summary := getattr(layer, what)).broken:
+                    return f"first in the {what} of {layer.name} ({summary})"
         if not np.isfinite(self.loss):
             return f"first in the loss ({self.loss:g})"
         for layer in reversed(self.layers):
             for what in ("gradients", "weight_gradients"):
-                if (look := getattr(layer, what)).broken:
-                    return f"first in the {what.replace('_', ' ')} of {layer.name} ({look})"
+                if (summary := getattr(layer, what)).broken:
+                    return f"first in the {what.replace('_', ' ')} of {layer.name} ({summary})"
         worst = max(self.layers, key=lambda layer: layer.weight_gradients.largest)
         return (
             "no layer alone: the norm of all gradients is too large, the largest being in "

@@ -68,7 +68,7 @@ def refused(*args, **kwargs):
     return str(error.value)
 
 
-def test_an_unknown_strategy_is_told_the_known_ones():
+def test_an_unknown_strategy_is_refused_with_the_known_ones():
     message = refused("horovod")
     assert message.startswith("--strategy=horovod: ")
     assert all(name in message for name in STRATEGIES)

@@ -1,4 +1,4 @@
-"""A step that is not finite: training halts before it, says where it went wrong, and keeps it."""
+"""A step that is not finite: training halts before it, reports the layer, and saves it for replay."""
 
 from pathlib import Path
 

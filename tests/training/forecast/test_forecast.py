@@ -1,4 +1,4 @@
-"""What --mode=plan tells: by arithmetic alone, and by a report of the TPU compiler when there is one."""
+"""--mode=plan computes its forecast, from a report of the TPU compiler if there is one."""
 
 import json
 import os

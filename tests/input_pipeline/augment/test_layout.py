@@ -1,4 +1,4 @@
-"""What is known beforehand does not run again, and groups lose nothing."""
+"""Constants are folded when the graph is built, and groups lose nothing."""
 
 import numpy as np
 import pytest

@@ -104,7 +104,7 @@ def test_pixels_are_the_published_ones(golden, operation):
 
 @pytest.mark.parametrize("operation", ARGUMENTS)
 def test_pixels_are_the_published_ones_in_a_dataset_of_any_shapes(golden, operation):
-    """Arguments are tensors and shapes unknown, as nothing can be computed beforehand."""
+    """Arguments are tensors and shapes unknown, as nothing can be computed when the graph is built."""
     expected = entries(golden, operation)
 
     def generate():

@@ -110,7 +110,7 @@ def test_the_eval_crop_keeps_the_asked_share_of_the_shorter_side(
 
 
 def located():
-    """An image whose red tells the row and whose green tells the column."""
+    """Return an image whose red encodes the row and whose green encodes the column."""
     rows, columns = np.mgrid[:256, :256]
     return encode(np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8))
 

@@ -1,4 +1,4 @@
-"""What the schema allows, in words: for error messages and for the table in docs/experiments.md.
+"""Describe what the schema allows, for error messages and for the tables of docs/experiments.md.
 
 A path is pydantic's: in a section that comes in kinds, the kind follows the section's name, as in
 `("optimizer", "sgd", "nesterov")`.
@@ -12,15 +12,15 @@ from configs.schema import KINDS, Experiment
 
 
 def keys_of(path: Sequence[str]) -> list[str]:
-    """The keys of the section at `path` (`()` is the whole experiment); none below a field.
+    """List the keys of the section at `path` (`()` is the whole experiment); a field has none.
 
-    Those of all kinds, if it has kinds and the path names none.
+    If the section has kinds and the path names none, list the keys of all kinds.
     """
     return _keys(_node(path) or {})
 
 
 def known_part(path: Sequence[str | int]) -> tuple[str, ...]:
-    """The longest beginning of `path` that the schema knows."""
+    """Return the longest beginning of `path` that the schema knows."""
     for length in range(len(path), 0, -1):
         beginning = [str(part) for part in path[:length]]
         if _node(beginning) is not None:
@@ -29,20 +29,20 @@ def known_part(path: Sequence[str | int]) -> tuple[str, ...]:
 
 
 def allowed(path: Sequence[str]) -> str:
-    """What may stand at `path`, as the end of the sentence "it must be ..."."""
+    """Describe the values allowed at `path`, as the end of the sentence "it must be ..."."""
     if len(path) > 1 and path[0] in KINDS and path[-1] == KINDS[path[0]].key:
         return one_of(kind_labels(path[0]))
     return _words(_node(path) or {})
 
 
 def kind_labels(section: str) -> list[str]:
-    """The kinds of a section as one writes them: `tfrecord`, `tfds:NAME`."""
+    """List the kinds of a section as they are written: `tfrecord`, `tfds:NAME`."""
     kinds = KINDS[section]
     return [_words(_node((section, kind, kinds.key)) or {}) for kind in kinds.classes]
 
 
 def one_of(names: Iterable[str]) -> str:
-    """`a, b or c`."""
+    """Join names as in `a, b or c`."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -55,18 +55,18 @@ def _node(path: Sequence[str]) -> dict[str, Any] | None:
             node = dict(zip(KINDS[path[0]].classes, node["oneOf"], strict=True)).get(key)
         else:
             node = (node or {}).get("properties", {}).get(key)
-        node = _resolved(node) if node else None
+        node = _resolve(node) if node else None
     return node
 
 
-def _resolved(node: dict[str, Any]) -> dict[str, Any]:
+def _resolve(node: dict[str, Any]) -> dict[str, Any]:
     definition = node.get("$ref", "").removeprefix("#/$defs/")
     return _json_schema()["$defs"][definition] if definition else node
 
 
 def _keys(node: dict[str, Any]) -> list[str]:
     if "oneOf" in node:
-        return list(dict.fromkeys(key for kind in node["oneOf"] for key in _keys(_resolved(kind))))
+        return list(dict.fromkeys(key for kind in node["oneOf"] for key in _keys(_resolve(kind))))
     return list(node.get("properties", ()))
 
 
@@ -76,9 +76,9 @@ def _json_schema() -> dict[str, Any]:
 
 
 def _words(node: dict[str, Any]) -> str:
-    """One node of a JSON schema in words."""
+    """Describe one node of a JSON schema in words."""
     if "properties" in node or "oneOf" in node:
-        return f"a section with keys out of {', '.join(_keys(node))}"
+        return f"a section with the keys {', '.join(_keys(node))}"
     if "description" in node:
         return str(node["description"])
     if "anyOf" in node:
@@ -93,7 +93,7 @@ def _words(node: dict[str, Any]) -> str:
         case "number":
             return "a number" + _bounds(node)
         case "array":
-            return f"a list out of {_words(node['items'])}"
+            return f"a list of {_words(node['items'])}"
         case "boolean":
             return "true or false"
         case "string":

@@ -1,6 +1,6 @@
-"""Keep the tables of docs/experiments.md in step with the schema: `python -m configs.document`.
+"""Write the tables of docs/experiments.md from the schema: `python -m configs.document`.
 
-What a field means is the comment on its line in schema.py, so that the schema and the page are one.
+The meaning of a field is the comment on its line in schema.py.
 """
 
 import inspect
@@ -21,9 +21,9 @@ _FIELD = re.compile(r"    (?P<name>\w+): .*?  # (?P<meaning>.+)")
 
 
 def tables() -> str:
-    """A table of fields in Markdown for the whole experiment and for each of its sections.
+    """Return tables of fields in Markdown for the whole experiment and for each of its sections.
 
-    A section that comes in kinds has a table of what they share, and one of each kind's own fields.
+    A section that comes in kinds has a table of the fields that they share, and one for each kind.
 
     Raises:
       KeyError: a field has no comment.
@@ -49,11 +49,15 @@ def _kinds(name: str) -> Iterator[str]:
         if fields := own_fields(section):
             yield from _table((name, kind), section, fields)
         else:
-            yield "It has no fields of its own."
+            yield "No further fields."
 
 
 def with_tables(page: str) -> str:
-    """`page` with today's tables between its two marks; ValueError when a mark is missing."""
+    """Return `page` with the current tables between its two marks.
+
+    Raises:
+      ValueError: a mark is missing.
+    """
     before, _, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
@@ -62,7 +66,13 @@ def with_tables(page: str) -> str:
 
 
 def _table(path: tuple[str, ...], section: type[Section], fields: Collection[str]) -> Iterator[str]:
-    """A row for each of the `fields` of the section, in the schema's order; `path` as in describe."""
+    """Yield a row for each of the `fields` of the section, in the schema's order.
+
+    Args:
+      path: of the section, as in `configs.describe`.
+      section: class of the section.
+      fields: names of the fields to list.
+    """
     meanings = _meanings(section)
     yield "| key | default | allowed | meaning |"
     yield "|---|---|---|---|"
@@ -81,7 +91,7 @@ def _default(section: type[Section], name: str) -> str:
 
 
 def _meanings(section: type[Section]) -> dict[str, str]:
-    """Comments of a section's fields, of those it inherits too."""
+    """Return the comments of a section's fields, inherited ones included."""
     classes = [each for each in reversed(section.__mro__) if issubclass(each, Section)]
     lines = [line for each in classes for line in inspect.getsource(each).splitlines()]
     return {line["name"]: line["meaning"] for line in map(_FIELD.fullmatch, lines) if line}

@@ -1,8 +1,7 @@
-"""Durations carry their unit, and this is the one place where they become steps.
+"""Parse durations with units and convert them to steps.
 
-A duration is written `"350 epochs"`, `"218949 steps"` or `"448000000 examples"`: steps mean
-something else at every batch size, which is how published schedules get lost, so recipes speak in
-epochs.
+A duration is written `"350 epochs"`, `"218949 steps"` or `"448000000 examples"`. The recipes use epochs,
+because a number of steps means another schedule at every batch size.
 """
 
 import dataclasses
@@ -41,7 +40,7 @@ class Duration:
 
     @classmethod
     def parse(cls, text: object) -> "Duration":
-        """Read `"5 epochs"`; raise ValueError with what is allowed when it is anything else."""
+        """Parse a text such as `"5 epochs"`; raise ValueError with the allowed form otherwise."""
         if isinstance(text, Duration):
             return text
         match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
@@ -50,21 +49,21 @@ class Duration:
         return cls(float(match[1]), match[2] + "s")
 
     def __str__(self) -> str:
-        """The text that `parse` reads back as the same duration."""
+        """Return the text that `parse` reads back as the same duration."""
         return f"{repr(float(self.amount)).removesuffix('.0')} {self.unit}"
 
     def in_steps(self, *, num_examples: int, global_batch_size: int) -> float:
-        """Steps (not rounded) of `global_batch_size` examples on a set of `num_examples`."""
+        """Return the steps, not rounded, of `global_batch_size` examples; an epoch is `num_examples`."""
         return float(self._exact_steps(num_examples, global_batch_size))
 
     def whole_steps(self, *, num_examples: int, global_batch_size: int) -> int:
-        """Steps, rounded down as the reference does, but at least one unless the amount is zero."""
+        """Return the steps, rounded down as in the reference, at least one unless the amount is 0."""
         steps = int(self._exact_steps(num_examples, global_batch_size))
         return max(steps, 1) if self.amount else 0
 
     def _exact_steps(self, num_examples: int, global_batch_size: int) -> Fraction:
-        # Fractions of the written decimal: 2.4 epochs of 1,281,167 images must not depend on the
-        # order of float operations, nor a whole number of steps fall short of itself.
+        # Exact fractions of the written decimal: 2.4 epochs of 1,281,167 images must not depend on the
+        # order of float operations, and rounding down must not lose a step.
         amount = Fraction(repr(float(self.amount)))
         if self.unit == "steps":
             return amount
@@ -86,11 +85,13 @@ class Duration:
         return {"type": "string", "format": "duration", "description": FORM}
 
 
-def _some(duration: Duration) -> Duration:
+def _check_not_zero(duration: Duration) -> Duration:
     if not duration.amount:
-        raise ValueError("a length of zero is no length")
+        raise ValueError("a duration must be above 0")
     return duration
 
 
-# What a loop can be long, or repeat after: every duration but zero.
-PositiveDuration = Annotated[Duration, AfterValidator(_some), Field(description=POSITIVE_FORM)]
+# The length of a loop, or of the interval between two actions.
+PositiveDuration = Annotated[
+    Duration, AfterValidator(_check_not_zero), Field(description=POSITIVE_FORM)
+]

@@ -1,9 +1,9 @@
-"""Experiment files as older versions of this program saved them.
+"""Upgrade experiment files that older versions of this program saved.
 
-A file that the program saves holds `format: 2` and every field. Files written by hand hold no format.
-Neither do those saved before there was one; they are known by fields that a hand would not write
-together: each section had the fields of all its kinds. Of those, the ones that the kind did not use
-are dropped, so that old runs resume, evaluate and export.
+A file that the program saves has `format: 2` and every field. Files written by hand have no format.
+Neither have files of format 1. Those are recognised by their fields: each section has the fields of all
+its kinds, which a user would not write together. The fields that the chosen kind did not use are dropped,
+so that old runs resume, evaluate and export.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 FORMAT = 2
 
-# What format 1 saved without using it: {section: (key, {what it holds: fields without effect})}.
+# What format 1 saved without using it: {section: (key, {kind: fields without effect})}.
 _UNUSED: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
     "data": (
         "source",
@@ -45,17 +45,17 @@ _UNUSED: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
 }
 
 
-def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of an experiment file in today's format, without the key `format`.
+def upgrade(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of an experiment file in the current format, without the key `format`.
 
     Raises:
-      ValueError: `format` is not one that this version reads.
+      ValueError: this version does not read the file's `format`.
     """
     found = tree.get("format", FORMAT)
     if type(found) is not int or found != FORMAT:
         raise ValueError(
             f"format must be {FORMAT}, not {json.dumps(found, default=str)}:"
-            " read the file with the version that saved it"
+            " use the version that saved the file"
         )
     rest = {key: value for key, value in tree.items() if key != "format"}
     if "format" in tree or not _is_format_1(tree):
@@ -65,7 +65,7 @@ def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
         dropped = unused.get(str(section[key]).partition(":")[0], ())
         rest[name] = {field: value for field, value in section.items() if field not in dropped}
     if not _field(rest, "ema", "decay"):
-        # There was no average to use, and "ema" was only the default.
+        # Without an average "ema" was only the default, and had no effect.
         for name in ("eval", "export"):
             if _field(rest, name, "weights") == "ema":
                 rest[name] = {key: value for key, value in rest[name].items() if key != "weights"}

@@ -1,6 +1,6 @@
-"""YAML files, overlays, `--set a.b=v` and flags, one on top of the other, become an Experiment.
+"""Load an Experiment from layers: YAML files and their bases, `--set a.b=v`, and flags.
 
-An error is one line that names where the value was given, its key, the value and what is allowed.
+An error is one line with the place where the value was given, its key, the value and what is allowed.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from system import files
 from system.errors import UsageError
 
 FOLDER = Path(__file__).parent
-DIGITS = str(FOLDER / "digits.yaml")  # what runs when nothing is asked for
+DIGITS = str(FOLDER / "digits.yaml")  # the default experiment
 IMAGENET = str(FOLDER / "imagenet.yaml")  # the published recipe, for models without a file
 
 # Command line flags that are values of the experiment: flag -> key.
@@ -31,8 +31,8 @@ FLAG_KEYS = {
     "seed": "seed",
 }
 
-# What a resumed run must share with the one that it continues: the network, the data set, and the batch,
-# because the position in the data is a number of batches.
+# A resumed run must have the same network, data set and batch as the run it continues: the position in the
+# data is a number of batches.
 RESUME_KEYS = (
     "model",
     "data.source",
@@ -42,20 +42,20 @@ RESUME_KEYS = (
     "train.global_batch_size",
 )
 
-_LARGEST_FILE = 2**20  # bytes; a whole experiment is 3 kB
-_MOST_FILES = 100  # of one experiment, overlays of overlays included
-_LONGEST_VALUE = 80  # characters of a value in a message
+_MAX_FILE_SIZE = 2**20  # bytes; a whole experiment is 3 kB
+_MAX_FILES = 100  # of one experiment, bases of bases included
+_MAX_VALUE_LENGTH = 80  # characters of a value in a message
 
 
 class ConfigError(UsageError):
-    """An experiment that cannot be: one line that says where, which key, what is allowed."""
+    """An invalid experiment; the message has the place, the key and what is allowed."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else _escaped(c) for c in message))
+        super().__init__("".join(c if c.isprintable() else _escape(c) for c in message))
 
 
 class _Layer(NamedTuple):
-    """Values from one place: `origin` is that place in words, `values` a tree of sections."""
+    """Values from one place: `origin` names the place for messages, `values` is a tree of sections."""
 
     origin: str
     values: Mapping[str, Any]
@@ -67,21 +67,20 @@ def load_experiment(
     overrides: Sequence[str] = (),
     values: Mapping[str, object] | None = None,
 ) -> Experiment:
-    """Read an experiment: the file over its `base:` files, then `overrides`, then `values`.
+    """Load an experiment: the file over its `base:` files, then `overrides`, then `values`.
 
-    Where one of these names another kind of a section (`optimizer.name`), it replaces the fields
-    that only the kind below has, and is merged with those that all kinds share.
+    A layer that names another kind of a section (`optimizer.name`) replaces the fields that only the
+    kind below has, and is merged with the fields that all kinds share.
 
     Args:
-      path: a YAML file, local or remote (`gs://`); None: the digits, `configs/digits.yaml`.
-      overrides: the texts of `--set`, `"optimizer.momentum=0.8"`; what follows `=` is YAML.
-      values: values of flags by key, as in FLAG_KEYS; those that are None were not given and count
-        for nothing.
+      path: a YAML file, local or remote (`gs://`); None: `configs/digits.yaml`.
+      overrides: the texts of `--set`, such as `"optimizer.momentum=0.8"`; the value is YAML.
+      values: values of flags by key, as in FLAG_KEYS; None means that a flag was not given.
 
     Raises:
-      ConfigError: whatever is wrong, in one line.
+      ConfigError: a file cannot be read, or the experiment is invalid.
     """
-    layers = _stacked(
+    layers = _stack(
         [
             *([layer] for layer in _file_layers(files.beside("", os.fspath(path or DIGITS)))),
             [_with_network(_override_layer(text)) for text in overrides],
@@ -92,7 +91,7 @@ def load_experiment(
             ],
         ]
     )
-    tree = _sum(layers)
+    tree = _merge_layers(layers)
     try:
         return Experiment.model_validate(_with_tuples(tree))
     except ValidationError as error:
@@ -102,22 +101,22 @@ def load_experiment(
 
 
 def config_for_model(name: str) -> str:
-    """Path of the recipe of a model (`efficientnet-b4`: `configs/efficientnet_b4.yaml`).
+    """Return the path of a model's recipe (`efficientnet-b4`: `configs/efficientnet_b4.yaml`).
 
-    A model without a file of its own gets the published recipe, `configs/imagenet.yaml`. Whether
-    there is such a model at all is for the catalog to say.
+    For a model without a recipe it is the published one, `configs/imagenet.yaml`. The name is not
+    checked here; the catalog does that.
     """
     path = FOLDER / (name.replace("-", "_") + ".yaml")
     return str(path) if path in FOLDER.glob("*.yaml") else IMAGENET
 
 
 def to_yaml(experiment: Experiment) -> str:
-    """Every field of `experiment` as YAML that `load_experiment` reads back as the same one."""
+    """Return every field as YAML, from which `load_experiment` reads the same experiment."""
     return strict_yaml.dump({"format": formats.FORMAT, **experiment.model_dump(mode="json")})
 
 
 def save_experiment(experiment: Experiment, path: str | os.PathLike[str]) -> None:
-    """Write `to_yaml(experiment)` to a file, local or remote, whole or not at all.
+    """Save `to_yaml(experiment)` to a file, local or remote, atomically.
 
     Raises:
       ConfigError: the file cannot be written.
@@ -129,10 +128,16 @@ def save_experiment(experiment: Experiment, path: str | os.PathLike[str]) -> Non
 
 
 def difference(old: Experiment, new: Experiment, keys: Collection[str] | None = None) -> list[str]:
-    """Lines `model.name: efficientnet-b0 -> efficientnet-b4` for what differs, as the schema goes.
+    """List the differences as `model.name: efficientnet-b0 -> efficientnet-b4`, in the schema's order.
 
-    `keys` (fields or sections, as RESUME_KEYS) restricts them to what matters; None: everything.
-    Of a section of two kinds the kinds differ, and fields that both have.
+    Args:
+      old: left of the arrow.
+      new: right of the arrow.
+      keys: fields or sections to compare, as in RESUME_KEYS; None compares everything.
+
+    Returns:
+      A line for each field that differs. If a section has different kinds, only the kind and the
+      fields that both kinds have are compared.
     """
     before, after = (dict(_leaves(e.model_dump(mode="json"))) for e in (old, new))
     return [
@@ -146,11 +151,16 @@ def difference(old: Experiment, new: Experiment, keys: Collection[str] | None = 
 
 
 def _file_layers(path: str, chain: tuple[str, ...] = ()) -> Iterator[_Layer]:
-    """The layers of its bases, deepest first, then its own; `chain`: the files that led here."""
+    """Yield the layers of the file's bases, deepest first, then its own.
+
+    Args:
+      path: the file.
+      chain: the files that name this one as a base, outermost first.
+    """
     if path in chain:
-        raise ConfigError(f"{chain[0]}: base goes in a circle: {' -> '.join((*chain, path))}")
-    if len(chain) >= _MOST_FILES:
-        raise ConfigError(f"{chain[0]}: more than {_MOST_FILES} files, each the base of another")
+        raise ConfigError(f"{chain[0]}: circular base: {' -> '.join((*chain, path))}")
+    if len(chain) >= _MAX_FILES:
+        raise ConfigError(f"{chain[0]}: more than {_MAX_FILES} files, each the base of another")
     values = _read_mapping(path, chain)
     for base in _bases(path, values.pop("base", [])):
         yield from _file_layers(files.beside(path, base), (*chain, path))
@@ -158,9 +168,9 @@ def _file_layers(path: str, chain: tuple[str, ...] = ()) -> Iterator[_Layer]:
 
 
 def _with_network(layer: _Layer, place: str = "") -> _Layer:
-    """The layer with the content of the model file that it names; `place` is the layer's own file.
+    """Add the content of the model file that a layer names; `place` is the layer's own file.
 
-    A layer that names a published model takes away the network of a layer below.
+    A layer that names a published model removes the network of the layers below.
     """
     model = layer.values.get("model")
     if not isinstance(model, dict) or "name" not in model or "network" in model:
@@ -178,27 +188,29 @@ def _with_network(layer: _Layer, place: str = "") -> _Layer:
 def _bases(path: str, base: object) -> list[str]:
     bases: list[Any] = base if isinstance(base, list) else [base]
     if not all(isinstance(name, str) and name for name in bases):
-        raise ConfigError(f"{path}: base must be a file or a list of files, not {_shown(base)}")
+        raise ConfigError(
+            f"{path}: base must be a file or a list of files, not {_format_value(base)}"
+        )
     return bases
 
 
 def _read_mapping(path: str, chain: tuple[str, ...]) -> dict[str, Any]:
     try:
-        tree = strict_yaml.parse(files.read_text(path, limit=_LARGEST_FILE))
+        tree = strict_yaml.parse(files.read_text(path, limit=_MAX_FILE_SIZE))
     except FileNotFoundError:
         raise ConfigError(_missing_file(path, chain)) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {_reason(error)}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text in UTF-8 (byte {error.start})") from error
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except ValueError as error:
         raise ConfigError(f"{path}: not an experiment in YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(
-            f"{path}: an experiment is sections of keys and values, not {_shown(tree)}"
+            f"{path}: expected sections of keys and values, not {_format_value(tree)}"
         )
     try:
-        return formats.upgraded(tree)
+        return formats.upgrade(tree)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -207,40 +219,40 @@ def _missing_file(path: str, chain: tuple[str, ...]) -> str:
     where = f"{chain[-1]}: base: " if chain else ""
     folder = FOLDER if files.is_remote(path) else Path(path).parent
     near = _near(posixpath.basename(path), sorted(file.name for file in folder.glob("*.yaml")))
-    return f"{where}{path}: there is no such file" + (f"; {_did_you_mean(near)}" if near else "")
+    return f"{where}{path}: file not found" + (f"; {_did_you_mean(near)}" if near else "")
 
 
 def _override_layer(text: str) -> _Layer:
     key, equals, value = text.partition("=")
-    key, origin = key.strip(), f"--set {_shortened(text)}"
+    key, origin = key.strip(), f"--set {_shorten(text)}"
     if not equals or not key:
-        raise ConfigError(f"{origin}: write KEY=VALUE, as in --set optimizer.momentum=0.8")
+        raise ConfigError(f"{origin}: expected KEY=VALUE, as in --set optimizer.momentum=0.8")
     try:
-        return _Layer(origin, _nested(key, strict_yaml.parse(value)))
+        return _Layer(origin, _nest(key, strict_yaml.parse(value)))
     except ValueError as error:
         raise ConfigError(f"{origin}: not a value in YAML: {error}") from error
 
 
 def _flag_layer(key: str, value: object) -> _Layer:
     flag = next((f"--{flag}" for flag, its_key in FLAG_KEYS.items() if its_key == key), key)
-    return _Layer(f"{flag}={_shortened(str(value))}", _nested(key, value))
+    return _Layer(f"{flag}={_shorten(str(value))}", _nest(key, value))
 
 
-def _nested(key: str, value: object) -> dict[str, Any]:
-    """`("model.name", x)` as `{"model": {"name": x}}`."""
+def _nest(key: str, value: object) -> dict[str, Any]:
+    """Turn `("model.name", x)` into `{"model": {"name": x}}`."""
     first, dot, rest = key.partition(".")
-    return {first: _nested(rest, value) if dot else value}
+    return {first: _nest(rest, value) if dot else value}
 
 
-def _stacked(groups: Sequence[Sequence[_Layer]]) -> list[_Layer]:
-    """The layers of all groups, lowest first, without the fields of kinds that are replaced.
+def _stack(groups: Sequence[Sequence[_Layer]]) -> list[_Layer]:
+    """List the layers of all groups, lowest first, without the fields of kinds that are replaced.
 
-    What the layers of a group say counts at once: `--set optimizer.nesterov=true` may stand before
-    the `--set optimizer.name=sgd` that it needs.
+    The order within a group does not matter: `--set optimizer.nesterov=true` may precede the
+    `--set optimizer.name=sgd` that it needs.
     """
     stack: list[_Layer] = []
     for group in groups:
-        below, above = _sum(stack), _sum(group)
+        below, above = _merge_layers(stack), _merge_layers(group)
         for section, kinds in KINDS.items():
             values = above.get(section)
             if not isinstance(values, dict) or kinds.key not in values:
@@ -261,26 +273,26 @@ def _without(layer: _Layer, section: str, fields: Collection[str]) -> _Layer:
     return _Layer(layer.origin, {**layer.values, section: kept})
 
 
-def _sum(layers: Sequence[_Layer]) -> dict[str, Any]:
+def _merge_layers(layers: Sequence[_Layer]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for layer in layers:
-        tree = _merged(tree, layer.values)
+        tree = _merge(tree, layer.values)
     return tree
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with the values of `above`; sections are merged, everything else is replaced."""
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with the values of `above`; merge sections and replace everything else."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
         if isinstance(under, dict) and isinstance(value, dict):
-            value = _merged(under, value)
+            value = _merge(under, value)
         merged[key] = value
     return merged
 
 
 def _with_tuples(tree: Any) -> Any:
-    """YAML's lists as the tuples that frozen fields hold."""
+    """Convert YAML's lists to the tuples that frozen fields hold."""
     if isinstance(tree, dict):
         return {key: _with_tuples(value) for key, value in tree.items()}
     return tuple(map(_with_tuples, tree)) if isinstance(tree, list) else tree
@@ -292,7 +304,7 @@ def _with_tuples(tree: Any) -> Any:
 def _problems(
     error: ValidationError, tree: Mapping[str, Any], layers: Sequence[_Layer]
 ) -> Iterator[str]:
-    """A line for each thing that pydantic found wrong with `tree`, which is the sum of `layers`."""
+    """Yield a line for each problem that pydantic found in `tree`, the merged `layers`."""
     for problem in error.errors(include_url=False):
         cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, ConflictError):
@@ -301,21 +313,21 @@ def _problems(
         elif problem["loc"][:2] == ("model", "network"):
             inside = {**problem, "loc": problem["loc"][2:]}
             place = _origin(["model", "network"], layers)
-            yield f"{place}: model.network: {model_file.problem_in_words(inside)}"
+            yield f"{place}: model.network: {model_file.describe_problem(inside)}"
         elif problem["type"] == "extra_forbidden":
             path = [str(part) for part in problem["loc"]]
             yield f"{_origin(_keys(path), layers)}: {_unknown_key(path, tree)}"
         else:
             path = [*describe.known_part(problem["loc"])]
             if problem["type"].startswith("union_tag") and isinstance(tree[path[0]], dict):
-                path.append(KINDS[path[0]].key)  # a mapping, so it is the kind that is unknown
+                path.append(KINDS[path[0]].key)  # the section is a mapping, so its kind is unknown
             keys = _keys(path)
             must = f"{'.'.join(keys)} must be {describe.allowed(path)}"
-            yield f"{_origin(keys, layers)}: {must}, not {_shown(_value(tree, keys))}"
+            yield f"{_origin(keys, layers)}: {must}, not {_format_value(_value(tree, keys))}"
 
 
 def _keys(path: Sequence[str]) -> list[str]:
-    """A path of pydantic's as the user writes it: without the kind that follows a section's name."""
+    """Convert pydantic's path to the user's: drop the kind that follows a section's name."""
     section, *rest = path
     has_kind = section in KINDS and rest and rest[0] in KINDS[section].classes
     return [section, *rest[1:]] if has_kind else [*path]
@@ -324,7 +336,7 @@ def _keys(path: Sequence[str]) -> list[str]:
 def _unknown_key(path: Sequence[str], tree: Mapping[str, Any]) -> str:
     *section, name = path
     keys = _keys(path)
-    value = _shown(_value(tree, keys))
+    value = _format_value(_value(tree, keys))
     known = describe.keys_of(section)
     holder = ".".join(section) or "an experiment"
     if len(section) == 2 and section[0] in KINDS:
@@ -360,14 +372,14 @@ def _did_you_mean(names: Sequence[str]) -> str:
 
 
 def _origin(path: Sequence[str], layers: Sequence[_Layer]) -> str:
-    """Where the value at `path` was given: the last layer with it, or nothing for a default."""
+    """Return the origin of the last layer that sets the value at `path`; "" for a default."""
     return next((layer.origin for layer in reversed(layers) if _sets(layer.values, path)), "")
 
 
 def _sets(values: Any, path: Sequence[str]) -> bool:
     for key in path:
         if not isinstance(values, Mapping):
-            return True  # something else stands where a section should
+            return True  # a value in the place of a section
         if key not in values:
             return False
         values = values[key]
@@ -380,20 +392,20 @@ def _value(tree: Any, path: Sequence[str]) -> object:
     return tree
 
 
-def _shown(value: object) -> str:
-    """A value as it would stand in YAML, shortened."""
-    return _shortened(json.dumps(value, ensure_ascii=False, default=str))
+def _format_value(value: object) -> str:
+    """Format a value as in YAML, shortened."""
+    return _shorten(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_VALUE_LENGTH else text[: _MAX_VALUE_LENGTH - 3] + "..."
 
 
 def _plain(value: object) -> str:
-    return value if isinstance(value, str) else _shown(value)
+    return value if isinstance(value, str) else _format_value(value)
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
@@ -402,7 +414,7 @@ def _reason(error: OSError) -> str:
 
 
 def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """The values of an experiment and of its sections by key; a network is one value."""
+    """Yield the values of an experiment and of its sections by key; a network is one value."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from ((f"{key}.{field}", inside) for field, inside in value.items())

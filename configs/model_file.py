@@ -1,4 +1,4 @@
-"""Model files: a network as plain YAML, by stages or by blocks.
+"""Read and write model files: a network as plain YAML, by stages or by blocks.
 
     name: small
     resolution: 64
@@ -9,8 +9,8 @@
     head: {filters: 320}
 
 `--model=small.yaml` trains it. `write_model_file` writes one; `blocks` in place of `stages` gives each
-block its own numbers. What a network needs to be built is for `efficientnet` to check; here are the
-keys, their types and ranges.
+block its own numbers. This module checks the keys, their types and ranges; `efficientnet` checks whether
+the network can be built.
 """
 
 import json
@@ -34,12 +34,12 @@ from system import files
 from system.errors import UsageError
 
 EXTENSIONS = (".yaml", ".yml")
-_LARGEST_FILE = 2**20  # bytes; efficientnet-l2 is 12 kB
-_LONGEST_VALUE = 80  # characters of a value in a message
+_MAX_FILE_SIZE = 2**20  # bytes; efficientnet-l2 is 12 kB
+_MAX_VALUE_LENGTH = 80  # characters of a value in a message
 
 
 class ModelFileError(UsageError):
-    """A model file that cannot be read: one line with the file, the key, the value and what is right."""
+    """An invalid model file; the message has the file, the key, the value and what is allowed."""
 
 
 def _check_size(value: object) -> object:
@@ -74,7 +74,7 @@ class _Part(BaseModel):
 
 
 class Stem(_Part):
-    """Before the blocks: a convolution with batch norm and activation."""
+    """The layers before the blocks: a convolution with batch norm and activation."""
 
     filters: Count
     kernel_size: Count = 3
@@ -96,7 +96,7 @@ class Stage(_Part):
 
 
 class Block(_Part):
-    """One block; it takes what the one before puts out."""
+    """One block; its input is the output of the one before."""
 
     stage: Annotated[int, Field(ge=0)] | None = None
     block: Text = "mbconv"
@@ -109,7 +109,7 @@ class Block(_Part):
 
 
 class Head(_Part):
-    """Between the blocks and the classifier."""
+    """The layers between the blocks and the classifier."""
 
     filters: Count | None
     kernel_size: Count = 1
@@ -134,14 +134,14 @@ class Network(_Part):
     normalization: Normalization = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
     @model_validator(mode="after")
-    def _stages_or_blocks(self) -> "Network":
+    def _check_stages_or_blocks(self) -> "Network":
         if (self.stages is None) == (self.blocks is None):
             raise ValueError("needs either stages or blocks")
         return self
 
 
 def is_model_file(name: object) -> bool:
-    """Whether a `model.name` is the path of a model file and not a published name."""
+    """Return whether a `model.name` is the path of a model file and not a published name."""
     return isinstance(name, str) and name.endswith(EXTENSIONS)
 
 
@@ -149,12 +149,12 @@ def read_model_file(path: str) -> Network:
     """Read a model file, local or remote.
 
     Raises:
-      ModelFileError: the file cannot be read, or what is in it is no network.
+      ModelFileError: the file cannot be read, or its content is not a network.
     """
     try:
-        tree = strict_yaml.parse(files.read_text(path, limit=_LARGEST_FILE))
+        tree = strict_yaml.parse(files.read_text(path, limit=_MAX_FILE_SIZE))
     except FileNotFoundError:
-        raise ModelFileError(f"{path}: there is no such model file") from None
+        raise ModelFileError(f"{path}: model file not found") from None
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -170,7 +170,7 @@ def write_model_file(path: str | os.PathLike[str], network: Mapping[str, Any]) -
       network: plain data, as `efficientnet.to_plain` returns it.
 
     Raises:
-      ModelFileError: the file cannot be written, or `network` is not one.
+      ModelFileError: the file cannot be written, or `network` is not a network.
     """
     path = os.fspath(path)
     if not is_model_file(path):
@@ -183,10 +183,10 @@ def write_model_file(path: str | os.PathLike[str], network: Mapping[str, Any]) -
         raise ModelFileError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def problem_in_words(problem: Mapping[str, Any]) -> str:
-    """One of pydantic's problems with a `Network`, as `blocks[3].stride must be ..., not 0`."""
+def describe_problem(problem: Mapping[str, Any]) -> str:
+    """Describe one of pydantic's errors in a `Network`, as in `blocks[3].stride must be ..., not 0`."""
     key = _key(problem["loc"])
-    shown = _shown(problem.get("input"))
+    value = _format_value(problem.get("input"))
     if problem["type"] == "extra_forbidden":
         *above, name = problem["loc"]
         holder = _key(above) or "a model file"
@@ -198,21 +198,21 @@ def problem_in_words(problem: Mapping[str, Any]) -> str:
     )
     message = message.replace("a valid tuple", "a list")
     message = re.sub(r"a valid dictionary or instance of \w+", "keys and values", message)
-    return f"{key} {message}, not {shown}" if key else f"a model file {message}"
+    return f"{key} {message}, not {value}" if key else f"a model file {message}"
 
 
 def _network(tree: object, path: str) -> Network:
     if not isinstance(tree, Mapping):
-        raise ModelFileError(f"{path}: a model file is keys and values, not {_shown(tree)}")
+        raise ModelFileError(f"{path}: expected keys and values, not {_format_value(tree)}")
     try:
         return Network.model_validate(_with_tuples(tree))
     except ValidationError as error:
-        # A misspelt key is also a missing one: name what is there.
+        # A misspelt key is also a missing one: report the misspelt one first.
         problems = sorted(
             error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"
         )
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ModelFileError(f"{path}: {problem_in_words(dict(problems[0]))}{more}") from None
+        raise ModelFileError(f"{path}: {describe_problem(dict(problems[0]))}{more}") from None
 
 
 def _with_tuples(tree: Any) -> Any:
@@ -231,6 +231,6 @@ def _known_keys(location: Any) -> list[str]:
     return list((parts[location[0]] if location else Network).model_fields)
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+    return text if len(text) <= _MAX_VALUE_LENGTH else text[: _MAX_VALUE_LENGTH - 3] + "..."

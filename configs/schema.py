@@ -1,10 +1,10 @@
-"""What an experiment is: every field with its unit, range and default.
+"""The schema of an experiment: every field with its unit, range and default.
 
-The defaults are the published EfficientNet recipe (AutoAugment, 350 epochs), so a YAML file holds
-what differs from it. Everything is frozen and validated; an unknown key is an error. The comment of
-a field is its line in docs/experiments.md; where a value is None it says where the real one comes
-from. Some sections come in kinds (see configs.sections): their class above the kinds has the fields
-that all of them share.
+The defaults are the published EfficientNet recipe (AutoAugment, 350 epochs), so a YAML file needs only
+the differences. Everything is frozen and validated; an unknown key is an error. The comment of a field is
+its line in docs/experiments.md; if the default is None, it has the source of the real value. Some
+sections come in kinds (see configs.sections): the class that they extend has the fields that all of them
+share.
 """
 
 import re
@@ -19,7 +19,7 @@ from configs.sections import By, Kinds, Section, kinds_of
 
 
 class ConflictError(ValueError):
-    """Values that are right alone and wrong together; `keys` are theirs, in full (`model.phi`)."""
+    """Values that are valid alone and not together; `keys` are their full keys (`model.phi`)."""
 
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Natural = Annotated[int, Field(ge=0)]
@@ -87,13 +87,13 @@ class Model(Section):
     width: Positive | None = None  # multiplier of filters; None: the model's own
     depth: Positive | None = None  # multiplier of repeats; None: the model's own
     phi: NotNegative | None = None  # compound scaling, instead of width and depth
-    dropout: Fraction | None = None  # before the classifier; None: the model's own
+    dropout: BelowOne | None = None  # before the classifier; None: the model's own
     survival_probability: Share | None = None  # of the last block; None: the model's own
     normalization: Normalization | None = None  # of the images; None: the model's own
     network: ModelFile | None = None  # what the model file holds, kept with the run
 
     @model_validator(mode="after")
-    def _one_way_to_scale(self) -> "Model":
+    def _check_scaling(self) -> "Model":
         if self.phi is not None and (self.width or self.depth):
             raise ConflictError(
                 f"model.phi={self.phi:g} sets width and depth: give either phi or those",
@@ -104,7 +104,7 @@ class Model(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_model_file_is_final(self) -> "Model":
+    def _check_model_file(self) -> "Model":
         if self.network is None:
             return self
         for key in ("width", "depth", "phi"):
@@ -130,14 +130,14 @@ class Data(Section):
     source: str  # what holds the images
     eval_split: Literal["validation", "minival"] = "validation"  # minival: the holdout shards
     shuffle_buffer_mib: Positive = 1024.0  # MiB of encoded images per host
-    cache: Literal["none", "memory", "disk"] = "none"  # encoded images, read once and kept near
+    cache: Literal["none", "memory", "disk"] = "none"  # encoded images, read once and kept here
     cache_dir: Text | None = None  # for cache=disk: a folder on a local disk
     service: Address | None = None  # grpc://HOST:PORT of a data service that makes training images
-    on_error: Literal["fail", "skip"] = "fail"  # what a broken image does; skipped ones are counted
-    max_error_fraction: Fraction = 0.001  # of the examples read; more than that stops the run
+    on_error: Literal["fail", "skip"] = "fail"  # at a broken image; skipped ones are counted
+    max_error_fraction: BelowOne = 0.001  # of the examples read; more than that stops the run
 
     @model_validator(mode="after")
-    def _what_is_asked_for_exists(self) -> "Data":
+    def _check_eval_split(self) -> "Data":
         if self.eval_split == "minival" and not hasattr(self, "holdout_shards"):
             raise ConflictError(
                 "data.eval_split=minival evaluates the holdout shards, and"
@@ -155,7 +155,7 @@ class Data(Section):
         return self
 
     @model_validator(mode="after")
-    def _images_are_kept_in_one_place(self) -> "Data":
+    def _check_cache(self) -> "Data":
         if self.cache == "disk" and not self.cache_dir:
             raise ConflictError(
                 "data.cache=disk needs data.cache_dir, a folder on a local disk",
@@ -171,7 +171,7 @@ class Data(Section):
         if self.service and self.cache != "none":
             raise ConflictError(
                 f"data.cache={self.cache} keeps images on this host, and with data.service={self.service}"
-                " other machines read them: give one of the two",
+                " other machines read them; give one of the two",
                 "data.cache",
                 "data.service",
             )
@@ -260,13 +260,13 @@ class NoAugment(Augment):
 
 
 class Train(Section):
-    """The loop: how much, in what batches, on which loss."""
+    """The training loop: its length, its batches and its loss."""
 
     global_batch_size: Count = 4096  # examples per update, over all replicas and accumulation steps
     duration: PositiveDuration = Duration(350, "epochs")  # of the whole training
     accumulation_steps: Count = 1  # micro-batches per update on each replica
     steps_per_call: Count = 100  # steps between two returns to Python
-    label_smoothing: Fraction = 0.1  # share of the target spread evenly over all classes
+    label_smoothing: BelowOne = 0.1  # share of the target spread evenly over all classes
     weight_decay: NotNegative = 1e-5  # of the variables in weight_decay_pattern
     weight_decay_coupled: bool | None = None  # L2 in the loss, or apart; None: by the optimizer
     weight_decay_pattern: Pattern = NOT_BATCH_NORM  # paths of the variables that decay
@@ -275,11 +275,11 @@ class Train(Section):
     trainable: Text | tuple[Text, ...] = "all"  # all, head, blocks>=N, or patterns of paths
     freeze_batch_norm: bool = False  # normalise by the moving statistics, and keep them
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"  # by device
-    on_nonfinite: Literal["stop", "skip"] = "stop"  # what a NaN loss or gradient does
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not finite
     max_skipped_steps: Natural | None = None  # for on_nonfinite=skip: more stop the run; None: 10
 
     @model_validator(mode="after")
-    def _steps_are_skipped_if_counted(self) -> "Train":
+    def _check_skipped_steps(self) -> "Train":
         if self.max_skipped_steps is not None and self.on_nonfinite != "skip":
             raise ConflictError(
                 f"train.max_skipped_steps={self.max_skipped_steps} has no effect with"
@@ -290,7 +290,7 @@ class Train(Section):
         return self
 
     @model_validator(mode="after")
-    def _micro_batches_are_whole(self) -> "Train":
+    def _check_micro_batches(self) -> "Train":
         if self.global_batch_size % self.accumulation_steps:
             raise ConflictError(
                 f"train.accumulation_steps={self.accumulation_steps} must divide"
@@ -302,7 +302,7 @@ class Train(Section):
 
 
 class Optimizer(Section):
-    """What turns gradients into updates."""
+    """The rule that turns gradients into updates."""
 
     name: str  # the update rule
     layer_decay: Share = 1.0  # factor on the rate for each stage below the classifier
@@ -312,8 +312,8 @@ class RMSProp(Optimizer):
     """RMSProp as published: momentum over the scaled rate, epsilon inside the root."""
 
     name: Literal["rmsprop"] = "rmsprop"
-    decay: Fraction = 0.9  # of the mean square
-    momentum: Fraction = 0.9  # of the update
+    decay: BelowOne = 0.9  # of the mean square
+    momentum: BelowOne = 0.9  # of the update
     epsilon: Positive = 1e-3  # added to the mean square, inside the root
 
 
@@ -321,7 +321,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"] = "sgd"
-    momentum: Fraction = 0.9  # of the gradient
+    momentum: BelowOne = 0.9  # of the gradient
     nesterov: bool = False  # Nesterov's momentum: look one step ahead
     rate_in_velocity: bool = False  # Keras' form: a change of the rate acts on new gradients alone
 
@@ -330,8 +330,8 @@ class AdamW(Optimizer):
     """Adam with bias correction (arXiv 1412.6980); decoupled decay by train.weight_decay_coupled."""
 
     name: Literal["adamw"] = "adamw"
-    beta_1: Fraction = 0.9  # of the mean gradient
-    beta_2: Fraction = 0.999  # of the mean square
+    beta_1: BelowOne = 0.9  # of the mean gradient
+    beta_2: BelowOne = 0.999  # of the mean square
     epsilon: Positive = 1e-8  # added to the root of the mean square
 
 
@@ -339,7 +339,7 @@ class LARS(Optimizer):
     """Layer-wise rates for large batches (arXiv 1708.03888)."""
 
     name: Literal["lars"] = "lars"
-    momentum: Fraction = 0.9  # of the scaled gradient
+    momentum: BelowOne = 0.9  # of the scaled gradient
     coefficient: Positive = 0.001  # how far a variable may move, as a share of its norm
     unscaled: Pattern = r".*/(gamma|beta|bias)$"  # paths of the variables with the plain rate
 
@@ -383,7 +383,7 @@ class Stepwise(Schedule):
     factors: tuple[ZeroToOne, ...] = (1.0,)  # of the peak: before, between and after them
 
     @model_validator(mode="after")
-    def _a_factor_before_each_boundary_and_after_the_last(self) -> "Stepwise":
+    def _check_factors(self) -> "Stepwise":
         if len(self.factors) != len(self.boundaries) + 1:
             raise ConflictError(
                 f"schedule.factors has {len(self.factors)} entries for {len(self.boundaries)} boundaries;"
@@ -403,14 +403,14 @@ class Constant(Schedule):
 class Ema(Section):
     """The moving average of the weights that is evaluated and exported."""
 
-    decay: Fraction = 0.9999  # 0: no averaging
+    decay: BelowOne = 0.9999  # 0: no averaging
     ramp: bool = True  # min(decay, (1 + step) / (10 + step)): useful from the first epoch on
 
 
 class BatchNorm(Section):
     """Batch normalisation over the replicas."""
 
-    momentum: Fraction | None = None  # of the moving mean and variance; None: the model family's
+    momentum: BelowOne | None = None  # of the moving mean and variance; None: the model family's
     epsilon: Positive | None = None  # added to the variance; None: the model family's
     group: Literal["recipe", "all", "none"] | Count = "recipe"  # replicas that share statistics
 
@@ -426,28 +426,28 @@ class Evaluation(Section):
 
 
 class Checkpoint(Section):
-    """What is kept of a run."""
+    """Which checkpoints a run keeps."""
 
     every: PositiveDuration = Duration(1, "epochs")  # between two checkpoints
-    keep: Count = 3  # newest ones; the best is kept besides
+    keep: Count = 3  # newest ones; the best is kept too
     asynchronous: bool = True  # write while training goes on, never more than one write behind
 
 
 class Init(Section):
-    """Where the first weights come from."""
+    """The source of the initial weights."""
 
     weights: Text | None = None  # a .weights.h5 file (efficientnet.weights.convert); None: random
 
 
 class Export(Section):
-    """What the finished run leaves for serving."""
+    """The exports of a finished run."""
 
     formats: tuple[Literal["saved_model", "tflite", "onnx"], ...] = ("saved_model",)  # which files
     weights: Literal["ema", "raw"] | None = None  # which to export; None: ema, raw if ema.decay=0
 
 
 class Experiment(Section):
-    """All of it: what to train, on what, how, and what to keep."""
+    """A whole experiment: the network, the data, the training, and what to keep."""
 
     name: FileName = "experiment"  # what the run is called
     model_dir: Text | None = None  # checkpoints, curves, exports; --model_dir; None: runs/NAME
@@ -468,7 +468,7 @@ class Experiment(Section):
     export: Export = Export()
 
     @model_validator(mode="after")
-    def _lars_has_the_decay_to_itself(self) -> "Experiment":
+    def _check_lars_decay(self) -> "Experiment":
         if self.optimizer.name == "lars" and self.train.weight_decay_coupled:
             raise ConflictError(
                 "optimizer.name=lars takes the weight decay into its trust ratio, not into the loss: leave"
@@ -479,7 +479,7 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _an_average_that_is_used_is_kept(self) -> "Experiment":
+    def _check_average_is_kept(self) -> "Experiment":
         for key, chosen in (
             ("eval.weights", self.eval.weights),
             ("export.weights", self.export.weights),
@@ -501,7 +501,7 @@ KINDS: Mapping[str, Kinds] = {
 
 
 def section_classes() -> dict[str, tuple[type[Section], ...]]:
-    """The classes that each section of an experiment can have."""
+    """Return the possible classes of each section of an experiment."""
     classes: dict[str, tuple[type[Section], ...]] = {}
     for name, field in Experiment.model_fields.items():
         if name in KINDS:

@@ -1,9 +1,8 @@
 """Sections of an experiment, and sections that come in kinds.
 
 `optimizer: Annotated[RMSProp | SGD, By("name")] = RMSProp()` is a section whose field `name` decides
-which fields the others are: a new kind is one class, and its name in this line. The first class is
-the kind of a section that does not say. What all kinds share is the fields of the class that they
-extend; the rest is a kind's own.
+which other fields it has: a new kind is one class, and its name in this line. The first class is the
+default kind. All kinds share the fields of the class that they extend; the other fields are a kind's own.
 """
 
 import dataclasses
@@ -23,18 +22,18 @@ class Section(BaseModel):
 
 
 def own_fields(kind: type[Section]) -> frozenset[str]:
-    """Names of the fields that `kind` has beside those that all kinds of its section share."""
+    """List the fields of `kind` that not all kinds of its section share."""
     return frozenset(kind.model_fields) - frozenset(shared_class(kind).model_fields)
 
 
 def own_settings(section: Section) -> dict[str, Any]:
-    """Values of a section's own fields: what the implementation of its kind takes, by name."""
+    """Return the values of a section's own fields by name: the arguments of its kind's implementation."""
     own = own_fields(type(section))
     return {name: getattr(section, name) for name in type(section).model_fields if name in own}
 
 
 def shared_class(kind: type[Section]) -> type[Section]:
-    """The class of the fields that all kinds of a section share: the one that `kind` extends."""
+    """Return the class of the fields that all kinds of a section share: the one that `kind` extends."""
     shared = kind.__base__
     assert shared is not None
     assert issubclass(shared, Section)
@@ -58,7 +57,7 @@ class Kinds:
         return next(iter(self.classes))
 
     def of(self, section: object) -> str | None:
-        """The kind of a section or of the mapping that describes one; None: there is no such kind."""
+        """Return the kind of a section or of a mapping that describes one; None if it is unknown."""
         name: object = None
         if isinstance(section, Mapping):
             name = section.get(self.key, self.default)
@@ -77,7 +76,7 @@ class By:
     key: str
 
     def kinds(self, union: Any) -> Kinds:
-        """The classes of `union` by kind."""
+        """Return the classes of `union` by kind."""
         classes = get_args(union)
         return Kinds(self.key, {_kind(each.model_fields[self.key]): each for each in classes})
 
@@ -90,13 +89,13 @@ class By:
 
 
 def kinds_of(field: FieldInfo) -> Kinds | None:
-    """The kinds that a field of the experiment can be; None for a field that has none."""
+    """Return the kinds of a field of the experiment; None if it has none."""
     by = next((note for note in field.metadata if isinstance(note, By)), None)
     return by.kinds(field.annotation) if by else None
 
 
 def _kind(key: FieldInfo) -> str:
-    """`Literal["sgd"]` is the kind "sgd", a text described as "tfds:NAME" is "tfds"."""
+    """Return the kind of a key: "sgd" of `Literal["sgd"]`, "tfds" of a text described as "tfds:NAME"."""
     literal = get_args(key.annotation)
     name = re.match(r"\w+", literal[0] if literal else key.description or "")
     assert name, f"{key}: neither a Literal nor a text with a description"

@@ -1,7 +1,7 @@
-"""YAML without its surprises.
+"""Parse a strict subset of YAML 1.2.
 
-PyYAML's safe loader takes the last of two equal keys in silence, reads `1e-5` as text, `no` as
-false, `1:30` as 90 and `010` as 8, and lets aliases grow a kilobyte into gigabytes. Here the types
+PyYAML's safe loader silently takes the last of two equal keys, reads `1e-5` as text, `no` as
+false, `1:30` as 90 and `010` as 8, and expands aliases from a kilobyte to gigabytes. Here the types
 are those of YAML 1.2 (null, true and false, decimal numbers, text, lists, mappings), and equal
 keys, aliases and tags are errors.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-_TYPES = (  # tag, how its texts look, and the characters they begin with
+_TYPES = (  # tag, pattern of its texts, and the characters they begin with
     ("null", r"(?:~|null|Null|NULL|)\Z", ["~", "n", "N", ""]),
     ("bool", r"(?:true|True|TRUE|false|False|FALSE)\Z", ["t", "T", "f", "F"]),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)\Z", [*"-+0123456789"]),
@@ -26,7 +26,11 @@ _TYPES = (  # tag, how its texts look, and the characters they begin with
 
 
 def parse(text: str) -> Any:
-    """The value that `text` holds; ValueError with the line and what is wrong with it."""
+    """Parse one YAML document.
+
+    Raises:
+      ValueError: `text` is not in this subset; the message has the line and the problem.
+    """
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -40,9 +44,12 @@ def parse(text: str) -> Any:
 
 
 def dump(value: Any, *, compact: bool = False) -> str:
-    """`value` (mappings, lists, text, numbers, bools, None) as text that `parse` reads back.
+    """Return a value as text that `parse` reads back.
 
-    With `compact`, a mapping or list that holds no other is one line: `{kernel_size: 3, stride: 1}`.
+    Args:
+      value: mappings, lists, text, numbers, bools or None.
+      compact: whether to write a mapping or list that holds no other on one line, as in
+        `{kernel_size: 3, stride: 1}`.
     """
     return yaml.dump(
         value,
@@ -60,9 +67,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise _problem("aliases (*name) are not read here", event.start_mark)
+            raise _problem("aliases (*name) are not supported", event.start_mark)
         if getattr(event, "tag", None) is not None:
-            raise _problem(f"tags ({event.tag}) are not read here", event.start_mark)
+            raise _problem(f"tags ({event.tag}) are not supported", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -78,7 +85,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that either reader, this one or PyYAML's own, would take for something else."""
+    """A dumper that quotes text which this loader or PyYAML's own would read as another type."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         # Unquoted or in single quotes, exotic line breaks would come back as spaces.

@@ -1,4 +1,4 @@
-"""A knob that nobody reads is a bug: each field of the schema is read by code outside configs/.
+"""A setting that has no effect is a bug: each field of the schema is read by code outside configs/.
 
 A read is `experiment.train.label_smoothing`, or `train.label_smoothing` where `train` came from
 `train = experiment.train` or from a parameter of type `Train` in the same function. So `model.name`
@@ -36,7 +36,7 @@ OWN_FIELDS = {
     for name in KINDS
 }
 
-# What a class of the schema stands for: {"Experiment": "", "Train": "train", ...}
+# The section of each class of the schema: {"Experiment": "", "Train": "train", ...}
 PLACE_OF_CLASS = {
     section.__name__: name for name, classes in SECTIONS.items() for section in classes
 }
@@ -122,7 +122,7 @@ def test_every_field_of_the_schema_has_a_reader():
     sources = [path for pattern in READERS for path in sorted(ROOT.glob(pattern))]
     read = set().union(*(reads(path.read_text(encoding="utf-8")) for path in sources))
     unread = sorted(FIELDS - read - WITHOUT_READER)
-    assert not unread, f"{len(unread)} fields are read by nobody: {', '.join(unread)}"
+    assert not unread, f"{len(unread)} fields are never read: {', '.join(unread)}"
 
 
 def test_the_allowance_for_fields_without_a_reader_is_not_used():

@@ -184,5 +184,5 @@ def test_another_format_is_one_line(value):
         loaded(f"format: {value}")
     shown = {"true": "true", "null": "null", "'2'": '"2"'}.get(value, value)
     assert str(raised.value) == (
-        f"x.yaml: format must be 2, not {shown}: read the file with the version that saved it"
+        f"x.yaml: format must be 2, not {shown}: use the version that saved the file"
     )

@@ -1,4 +1,4 @@
-"""Experiments from anybody: an Experiment, or one line that says what is wrong."""
+"""Random experiment files: each gives an Experiment or a one-line error."""
 
 from pathlib import Path
 

@@ -49,7 +49,7 @@ def error_of(path=None, **arguments) -> str:
     return str(raised.value)
 
 
-# What lies on what
+# Precedence of the layers
 
 
 def test_a_file_holds_what_differs_from_the_defaults(folder):
@@ -152,7 +152,7 @@ def test_set_takes_scalars_lists_and_null(override, section, field, value):
     assert changed.model_copy(update={field: getattr(before, field)}) == before
 
 
-# What cannot be
+# Invalid experiments
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_set_takes_scalars_lists_and_null(override, section, field, value):
         ),
         (
             "export: {formats: [saved_model, coreml]}",
-            "export.formats must be a list out of saved_model, tflite or onnx,"
+            "export.formats must be a list of saved_model, tflite or onnx,"
             ' not ["saved_model", "coreml"]',
         ),
         (
@@ -247,10 +247,10 @@ def test_set_takes_scalars_lists_and_null(override, section, field, value):
         ("schedule: {warmup: 1e999 steps}", "schedule.warmup must be a duration from 0 to 1e12"),
         (
             "model: efficientnet-b1",
-            "model must be a section with keys out of name, num_classes, image_size, width, depth,"
+            "model must be a section with the keys name, num_classes, image_size, width, depth,"
             ' phi, dropout, survival_probability, normalization, network, not "efficientnet-b1"',
         ),
-        ("model:", "model must be a section with keys out of name"),
+        ("model:", "model must be a section with the keys name"),
         ("data: {data_dir: ''}", 'data.data_dir must be text (not empty), or null, not ""'),
         ("name: ../../etc", "name must be a name of letters, digits and _ . + - that begins with"),
         ("data: {data_dir: 5}", "data.data_dir must be text (not empty), or null, not 5"),
@@ -279,13 +279,13 @@ def test_set_takes_scalars_lists_and_null(override, section, field, value):
         ("train: {a: 1, a: 2}", "not an experiment in YAML: line 1: the key 'a' is given twice"),
         ("train: [", "not an experiment in YAML: line 1: expected the node content"),
         ("a: &a [x]\nb: *a", "not an experiment in YAML: line 2: aliases (*name) are not read"),
-        ("", "an experiment is sections of keys and values, not null"),
-        ("- model\n- data", 'an experiment is sections of keys and values, not ["model", "data"]'),
-        ("efficientnet-b0", 'an experiment is sections of keys and values, not "efficientnet-b0"'),
+        ("", "expected sections of keys and values, not null"),
+        ("- model\n- data", 'expected sections of keys and values, not ["model", "data"]'),
+        ("efficientnet-b0", 'expected sections of keys and values, not "efficientnet-b0"'),
         ("base: 5", "base must be a file or a list of files, not 5"),
         ("base: [a.yaml, null]", 'base must be a file or a list of files, not ["a.yaml", null]'),
         ("base: null", "base must be a file or a list of files, not null"),
-        ("base: x.yaml", "base goes in a circle: x.yaml -> x.yaml"),
+        ("base: x.yaml", "circular base: x.yaml -> x.yaml"),
     ],
 )
 def test_a_wrong_file_is_one_line_that_names_it(folder, text, message):
@@ -296,16 +296,16 @@ def test_a_wrong_file_is_one_line_that_names_it(folder, text, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.duration", "write KEY=VALUE, as in --set optimizer.momentum=0.8"),
-        ("=5", "write KEY=VALUE, as in --set optimizer.momentum=0.8"),
-        ("", "write KEY=VALUE, as in --set optimizer.momentum=0.8"),
+        ("train.duration", "expected KEY=VALUE, as in --set optimizer.momentum=0.8"),
+        ("=5", "expected KEY=VALUE, as in --set optimizer.momentum=0.8"),
+        ("", "expected KEY=VALUE, as in --set optimizer.momentum=0.8"),
         ("seed=[1", "not a value in YAML: line 1: expected ',' or ']', but got '<stream end>'"),
         ("train..duration=1", 'unknown key train. (with the value {"duration": 1}); train has'),
         (
             "seed.x=1",
             'seed must be a whole number of at least 0 and below 2147483648, not {"x": 1}',
         ),
-        ("model=5", "model must be a section with keys out of name"),
+        ("model=5", "model must be a section with the keys name"),
         ("base=x.yaml", 'unknown key base (with the value "x.yaml"); an experiment has'),
         (
             "optimizer.momentun=0.8",
@@ -365,22 +365,22 @@ def test_a_value_wrong_in_two_ways_is_one_problem(folder):
 
 def test_bases_in_a_circle_are_named(folder):
     write(a="base: b.yaml", b="base: [c.yaml]", c="base: ./a.yaml")
-    message = "a.yaml: base goes in a circle: a.yaml -> b.yaml -> c.yaml -> a.yaml"
+    message = "a.yaml: circular base: a.yaml -> b.yaml -> c.yaml -> a.yaml"
     assert error_of("a.yaml") == message
     assert error_of("./a.yaml") == message
 
 
 def test_a_missing_file_is_named_with_near_ones(folder):
     write(flowers="name: x", x="base: flower.yaml")
-    near = "flower.yaml: there is no such file; did you mean flowers.yaml?"
+    near = "flower.yaml: file not found; did you mean flowers.yaml?"
     assert error_of("flower.yaml") == near
     assert error_of("x.yaml") == f"x.yaml: base: {near}"
-    assert error_of("nowhere/zzz.yaml") == "nowhere/zzz.yaml: there is no such file"
+    assert error_of("nowhere/zzz.yaml") == "nowhere/zzz.yaml: file not found"
 
 
 def test_files_that_are_no_text_are_one_line(folder):
     Path("latin.yaml").write_bytes(b"name: caf\xe9")
-    assert error_of("latin.yaml") == "latin.yaml: not a text in UTF-8 (byte 9)"
+    assert error_of("latin.yaml") == "latin.yaml: not UTF-8 text (byte 9)"
     Path("nul.yaml").write_bytes(b"name: \x00")
     assert error_of("nul.yaml").startswith("nul.yaml: not an experiment in YAML: ")
     Path("giant.yaml").write_text("# " + "x" * 2**20)

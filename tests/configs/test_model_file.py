@@ -80,7 +80,7 @@ def test_what_is_written_reads_back_as_the_same_network(text):
         ("dropout: 0.1", "blocks: []", "blocks"),
         (STAGES, "stages: 3\n", "stages must be a list, not 3"),
         (STAGES, "stages: [3]\n", "stages[0] must be keys and values, not 3"),
-        (SMALL, "- 1", "a model file is keys and values, not [1]"),
+        (SMALL, "- 1", "expected keys and values, not [1]"),
         (SMALL, "a: {", "not a model file in YAML: line 1"),
         (STAGES, "", "a model file needs either stages or blocks"),
     ],
@@ -106,7 +106,7 @@ def test_the_examples_on_the_page_are_model_files():
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(ConfigError, match=r"^none\.yaml: there is no such model file$"):
+    with pytest.raises(ConfigError, match=r"^none\.yaml: model file not found$"):
         load_experiment(values={"model.name": "none.yaml"})
 
 

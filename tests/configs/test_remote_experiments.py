@@ -31,7 +31,7 @@ def test_a_remote_experiment_is_written_whole_and_alone():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("ram://bucket/missing.yaml", "there is no such file"),
+        ("ram://bucket/missing.yaml", "file not found"),
         ("nosuch://bucket/x.yaml", "File system scheme 'nosuch' not implemented"),
     ],
 )

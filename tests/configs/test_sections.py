@@ -1,4 +1,4 @@
-"""Sections that come in kinds: what each takes, and what lies over what."""
+"""Sections that come in kinds: the fields of each, and the precedence of the layers."""
 
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def test_steps_that_are_skipped_may_be_counted():
         ("optimizer.name=[sgd]", 'optimizer.name must be rmsprop, sgd, adamw or lars, not ["sgd"]'),
         (
             "optimizer=sgd",
-            "optimizer must be a section with keys out of name, layer_decay, decay, ",
+            "optimizer must be a section with the keys name, layer_decay, decay, ",
         ),
         ("data.source=tfds", "data.source must be tfrecord, image_folder[:SHARE], digits, synth"),
         ("data.source='tfds:'", "data.source must be tfrecord, image_folder[:SHARE], digits, syn"),
@@ -145,7 +145,7 @@ def test_minival_is_of_sources_in_shards():
     assert loaded("data: {eval_split: minival, holdout_shards: 2}").data.eval_split == "minival"
 
 
-# What lies on what
+# Precedence of the layers
 
 
 def test_a_section_that_names_no_kind_is_of_the_first():

@@ -33,7 +33,8 @@ def test_a_png_holds_the_pixels(tmp_path: Path) -> None:
 
 
 def test_a_png_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    path = f"{tmp_path}/nowhere/cam.png"
+    (tmp_path / "file").touch()
+    path = f"{tmp_path}/file/cam.png"
     with pytest.raises(HeatmapError) as error:
         write_png(path, np.zeros([2, 2, 3], np.uint8))
     assert str(error.value).startswith(f"{path}: cannot be written (")

@@ -1,8 +1,8 @@
 """Build the wheel of the networks: `efficientnet`, with the modules of `system` that it needs inside.
 
-`system` is a folder of this repository, not a name for somebody's site-packages. The wheel holds what
-`efficientnet` imports of it as `efficientnet/_system`, and the imports are rewritten to that name. An
-editable installation needs none of this: it puts the repository itself on the path.
+`system` is too general a name for site-packages. The wheel holds the modules of it that `efficientnet`
+imports as `efficientnet/_system`, and the imports are rewritten to that name. An editable installation
+needs none of this: it puts the repository itself on the path.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """Draw the pictures of docs/data.md: `python -m docs.pictures`.
 
-What is augmented here is drawn as well: a test card, on which colours, directions and edges can be
-checked by eye, and shapes in classes. Every pixel follows from this file and the pipeline's code.
+The images that are augmented are drawn too: a test card to check colours, directions and edges by eye, and
+shapes as classes. Every pixel follows from this file and the pipeline's code.
 """
 
 import sys
@@ -31,7 +31,7 @@ SHAPES = ("circle", "cross", "stripes", "triangle")
 
 
 def main() -> int:
-    """Draw all; the exit status."""
+    """Draw all pictures; return the exit status."""
     FOLDER.mkdir(exist_ok=True)
     for name, picture in {
         "operations.png": operations_sheet(),
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def test_card() -> np.ndarray:
-    """Bars, ramps, a grid, a disc and an F, which has no symmetry; values from 30 to 220 only."""
+    """Draw bars, ramps, a grid, a disc and an F (no symmetry): uint8 [SIZE, SIZE, 3], 30 to 220."""
     card = np.full([SIZE, SIZE, 3], 200, np.uint8)
     card[::14], card[:, ::14] = 150, 150
     bars = [(r, g, b) for r in (220, 30) for g in (220, 30) for b in (220, 30)]
@@ -61,7 +61,7 @@ def test_card() -> np.ndarray:
 
 
 def operations_sheet() -> np.ndarray:
-    """Every operation in a row, from level 0 to level 10: uint8 [H, W, 3]."""
+    """Draw every operation in a row, from level 0 to level 10: uint8 [H, W, 3]."""
     card = tf.constant(test_card())
     operations = policies.make_operations(
         quirks=True, translate_const=TRANSLATE, cutout_const=CUTOUT
@@ -74,7 +74,7 @@ def operations_sheet() -> np.ndarray:
 
 
 def mixing_sheet() -> np.ndarray:
-    """Pairs of shapes, mixed and erased, each with what its label becomes: uint8 [H, W, 3]."""
+    """Draw shapes mixed and erased, each with its new label: uint8 [H, W, 3]."""
     images = tf.constant(np.stack([shape(name, seed=7) for name in SHAPES]))
     labels = tf.range(len(SHAPES))
     seeds = tf.stack([tf.fill([len(SHAPES)], 1), labels], axis=1)
@@ -95,7 +95,7 @@ def mixing_sheet() -> np.ndarray:
 
 
 def augmented_sheet() -> np.ndarray:
-    """What training with AutoAugment sees of some shapes in its first epochs: uint8 [H, W, 3]."""
+    """Draw some shapes as training with AutoAugment sees them in the first epochs: uint8 [H, W, 3]."""
     rows = {}
     for number, name in enumerate(SHAPES):
         original = shape(name, seed=number)
@@ -114,7 +114,7 @@ def augmented_sheet() -> np.ndarray:
 
 
 def shape(name: str, *, seed: int) -> np.ndarray:
-    """A shape in some colour on a coloured ramp: uint8 [SIZE, SIZE, 3]."""
+    """Draw a shape in a random colour on a coloured ramp: uint8 [SIZE, SIZE, 3]."""
     random = np.random.default_rng([seed, SHAPES.index(name)])
     ramp = np.linspace(0, 60, SIZE)[None, :, None] + np.linspace(0, 60, SIZE)[:, None, None]
     image = Image.fromarray((ramp + random.integers(20, 130, 3)).astype(np.uint8))
@@ -133,7 +133,7 @@ def shape(name: str, *, seed: int) -> np.ndarray:
 
 
 def _sheet(rows: Mapping[str, Sequence[tf.Tensor]], headings: Sequence[str]) -> np.ndarray:
-    """Named rows of pictures under headings."""
+    """Lay out named rows of pictures under headings."""
     margin, gap, top = 78, 4, 16
     width = margin + (SIZE + gap) * (len(headings) - 1)
     sheet = Image.new("RGB", (width, top + (SIZE + gap) * len(rows)), "white")

@@ -1,1 +1,1 @@
-"""Claims of correctness, each a command: parity, faults, TPU compilation."""
+"""Commands that check correctness: parity, faults, TPU compilation."""

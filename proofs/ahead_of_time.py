@@ -1,6 +1,6 @@
-"""StableHLO through the real TPU compiler, for chips that are not there.
+"""Compile StableHLO with the real TPU compiler, without a chip.
 
-Runs in a process of its own, which never imports TensorFlow: libtpu belongs to whoever loads it first.
+Runs in its own process, which never imports TensorFlow: the first library to load libtpu owns it.
 """
 
 import os
@@ -11,7 +11,7 @@ import numpy as np
 
 from system.errors import first_line
 
-# Before libtpu is loaded: there is no metadata server to ask, and another process may hold its lock.
+# Set before libtpu is loaded: there is no metadata server, and another process may hold its lock.
 os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
 
 
@@ -19,9 +19,9 @@ def compile_module(module: str, topology: str) -> dict[str, Any]:
     """Compile for one chip of a topology such as "v5e:2x2".
 
     Returns:
-      "compiles"; "error" (its first line) when it does not; else "argument_bytes", "temporary_bytes"
-      and "output_bytes" in the chip's memory, "flops" and "bytes_accessed" of one step by the
-      compiler's cost model, and "compile_seconds".
+      "compiles": whether it does. If not, "error": the first line of the compiler's error. If so,
+      "argument_bytes", "temporary_bytes" and "output_bytes" in the chip's memory, "flops" and
+      "bytes_accessed" of one step by the compiler's cost model, and "compile_seconds".
     """
     from jax._src.interpreters import mlir
     from jax._src.lib import xla_client

@@ -1,16 +1,16 @@
-"""Kills a training run again and again, and looks whether anything was lost.
+"""Kill a training run repeatedly and check that nothing is lost.
 
     python -m proofs.faults [--kills=50] [--workers=1] [--seed=0] [--folder=DIR]
         [--output=proofs/results/faults.md]
 
-trains a small network twice by main.py: once undisturbed, and once with `kill -9` at random moments
+trains a small network twice with main.py: once undisturbed, and once with `kill -9` at random moments
 within a step, a checkpoint's write, an evaluation and an export, restarted with the same command each time.
 Then it compares, bit for bit, weights, optimizer, averages, metrics, metrics.jsonl, TensorBoard's curves
 and the exported model. With --workers=2 two processes train together and one of them is killed.
 
-To aim its kills it runs main.py with its parts made to say when they begin; nothing else is changed.
-Every process is forked from one that has imported TensorFlow and done nothing with it: a third of what a
-start costs. A kill that came after the part it was meant for had ended counts as one "between".
+To time the kills, main.py runs with its parts wrapped to announce when they begin; nothing else is changed.
+Every process is forked from one that has only imported TensorFlow, which saves a third of the start-up time.
+A kill that arrives after its target part has ended is counted as "between".
 """
 
 import collections
@@ -45,7 +45,7 @@ PLACES = ("step", "checkpoint", "evaluation", "export")
 BETWEEN = "between"
 STEPS_PER_KILL = 4  # a life that is killed gets 2 steps further, sometimes 8
 NETWORK = "three-blocks"
-SECONDS_TO_WAIT = 600.0  # for anything; more means that something hangs
+SECONDS_TO_WAIT = 600.0  # beyond this a process counts as hanging
 EXPERIMENT = """\
 name: faults
 model: {{name: {network}, image_size: 32}}
@@ -59,18 +59,18 @@ checkpoint: {{every: 2 steps, keep: 2}}
 """
 
 
-# -- the run that is killed: main.py, whose parts say when they begin ---------------------------
+# -- the run that is killed: main.py, whose parts announce when they begin ----------------------
 
 
 def announce_and_run(arguments: Sequence[str]) -> None:
-    """Run main.py with these flags; a line "@PLACE" comes before each part, "@end of PLACE" after."""
+    """Run main.py with these flags; print "@PLACE" before each part and "@end of PLACE" after it."""
     import run_folder.checkpoints
     import serving.saved_model
     from training import evaluator, run
 
     def announced(place: str, part: Callable[..., Any]) -> Callable[..., Any]:
         def announce_and_call(*args: Any, **kwargs: Any) -> Any:
-            # In one piece: checkpoints are written by another thread.
+            # One write, newline included: another thread writes the checkpoints.
             print(f"@{place}\n", end="", flush=True)
             result = part(*args, **kwargs)
             print(f"@end of {place}\n", end="", flush=True)
@@ -90,7 +90,7 @@ def announce_and_run(arguments: Sequence[str]) -> None:
 
 
 def _offer_small_network() -> None:
-    """Put the first blocks of a narrow B0 into the catalogue: most of a life is tracing."""
+    """Add the first blocks of a narrow B0 to the catalogue: tracing takes most of a process's time."""
     from efficientnet import catalog
     from efficientnet.families.v1 import V1
     from efficientnet.spec import Coefficients
@@ -105,7 +105,7 @@ def _live(
     arguments: Sequence[str],
     environment: Mapping[str, str],
 ) -> None:
-    """In a new process: main.py, as if it had been started by the shell."""
+    """Run main.py in this new process, as if the shell had started it."""
     for descriptor in (1, 2):
         os.dup2(output.fileno(), descriptor)
     output.close()
@@ -116,12 +116,12 @@ def _live(
 
 @functools.cache
 def _forked() -> multiprocessing.context.ForkServerContext:
-    """Starts processes that have imported what main.py imports."""
+    """Return a context that forks processes which have already imported what main.py imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["serving.export", "training.eval_loop", "training.diagnosis.nonfinite"]
     )
-    # One thread in all, or a fork would not be a faithful copy.
+    # A fork copies the calling thread only, so there must be no other.
     needed = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     before = {name: os.environ.get(name) for name in needed}
     os.environ.update(needed)
@@ -137,7 +137,7 @@ def _forked() -> multiprocessing.context.ForkServerContext:
 
 
 class Life:
-    """The processes of a run, from one start to their end."""
+    """The processes of one start of a run, until they end."""
 
     def __init__(self, arguments: Sequence[str], workers: int) -> None:
         addresses = _free_addresses(workers)
@@ -146,7 +146,7 @@ class Life:
             _forked().Process(
                 target=_live,
                 args=(end, arguments, _worker_environment(addresses, index)),
-                daemon=True,  # none outlives whoever watches it
+                daemon=True,  # ends with this process
             )
             for index, (_, end) in enumerate(pipes)
         ]
@@ -171,17 +171,17 @@ class Life:
         self._places[index].put("")
 
     def places(self, index: int = 0) -> Iterator[str]:
-        """What a process, by default the chief, announces until it ends."""
+        """Yield what a process, by default the chief, announces until it ends."""
         while place := self._places[index].get(timeout=SECONDS_TO_WAIT):
             yield place
 
     def kill(self, index: int) -> None:
-        """Kill -9 one process; the others end by themselves, or are killed when they hang."""
+        """Kill one process with SIGKILL; wait for the others and kill those that hang."""
         self.processes[index].kill()
         self.end()
 
     def end(self) -> list[int | None]:
-        """Wait for all processes: their exit statuses."""
+        """Wait for all processes; return their exit statuses."""
         for process in self.processes:
             process.join(SECONDS_TO_WAIT if len(self.processes) == 1 else 120.0)
             if process.exitcode is None:
@@ -192,13 +192,13 @@ class Life:
         return [process.exitcode for process in self.processes]
 
     def is_in(self, place: str) -> bool:
-        """Whether the last that the chief announced of `place` is its beginning."""
-        said = [line.strip("@\n") for line in self.printed[0]]
-        found = [line for line in said if line in (place, f"end of {place}")]
+        """Return whether the chief has announced the start of `place` but not yet its end."""
+        announced = [line.strip("@\n") for line in self.printed[0]]
+        found = [line for line in announced if line in (place, f"end of {place}")]
         return found[-1:] == [place]
 
     def output(self) -> str:
-        """All that was printed."""
+        """Return everything that was printed."""
         return "".join(line for lines in self.printed for line in lines)
 
 
@@ -222,7 +222,7 @@ def _worker_environment(addresses: list[str], index: int) -> dict[str, str]:
 
 @dataclasses.dataclass
 class Toll:
-    """What the kills did."""
+    """Count of kills by place, and what they damaged."""
 
     kills: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     resumes: int = 0
@@ -247,14 +247,14 @@ def survive(
     """Train undisturbed and with kills in `folder`, and compare.
 
     Args:
-      folder: an empty one.
-      kills: how many at least, len(PLACES) or more to have them everywhere.
+      folder: an empty folder.
+      kills: least number of kills; len(PLACES) or more reaches every place.
       workers: processes that train together; one of them is killed at a time.
-      seed: of the moments.
-      log: gets a line for each kill.
+      seed: of the random moments of the kills.
+      log: called with a line for each kill.
 
     Raises:
-      RuntimeError: a run that was not killed failed, with what it printed.
+      RuntimeError: a run that was not killed failed; the message is what it printed.
     """
     moments, toll = random.Random(seed), Toll()
     config = folder / "faults.yaml"
@@ -277,7 +277,7 @@ def survive(
         life = Life(again, 1) if ended else Life(arguments, workers)
         place = _kill(life, aim, seconds, moments)
         if place != aim:
-            seconds[aim] /= 2  # it was through sooner than the undisturbed one
+            seconds[aim] /= 2  # it ended sooner than in the undisturbed run
         if place is None:
             if any(life.end()):
                 raise RuntimeError(life.output())
@@ -297,12 +297,12 @@ def survive(
     toll.resumes = toll.kills.total()  # each kill was followed by a start
     toll.differences += differences(killed, undisturbed)
     left = [str(path) for path in killed.rglob("temporary-*")]
-    toll.differences += [f"{path} was left over" for path in left]
+    toll.differences += [f"{path} was left behind" for path in left]
     return toll
 
 
 def _undisturbed(arguments: Sequence[str], workers: int) -> dict[str, float]:
-    """Run to the end; seconds that each part took at least once it had been traced."""
+    """Run to the end; return the median seconds of each part, which tracing hardly affects."""
     life = Life(arguments, workers)
     took: dict[str, list[float]] = {place: [] for place in PLACES}
     began: dict[str, float] = {}
@@ -320,7 +320,7 @@ def _kill(life: Life, aim: str, seconds: Mapping[str, float], moments: random.Ra
     """Kill a process at a random moment of the first or second `aim`.
 
     Returns:
-      Where it was: `aim`, or BETWEEN when that had ended, or None when the whole life had.
+      Where the kill hit: `aim`, BETWEEN if that part had ended, or None if the process had.
     """
     wanted = moments.randint(1, 2) if aim in ("step", "checkpoint") else 1
     for found in life.places():
@@ -333,7 +333,7 @@ def _kill(life: Life, aim: str, seconds: Mapping[str, float], moments: random.Ra
         inside = life.is_in(aim)
         life.kill(victim)
         if victim == 0:
-            inside = life.is_in(aim)  # now that all is read that it said
+            inside = life.is_in(aim)  # again, now that all its output is read
         if life.processes[victim].exitcode != -signal.SIGKILL:
             return None
         return aim if inside else BETWEEN
@@ -341,9 +341,9 @@ def _kill(life: Life, aim: str, seconds: Mapping[str, float], moments: random.Ra
 
 
 def _not_resumed(life: Life, newest: int) -> list[str]:
-    """A line when a life should have gone on from a checkpoint, and did not."""
-    said = ("resuming from step", "finished already")
-    fine = not newest or any(word in life.output() for word in said)
+    """Return a line if a start should have resumed from a checkpoint and did not."""
+    logged = ("resuming from step", "finished already")
+    fine = not newest or any(text in life.output() for text in logged)
     return [] if fine else [f"a start did not resume from step {newest}"]
 
 
@@ -351,7 +351,7 @@ def _not_resumed(life: Life, newest: int) -> list[str]:
 
 
 def _inspect(model_dir: Path, newest: int) -> tuple[int, int]:
-    """The newest good checkpoint's step, and bytes in whole checkpoints that are not what they were."""
+    """Return the newest valid checkpoint's step, and the bytes in checkpoints that are damaged."""
     from run_folder.checkpoints import CheckpointStore
 
     store, lost = CheckpointStore(str(model_dir)), 0
@@ -360,23 +360,23 @@ def _inspect(model_dir: Path, newest: int) -> tuple[int, int]:
         folder = model_dir / "checkpoints" / f"step_{step:08d}"
         lost += sum(file.stat().st_size for file in folder.iterdir())
     if max(good, default=0) < newest:
-        lost += 1  # it was there, and is no more; how large it was can't be known
+        lost += 1  # it was deleted, so its size is unknown
     return max(good, default=0), lost
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
-    """Where two runs that ended are not the same, bit for bit."""
+    """Return where two finished runs differ, bit for bit; empty if nowhere."""
     from run_folder.checkpoints import CheckpointStore
 
     found = []
-    for which in ("latest", "best"):
-        pair = [getattr(CheckpointStore(str(folder)), which)() for folder in (ours, theirs)]
+    for kind in ("latest", "best"):
+        pair = [getattr(CheckpointStore(str(folder)), kind)() for folder in (ours, theirs)]
         if None in pair:
-            found.append(f"no {which} checkpoint")
+            found.append(f"no {kind} checkpoint")
             continue
         if (pair[0].step, pair[0].metrics) != (pair[1].step, pair[1].metrics):
-            found.append(f"step or metrics of the {which} checkpoint")
-        found += _different_arrays(which, pair[0].read(), pair[1].read())
+            found.append(f"step or metrics of the {kind} checkpoint")
+        found += _different_arrays(kind, pair[0].read(), pair[1].read())
     if rows(ours) != rows(theirs):
         found.append("metrics.jsonl")
     found += [f"curves of {k}" for k in ("train", "eval") if curve(ours, k) != curve(theirs, k)]
@@ -402,12 +402,12 @@ def _different_arrays(
 
 
 def rows(model_dir: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl."""
+    """Return the rows of metrics.jsonl."""
     return [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def curve(model_dir: Path, kind: str) -> list[tuple[int, str, bytes]]:
-    """Every point of TensorBoard's curves: step, name, value."""
+    """Return every point of TensorBoard's curves: step, name, value."""
     import tensorflow as tf
 
     points = []
@@ -421,7 +421,7 @@ def curve(model_dir: Path, kind: str) -> list[tuple[int, str, bytes]]:
 
 
 def _exported(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
-    """The variables of every exported SavedModel, by version."""
+    """Return the variables of every exported SavedModel, by version."""
     import tensorflow as tf
 
     found = {}
@@ -438,7 +438,7 @@ def _exported(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def page(toll: Toll, workers: int, seconds: float) -> str:
-    """The results as Markdown."""
+    """Render the results in Markdown."""
     places = "\n".join(f"| {place} | {toll.kills[place]} |" for place in (*PLACES, BETWEEN))
     found = "\n".join(f"- {line}" for line in toll.differences) or "None."
     return (
@@ -450,13 +450,13 @@ def page(toll: Toll, workers: int, seconds: float) -> str:
 
 @command("proofs.faults")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Kill runs and compare; return the exit status: 1 when something was lost."""
+    """Kill runs and compare; return the exit status, 1 if something was lost."""
     quiet_tensorflow()
     parser = Parser("proofs.faults", __doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="an empty one; default: a temporary one")
+    parser.add_argument("--kills", type=int, default=50, help="least number of kills")
+    parser.add_argument("--workers", type=int, default=1, help="processes that train together")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--folder", type=Path, help="empty folder for the runs [temporary]")
     parser.add_argument("--output", type=Path, help="Markdown file to append to")
     options = parser.parse_args(argv)
     if options.kills < len(PLACES) or options.workers < 1:

@@ -1,7 +1,7 @@
-"""A whole training step as StableHLO, lowered by the TPU's kernels on a machine without one.
+"""Lower a whole training step to StableHLO with the TPU's kernels, on a machine without a TPU.
 
 Needs tensorflow-tpu (requirements-compile.txt), whose `experimental_get_compiler_ir` takes
-platform_name="TPU" for functions that capture no variable. libtpu is not touched: the compiler runs in
+platform_name="TPU" for functions that capture no variable. libtpu is not loaded: the compiler runs in
 another process.
 """
 
@@ -30,18 +30,18 @@ IMAGENET_CLASSES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Lowered:
-    """A step's StableHLO, the bytes of what stays in memory between two steps, and pixels of a side."""
+    """A lowered training step."""
 
-    module: str
-    state_bytes: int
-    image_size: int
+    module: str  # StableHLO
+    state_bytes: int  # of what stays in memory between two steps
+    image_size: int  # side in pixels
 
 
 def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
-    """The project's own step on one replica: bfloat16, optimizer, averages and metrics included.
+    """Lower the project's own step on one replica: bfloat16, optimizer, averages and metrics included.
 
-    Sums over replicas are left out; there is one of all gradients and statistics a step, and with
-    batch norm in groups two small ones for each layer.
+    Sums over replicas are left out: one per step for all gradients and statistics, and with grouped
+    batch norm two small ones per layer.
     """
     model = {"num_classes": experiment.model.num_classes or IMAGENET_CLASSES}
     train = {"precision": "mixed_bfloat16", "global_batch_size": per_replica_batch}
@@ -67,7 +67,7 @@ def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
 
 
 def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> Lowered:
-    """keras.applications' network in a plain bfloat16 step with the same loss, optimizer and average.
+    """Lower keras.applications' network in a plain bfloat16 step with the same loss, optimizer and average.
 
     Plain: Keras' own layers, one update for each weight, float32 images.
     """
@@ -127,7 +127,7 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
 
 
 def _stablehlo(function: Callable[..., Any], arguments: Any) -> str:
-    """Lower a function of trees of tensors: the compiler takes flat arguments only."""
+    """Lower a function of nested tensors; flatten its arguments, as the compiler requires."""
     flat = [tf.TensorSpec(s.shape, s.dtype) for s in tf.nest.flatten(arguments)]
 
     @tf.function(jit_compile=True, autograph=False)

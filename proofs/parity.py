@@ -1,10 +1,10 @@
-"""The published recipe, proven against outputs of the published code, number by number.
+"""Compare the recipe with outputs of the published code, number by number.
 
     python -m proofs.parity [--goldens=DIR] [--output=docs/parity.md]
 
-measures every item afresh and prints one table: what the reference does, what we do, how far apart
-the two are and how far they may be. The exit code is 1 when one of them is out of bounds. With
---output the table of that page is written anew.
+measures every item and prints one table: what the reference does, what we do, how far they differ and
+how far they may differ. The exit status is 1 if an item is out of bounds. --output replaces the table of
+that page.
 """
 
 import dataclasses
@@ -58,11 +58,11 @@ TINY_CLASSES = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One item: what the reference does, what we do, how far apart the two are and may be.
+class ParityRow:
+    """One compared item and its largest difference.
 
     Attributes:
-      section: what it is a part of.
+      section: heading that the item belongs to.
       item: what is compared.
       reference: what the reference does.
       ours: what we do.
@@ -81,12 +81,12 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is within its bound; one that is not a number is not."""
+        """Whether the difference is within its bound; NaN is not."""
         return self.measured <= self.bound
 
 
 class MissingGoldensError(UserError):
-    """A folder does not hold the reference implementation's outputs."""
+    """The folder lacks the reference implementation's outputs."""
 
 
 # -- augmentation -------------------------------------------------------------------------------
@@ -111,8 +111,8 @@ AUGMENTATIONS = {  # operation: (what the reference does, what we do)
 }  # fmt: skip
 
 
-def augmentation_rows(goldens: Path) -> Iterator[Row]:
-    """Every operation on five images with every argument, eagerly and inside tf.data."""
+def augmentation_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare every operation on five images with every argument, eagerly and inside tf.data."""
     archive = np.load(goldens / "augment_ops.npz")
     for operation, (reference, ours) in AUGMENTATIONS.items():
         cases = _augmentation_cases(archive, operation)
@@ -126,7 +126,7 @@ def augmentation_rows(goldens: Path) -> Iterator[Row]:
             ]
             item = f"{operation}, {place}, {len(cases)} images"
             measured = float(max(differences))
-            yield Row("augmentation", item, reference, ours, measured, 0.0, "grey levels")
+            yield ParityRow("augmentation", item, reference, ours, measured, 0.0, "grey levels")
 
 
 Case = tuple[np.ndarray, tuple[float, ...], np.ndarray]  # image, arguments, expected
@@ -163,8 +163,8 @@ def _augment_in_dataset(operation: str, cases: list[Case]) -> list[np.ndarray]:
 # -- evaluation preprocessing -------------------------------------------------------------------
 
 
-def preprocessing_rows(goldens: Path) -> Iterator[Row]:
-    """The evaluation crop of two photographs at three sizes, before rounding."""
+def preprocessing_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare the evaluation crop of two photographs at three sizes, before rounding."""
     archive = np.load(goldens / "eval_preprocess.npz")
     kernels: dict[Resize, str] = {
         "bicubic": "TF 1 bicubic (a = -0.75, no half-pixel centres)",
@@ -181,23 +181,23 @@ def preprocessing_rows(goldens: Path) -> Iterator[Row]:
         mean = float(max(np.mean(d) for d in differences))
         ours = "the same kernel, on a JPEG decoded only where it is cropped"
         section, unit = "evaluation images", "grey levels"
-        yield Row(section, f"{method}, largest pixel", reference, ours, largest, 1.0, unit)
-        yield Row(section, f"{method}, mean of an image", reference, ours, mean, 0.05, unit)
+        yield ParityRow(section, f"{method}, largest pixel", reference, ours, largest, 1.0, unit)
+        yield ParityRow(section, f"{method}, mean of an image", reference, ours, mean, 0.05, unit)
     yield _uint8_row(archive)
 
 
-def _uint8_row(archive: Any) -> Row:
-    """What evaluation in fact sends to the device: a deliberate deviation, and its size."""
+def _uint8_row(archive: Any) -> ParityRow:
+    """Measure a deliberate deviation: evaluation sends rounded uint8 pixels to the device."""
     found = eval_crop_uint8(_photograph("flower"), image_size=224)
     expected = np.clip(archive["flower/224/bicubic"], 0, 255)
     reference, ours = "float32 pixels", "rounded and clipped to uint8 (a deviation, see below)"
     measured = _largest(_kept_rows(found, expected).astype(np.float32), expected)
     item = "bicubic, sent to the device"
-    return Row("evaluation images", item, reference, ours, measured, 0.501, "grey levels")
+    return ParityRow("evaluation images", item, reference, ours, measured, 0.501, "grey levels")
 
 
 def _kept_rows(image: tf.Tensor, golden: np.ndarray) -> np.ndarray:
-    """The rows of an image that its golden holds: every one, or one in n (tests/goldens/README.md)."""
+    """Select the pixel rows that the golden holds: all, or one in n (tests/goldens/README.md)."""
     return image.numpy()[:: len(image) // len(golden)]
 
 
@@ -209,8 +209,8 @@ def _photograph(name: str) -> tf.Tensor:
 # -- schedules, optimizer and average -----------------------------------------------------------
 
 
-def schedule_rows(goldens: Path) -> Iterator[Row]:
-    """Every schedule with 5 epochs of warm-up at every golden batch size."""
+def schedule_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare every schedule with 5 epochs of warm-up at every golden batch size."""
     archive = np.load(goldens / "learning_rate.npz")
     texts = {
         "exponential": (
@@ -236,11 +236,11 @@ def schedule_rows(goldens: Path) -> Iterator[Row]:
             found = np.array([rate(tf.constant(step, tf.int32)) for step in steps])
             item = f"{name}, batch {size}, {len(steps)} steps"
             measured = _relative_to_each(found, expected)
-            yield Row("learning rate", item, *texts[name], measured, 1e-6, "relative")
+            yield ParityRow("learning rate", item, *texts[name], measured, 1e-6, "relative")
 
 
-def optimizer_rows(goldens: Path) -> Iterator[Row]:
-    """Forty updates of three variables by RMSProp, each followed by the moving average."""
+def optimizer_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare forty RMSProp updates of three variables, each followed by the moving average."""
     archive = np.load(goldens / "rmsprop_ema.npz")
     texts = {
         "variable": ("w -= m", "the same"),
@@ -255,7 +255,7 @@ def optimizer_rows(goldens: Path) -> Iterator[Row]:
             difference = _relative_to_largest(found[kind], archive[f"{kind}/{name}"])
             measured[kind] = max(measured[kind], difference)
     for kind, (reference, ours) in texts.items():
-        yield Row("RMSProp", kind, reference, ours, measured[kind], 1e-5, "relative")
+        yield ParityRow("RMSProp", kind, reference, ours, measured[kind], 1e-5, "relative")
 
 
 def _forty_updates(archive: Any, name: str) -> dict[str, np.ndarray]:
@@ -279,10 +279,10 @@ def _forty_updates(archive: Any, name: str) -> dict[str, np.ndarray]:
 
 
 def train_tiny(goldens: Path) -> tuple[TrainState, dict[str, np.ndarray]]:
-    """The golden run through our own network, loss, optimizer, average and training loop.
+    """Repeat the golden run with our own network, loss, optimizer, average and training loop.
 
     Returns:
-      The state after its 5 steps, and the metrics of each by name, float32 [5].
+      The state after 5 steps, and the metrics by name, each float32 [5].
     """
     archive = np.load(goldens / "train_step_tiny_b0.npz")
     distribution, noise = connect("cpu"), MaskNoise(0)
@@ -318,8 +318,8 @@ def train_tiny(goldens: Path) -> tuple[TrainState, dict[str, np.ndarray]]:
     return state, dict(zip(recipe.metrics, rows.T, strict=True))
 
 
-def training_rows(goldens: Path) -> Iterator[Row]:
-    """Five whole training steps: losses, weights, averages, logits and endpoints."""
+def training_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare five whole training steps: losses, weights, averages, logits and endpoints."""
     archive = np.load(goldens / "train_step_tiny_b0.npz")
     state, metrics = train_tiny(goldens)
     section = "five training steps"
@@ -330,15 +330,15 @@ def training_rows(goldens: Path) -> Iterator[Row]:
     ):
         found = metrics[metric]
         measured = _relative_to_each(found, archive[key])
-        yield Row(section, key, reference, "the same", measured, 1e-4, "relative")
+        yield ParityRow(section, key, reference, "the same", measured, 1e-4, "relative")
 
     paths, names = state.paths, tf1_names(TINY, TINY_CLASSES)
     kinds: tuple[tuple[WeightsKind, str, str], ...] = (
         ("raw", "final", "weights and batch statistics"),
         ("ema", "final_ema", "averages of weights and batch statistics"),
     )
-    for which, kind, reference in kinds:
-        weights, statistics = state.read_network(which)
+    for weights_kind, kind, reference in kinds:
+        weights, statistics = state.read_network(weights_kind)
         values = [tensor.numpy() for tensor in (*weights, *statistics)]
         named: Weights = dict(zip(paths, values, strict=True))
         measured = max(
@@ -346,41 +346,47 @@ def training_rows(goldens: Path) -> Iterator[Row]:
             for path, name in names.items()
         )
         item = f"{kind}, {len(names)} variables"
-        yield Row(section, item, reference, "the same", measured, 1e-3, "relative")
+        yield ParityRow(section, item, reference, "the same", measured, 1e-3, "relative")
         outputs = _tiny_outputs(named, archive["images"][0])
-        yield from _output_rows(section, outputs, archive, which)
+        yield from _output_rows(section, outputs, archive, weights_kind)
 
 
-def checkpoint_rows(goldens: Path) -> Iterator[Row]:
-    """The same run's TF 1 checkpoint, read as the published ones are."""
+def checkpoint_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare outputs with the weights of the same run's TF 1 checkpoint."""
     archive = np.load(goldens / "train_step_tiny_b0.npz")
-    for which in ("ema", "raw"):
-        weights = read_tf1_checkpoint(goldens / "tf1_checkpoint", TINY, raw=which == "raw")
+    for weights_kind in ("ema", "raw"):
+        weights = read_tf1_checkpoint(goldens / "tf1_checkpoint", TINY, raw=weights_kind == "raw")
         outputs = _tiny_outputs(weights, archive["images"][0])
-        yield from _output_rows("TF 1 checkpoint", outputs, archive, which)
+        yield from _output_rows("TF 1 checkpoint", outputs, archive, weights_kind)
 
 
 def _output_rows(
-    section: str, outputs: dict[str, np.ndarray], archive: Any, which: str
-) -> Iterator[Row]:
-    measured = _largest(outputs["logits"], archive[f"eval_logits_{which}"])
-    yield Row(
-        section, f"logits, {which} weights", "NHWC, float32", "the same", measured, 1e-3, "absolute"
+    section: str, outputs: dict[str, np.ndarray], archive: Any, weights_kind: str
+) -> Iterator[ParityRow]:
+    measured = _largest(outputs["logits"], archive[f"eval_logits_{weights_kind}"])
+    yield ParityRow(
+        section,
+        f"logits, {weights_kind} weights",
+        "NHWC, float32",
+        "the same",
+        measured,
+        1e-3,
+        "absolute",
     )
-    prefix = f"eval_endpoint_mean_{which}/"
+    prefix = f"eval_endpoint_mean_{weights_kind}/"
     ours = {"pooled_features": outputs["pooled"]} | {
         name: np.mean(value, axis=(1, 2)) for name, value in outputs.items() if value.ndim == 4
     }
     stored = [key for key in archive.files if key.startswith(prefix)]
     if stored:
         measured = max(_largest(ours[key.removeprefix(prefix)], archive[key]) for key in stored)
-        item = f"{len(stored)} endpoints, {which} weights"
+        item = f"{len(stored)} endpoints, {weights_kind} weights"
         text = "reduction_1..5, pooled_features"
-        yield Row(section, item, text, "reduction_1..5, pooled", measured, 1e-3, "absolute")
+        yield ParityRow(section, item, text, "reduction_1..5, pooled", measured, 1e-3, "absolute")
 
 
 def _tiny_outputs(weights: Weights, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Every endpoint of the golden network in inference."""
+    """Compute every endpoint of the golden network in inference mode."""
     network = build_model(TINY, num_classes=TINY_CLASSES, image_size=images.shape[1])
     for variable in network.weights:
         variable.assign(weights[variable.path])
@@ -392,8 +398,8 @@ def _tiny_outputs(weights: Weights, images: np.ndarray) -> dict[str, np.ndarray]
 # -- keras.applications -------------------------------------------------------------------------
 
 
-def keras_applications_rows(goldens: Path) -> Iterator[Row]:
-    """keras.applications' networks with random weights: logits of b0..b3, shapes of b4..b7."""
+def keras_applications_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare keras.applications' networks, random weights: logits of b0..b3, shapes of b4..b7."""
     del goldens
     section, source = "keras.applications", "normalises inside the network, from 0..255"
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
@@ -405,7 +411,7 @@ def keras_applications_rows(goldens: Path) -> Iterator[Row]:
         logits = ours(normalize_images(images, spec.mean_rgb, spec.stddev_rgb))
         measured = _largest(logits.numpy(), theirs(images).numpy())
         text = "normalised before it; the deviation folded"
-        yield Row(section, f"b{number}, logits", source, text, measured, 1e-4, "absolute")
+        yield ParityRow(section, f"b{number}, logits", source, text, measured, 1e-4, "absolute")
     for number in range(4, 8):
         spec = get_spec(f"efficientnet-b{number}")
         theirs = _random_keras_applications(number, spec, image_size=64)
@@ -414,11 +420,11 @@ def keras_applications_rows(goldens: Path) -> Iterator[Row]:
         measured = float(len(set(found.items()) ^ set(expected.items())))
         item = f"b{number}, {len(expected)} variables"
         text = "the same, mapped by layer"
-        yield Row(section, item, "layers by name", text, measured, 0.0, "that differ")
+        yield ParityRow(section, item, "layers by name", text, measured, 0.0, "that differ")
 
 
 def _random_keras_applications(number: int, spec: ModelSpec, *, image_size: int) -> keras.Model:
-    """EfficientNetB0..B7 as `weights=None` makes it, but with a batch norm that has lived."""
+    """Build EfficientNetB0..B7 with random weights, batch norm statistics included."""
     keras.utils.set_random_seed(number)
     random = np.random.default_rng(number)
     model = getattr(keras.applications, f"EfficientNetB{number}")(
@@ -444,8 +450,8 @@ def _random_keras_applications(number: int, spec: ModelSpec, *, image_size: int)
 BEYOND_TWO_SIGMA = 0.0455  # share of a normal distribution; Keras' truncated one has .027
 
 
-def initialiser_rows(goldens: Path) -> Iterator[Row]:
-    """Fresh weights of efficientnet-b0, all layers of a kind together."""
+def initialiser_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare the distribution of efficientnet-b0's initial weights, by kind of layer."""
     del goldens
     keras.utils.set_random_seed(0)
     network = build_model("efficientnet-b0")
@@ -458,15 +464,15 @@ def initialiser_rows(goldens: Path) -> Iterator[Row]:
         ("depthwise", depthwise, lambda k: k.shape[0] * k.shape[1], "2 / (kh kw)"),
     ):
         z = np.concatenate([k.ravel() / np.sqrt(2 / fan_out(k)) for k in group.values()])
-        yield Row("initialisers", f"{name}, deviation", f"normal of variance {text}", "the same",
+        yield ParityRow("initialisers", f"{name}, deviation", f"normal of variance {text}", "the same",
                   abs(float(z.std()) - 1), 0.01, "relative")  # fmt: skip
         tails = abs(float(np.mean(np.abs(z) > 2)) - BEYOND_TWO_SIGMA)
-        yield Row("initialisers", f"{name}, share beyond 2 sigma", "not truncated",
+        yield ParityRow("initialisers", f"{name}, share beyond 2 sigma", "not truncated",
                   "the same; Keras' default is", tails, 0.003, "absolute")  # fmt: skip
     limit = 1 / np.sqrt(classifier.shape[1])
     counts, _ = np.histogram(classifier, bins=20, range=(-limit, limit))
     measured = float(np.max(np.abs(counts / classifier.size * 20 - 1)))
-    yield Row("initialisers", "classifier, 20 bins", "uniform in +-1 / sqrt(classes)",
+    yield ParityRow("initialisers", "classifier, 20 bins", "uniform in +-1 / sqrt(classes)",
               "the same", measured, 0.02, "relative")  # fmt: skip
 
 
@@ -479,26 +485,26 @@ def _largest(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _relative_to_each(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference relative to its element; where 0 is expected, anything else is too far."""
+    """Return the largest difference relative to its element; any difference from 0 is huge."""
     _require_same_shape(found, expected)
     difference = np.abs(found.astype(np.float64) - expected)
     return float(np.max(difference / np.maximum(np.abs(expected), 1e-30)))
 
 
 def _relative_to_largest(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference relative to the largest element: rounding is of that size."""
+    """Return the largest difference relative to the largest element, the scale of rounding errors."""
     scale = np.max(np.abs(expected))
     return _largest(found, expected) / float(scale if scale > 0 else 1)
 
 
 def _require_same_shape(found: np.ndarray, expected: np.ndarray) -> None:
     if found.shape != expected.shape:
-        raise ValueError(f"shape {found.shape} where {expected.shape} is expected")
+        raise ValueError(f"shape {found.shape}; expected {expected.shape}")
 
 
 # -- the command --------------------------------------------------------------------------------
 
-SECTIONS: tuple[Callable[[Path], Iterator[Row]], ...] = (
+SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
     augmentation_rows,
     preprocessing_rows,
     schedule_rows,
@@ -521,8 +527,8 @@ def require_goldens(folder: Path) -> None:
         )
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    """One table, with a line for each section."""
+def markdown_table(rows: Sequence[ParityRow]) -> str:
+    """Render one Markdown table, with a heading line for each section."""
     lines = [_line(HEADER), _line(["---"] * len(HEADER))]
     section = None
     for row in rows:
@@ -533,7 +539,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ParityRow) -> list[str]:
     measured, bound = (f"{number:.2g}" for number in (row.measured, row.bound))
     verdict = "ok" if row.passed else "OUT OF BOUNDS"
     return [row.item, row.reference, row.ours, measured, f"{bound} {row.unit}", verdict]
@@ -544,7 +550,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def write_page(page: Path, table: str) -> None:
-    """Put a table between the markers of a page.
+    """Replace the table between the markers of a page.
 
     Raises:
       UsageError: the page has no markers.
@@ -559,7 +565,7 @@ def write_page(page: Path, table: str) -> None:
 
 @command("proofs.parity")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; return the exit status: 1 when an item is out of bounds."""
+    """Measure and print; return the exit status, 1 if an item is out of bounds."""
     parser = Parser("proofs.parity", __doc__)
     parser.add_argument(
         "--goldens",
@@ -567,7 +573,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=GOLDENS,
         help="folder of the reference implementation's outputs",
     )
-    parser.add_argument("--output", type=Path, help="page whose table is written anew")
+    parser.add_argument("--output", type=Path, help="page whose table is replaced")
     flags = parser.parse_args(argv)
     start = time.monotonic()
     require_goldens(flags.goldens)

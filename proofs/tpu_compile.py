@@ -1,4 +1,4 @@
-"""Whether a recipe's training step compiles for a TPU, fits its memory, and how fast it can be at best.
+"""Compile a recipe's training step for a TPU, check its memory, and bound its speed.
 
     python -m venv .venv-compile && .venv-compile/bin/pip install -r requirements-compile.txt
     .venv-compile/bin/python -m proofs.tpu_compile --config=configs/efficientnet_b0.yaml
@@ -7,11 +7,11 @@
         [--output=proofs/results/tpu_compile.md]
 
 lowers the whole step (bfloat16, optimizer and averages) with TensorFlow's TPU kernels in one process and
-compiles it with the pinned libtpu in another; no TPU is needed, only ten minutes and more for each
-topology. Bytes and FLOPs are those of the compiler's cost model. The step time is the roofline: the larger
+compiles it with the pinned libtpu in another; no TPU is needed, but each topology takes ten minutes or
+more. Bytes and FLOPs are those of the compiler's cost model. The step time is the roofline: the larger
 of FLOPs over the chip's peak and bytes over its memory bandwidth, which no real step undercuts and which
-leaves out the sums over replicas and the input. Results are kept in the .json beside the page; a
-measurement of the same step takes the place of the one before.
+leaves out the sums over replicas and the input. Results are kept in the .json beside the page; a new
+measurement of the same step replaces the old one.
 """
 
 import dataclasses
@@ -40,8 +40,8 @@ EPOCHS = (350, 600)
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-    """What is compiled: a recipe's step on one replica."""
+class CompiledStep:
+    """A recipe's training step on one replica, as it is compiled."""
 
     recipe: str  # name of the experiment
     network: str  # one of NETWORKS
@@ -55,10 +55,10 @@ class Step:
 def measure(
     config: str, overrides: Sequence[str], network: str, batch: int, topologies: Sequence[Topology]
 ) -> list[dict[str, Any]]:
-    """Lower a recipe's step once and compile it for each topology: one record each.
+    """Lower a recipe's step once and compile it for each topology; return one record each.
 
     Raises:
-      UserError: the step could not be lowered; with the last line of TensorFlow's error.
+      UserError: the step could not be lowered; the message is the last line of TensorFlow's error.
     """
     with tempfile.TemporaryDirectory() as folder:
         module = Path(folder, "step.mlir")
@@ -66,7 +66,7 @@ def measure(
         lowered = _in_own_process("lower", task)
         records = []
         for topology in topologies:
-            step = Step(lowered["recipe"], network, lowered["image_size"], batch)
+            step = CompiledStep(lowered["recipe"], network, lowered["image_size"], batch)
             print(f"compiling {step.recipe} ({network}) for {topology} ...", flush=True)
             try:
                 result = _in_own_process("compile", [str(module), str(topology)])
@@ -141,8 +141,8 @@ def _provenance() -> dict[str, str]:
 def merged(
     records: Sequence[dict[str, Any]], newer: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Both, without those that were measured again, in a fixed order."""
-    keys = (*(field.name for field in dataclasses.fields(Step)), "topology")
+    """Merge records in a fixed order; newer ones replace those of the same step."""
+    keys = (*(field.name for field in dataclasses.fields(CompiledStep)), "topology")
     by_step = {tuple(record[key] for key in keys): record for record in [*records, *newer]}
     return [by_step[step] for step in sorted(by_step)]
 
@@ -154,7 +154,7 @@ HEADER = (
 
 
 def table_lines(records: Sequence[dict[str, Any]]) -> list[str]:
-    """What each step needs and the least time it takes, in Markdown."""
+    """Render each step's memory and least time as a Markdown table."""
     lines = [_line(HEADER), _line(["---"] * len(HEADER))]
     for record in records:
         topology = parse_topology(record["topology"])
@@ -189,7 +189,7 @@ def table_lines(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _share(record: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
-    """Bytes an image to those of keras.applications' step of the same size for the same chips."""
+    """Compare bytes per image with keras.applications' step of the same size on the same chips."""
     same = ("recipe", "image_size", "per_replica_batch", "topology")
     for other in records:
         if (
@@ -202,7 +202,7 @@ def _share(record: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
 
 
 def hours_lines(records: Sequence[dict[str, Any]], slices: Sequence[int]) -> list[str]:
-    """Hours of training by number of chips, at the roofline."""
+    """Render the hours of training at the roofline, by number of chips."""
     header = ["recipe", "px", "batch", "chips", *(f"{epochs} epochs" for epochs in EPOCHS)]
     lines = [_line(header), _line(["---"] * len(header))]
     for record in records:
@@ -219,7 +219,7 @@ def hours_lines(records: Sequence[dict[str, Any]], slices: Sequence[int]) -> lis
 
 
 def chip_lines() -> list[str]:
-    """The chips' figures and where they are from."""
+    """Render the chips' figures and their sources."""
     header = ("chip", "bfloat16 peak", "HBM", "bandwidth", "replicas", "source")
     lines = [_line(header), _line(["---"] * len(header))]
     for chip in CHIPS.values():
@@ -236,7 +236,7 @@ def chip_lines() -> list[str]:
 
 
 def provenance_lines(records: Sequence[dict[str, Any]]) -> list[str]:
-    """Which rows were measured when, of what and with what."""
+    """List the date, commit and versions of each row's measurement."""
     sources: dict[str, list[str]] = {}
     for record in records:
         when = f"{record['date']}, commit {record['commit']}, {record['versions']}"
@@ -251,10 +251,10 @@ def _line(cells: Sequence[str]) -> str:
 
 PAGE = """# Compiled for TPUs, without one
 
-`python -m proofs.tpu_compile` writes this page; how, it says itself (`--help`). Nothing here was run on a
-TPU: the compiler of libtpu accepted the whole training step of one replica, and what it tells of memory,
-arithmetic and traffic is put against the chips' figures. The step time is a lower bound, so images per second
-are an upper one and hours a lower one.
+`python -m proofs.tpu_compile` writes this page; `--help` describes how. Nothing here was run on a
+TPU: libtpu's compiler compiled the whole training step of one replica, and its figures for memory,
+arithmetic and traffic are compared with the chips' limits. The step time is a lower bound, so images per
+second are an upper one and hours a lower one.
 
 {table}
 
@@ -291,7 +291,7 @@ def write_page(file: Path, records: Sequence[dict[str, Any]], slices: Sequence[i
 
 @command("proofs.tpu_compile")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compile and print; return the exit status: 1 when a step does not compile."""
+    """Compile and print; return the exit status, 1 if a step does not compile."""
     quiet_tensorflow()
     flags = _parser().parse_args(argv)
     if flags.stage:
@@ -303,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     networks = flags.network.split(",")
     unknown = [name for name in networks if name not in NETWORKS]
     if unknown:
-        raise UsageError(f"--network={unknown[0]}: expected some of {', '.join(NETWORKS)}")
+        raise UsageError(f"--network={unknown[0]}: expected one or more of {', '.join(NETWORKS)}")
     missing = [name for name in ("jax", "libtpu") if not importlib.util.find_spec(name)]
     if missing:
         raise UserError(
@@ -324,13 +324,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser("proofs.tpu_compile", __doc__)
     parser.add_argument("--config", default="configs/efficientnet_b0.yaml", help="experiment")
-    parser.add_argument("--set", action="append", default=[], help="section.field=value of it")
+    parser.add_argument(
+        "--set", action="append", default=[], help="override a field: section.field=value"
+    )
     parser.add_argument(
         "--topology", default="v5e:2x2", help="one or more, such as v5e:2x2,v4:2x2x1"
     )
-    parser.add_argument("--network", default="project", help=f"some of {','.join(NETWORKS)}")
+    parser.add_argument("--network", default="project", help=f"one or more of {','.join(NETWORKS)}")
     parser.add_argument(
-        "--per_replica_batch", type=positive, default=64, help="images a replica and step"
+        "--per_replica_batch", type=positive, default=64, help="images per replica and step"
     )
     parser.add_argument(
         "--chips", type=positives, default=(8, 32, 128), help="slice sizes to plan for"

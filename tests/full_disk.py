@@ -1,4 +1,4 @@
-"""A disk that is full from one moment on, for this process alone, without a root's rights."""
+"""Simulate a full disk for this process alone, without root."""
 
 import contextlib
 import resource
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def full_disk(largest_file: int) -> Iterator[None]:
-    """Within the block no file gets larger than so many bytes: writes beyond it fail as on a full disk.
+    """Make writes beyond this size of a file, in bytes, fail within the block as on a full disk.
 
-    Python ignores the signal that comes with it, so that the system call fails with an error alone.
+    Python ignores SIGXFSZ, so the system call only returns an error.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))

@@ -1,8 +1,8 @@
-"""What the fuzz tests share: how many cases, and how bytes get damaged.
+"""Shared parts of the fuzz tests: the number of cases and the damage to bytes.
 
     FUZZ_CASES=5000 .venv/bin/python -m pytest -k fuzz
 
-tries that many cases of each test instead of the few that every run tries.
+runs that many cases of each test instead of the default few.
 """
 
 import os
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 
 def bounded(cases: int) -> settings:
-    """So many cases, or FUZZ_CASES; the same ones in every bounded run."""
+    """Run so many cases, or FUZZ_CASES; without FUZZ_CASES always the same ones."""
     asked = os.environ.get("FUZZ_CASES")
     return settings(
         max_examples=int(asked or cases),
@@ -26,11 +26,11 @@ def bounded(cases: int) -> settings:
 
 @st.composite
 def damaged(draw: st.DrawFn, originals: dict[str, bytes]) -> bytes:
-    """One of the originals, cut, with bytes changed, doubled or lost; sometimes as it was."""
+    """Draw one of the originals, cut, or with bytes changed, inserted or removed, or unchanged."""
     content = bytearray(originals[draw(st.sampled_from(sorted(originals)))])
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, max(len(content) - 1, 0)))
-        # Headers are short, and where it hurts.
+        # Damage headers often: they are short and parsers depend on them.
         place = place % 64 if draw(st.booleans()) else place
         match draw(st.sampled_from(["cut", "flip", "write", "remove", "insert"])):
             case "cut":
@@ -48,5 +48,5 @@ def damaged(draw: st.DrawFn, originals: dict[str, bytes]) -> bytes:
 
 
 def peak_mib() -> int:
-    """The most memory that this process has held so far."""
+    """Return the peak resident memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -1,4 +1,4 @@
-"""Images of every kind, for fuzz tests to damage, and ones that claim to be huge."""
+"""Images of every kind for fuzz tests to damage, and images with huge sizes in their headers."""
 
 import io
 import struct
@@ -6,7 +6,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-MOST_MIB = 256  # that a bomb may cost, of which the pixels alone would take gigabytes
+MOST_MIB = 256  # memory that a bomb may take; its pixels would take gigabytes
 
 
 def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
@@ -42,17 +42,17 @@ IMAGES = {
 
 
 def gif_of_frames(height: int, width: int, frames: int) -> bytes:
-    """A GIF of one pixel whose frames claim another size."""
+    """Encode a GIF of one pixel whose frame headers give another size."""
     screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x4c\x01\x00"
     return screen + frame * frames + b";"
 
 
 def resized(kind: str, at: int, form: str) -> bytes:
-    """An image whose header claims 30,000 x 30,000 pixels."""
+    """Return an image whose header gives a size of 30,000 x 30,000 pixels."""
     content = bytearray(IMAGES[kind])
-    claim = struct.pack(form, 30_000, 30_000)
-    content[at : at + len(claim)] = claim
+    size = struct.pack(form, 30_000, 30_000)
+    content[at : at + len(size)] = size
     return bytes(content)
 
 

@@ -1,4 +1,4 @@
-"""A run of seconds, by the command line: for tests of what happens to runs."""
+"""Start runs of a few seconds from the command line, and compare how they end."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 def flags(folder: Path, name: str) -> list[str]:
-    """Flags of a run in FOLDER/NAME."""
+    """Return the flags of a run in FOLDER/NAME."""
     config = folder / "tiny.yaml"
     if not config.exists():
         config.write_text(EXPERIMENT)
@@ -38,7 +38,7 @@ def flags(folder: Path, name: str) -> list[str]:
 
 
 def in_this_process(capsys: object) -> Command:
-    """Runs main.py here: (flags) -> exit status, stdout, stderr."""
+    """Return a function that runs main.py here: (flags) -> exit status, stdout, stderr."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         with flagsaver.flagsaver():
@@ -53,7 +53,7 @@ def in_this_process(capsys: object) -> Command:
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen:
-    """main.py in a process of its own, whose stdout and stderr come in one pipe."""
+    """Start main.py in its own process, with stdout and stderr in one pipe."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "main.py"), *arguments],
         stdout=subprocess.PIPE,
@@ -70,7 +70,7 @@ def latest(model_dir: Path) -> Checkpoint:
 
 
 def assert_same_end(ours: Path, theirs: Path) -> None:
-    """Both runs ended with the same bits, metrics, log and curves."""
+    """Assert that both runs ended with the same bits, metrics, log and curves."""
     assert differences(ours, theirs) == []
 
 

@@ -1,4 +1,4 @@
-"""The pages under docs/ say what the code does."""
+"""The pages under docs/ match the code."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The rules of the house, read from the imports and calls of every module."""
+"""The architecture's rules, checked on the imports and calls of every module."""
 
 import ast
 from functools import cache
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# The floors from the ground up: what each package may import of the project besides itself.
+# Layers from the lowest up: which other packages of the project each one may import.
 ALLOWED = {
     "system": set(),
     "configs": {"system"},

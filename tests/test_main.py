@@ -46,7 +46,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(tiny: Path, capsys: pytest.CaptureFixture) -> Command:
-    """Runs main.py in this process: (flags) -> exit status, stdout, stderr."""
+    """Return a function that runs main.py in this process: (flags) -> exit status, stdout, stderr."""
 
     def run(*flags: str) -> tuple[int, str, str]:
         with flagsaver.flagsaver():
@@ -62,7 +62,7 @@ def command(tiny: Path, capsys: pytest.CaptureFixture) -> Command:
 
 @pytest.fixture(scope="session")
 def trained(tiny: Path) -> tuple[Path, str]:
-    """A finished run, made by the command in a process of its own, and what it printed."""
+    """Train a run by the command in its own process; return it and what it printed."""
     done = _spawn(tiny, "finished")
     return tiny / "finished", done
 

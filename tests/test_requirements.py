@@ -1,4 +1,4 @@
-"""What is installed is known to the version: nothing comes in that nobody has looked at."""
+"""Every requirement is pinned, and the audit command covers every requirements file."""
 
 import re
 from pathlib import Path

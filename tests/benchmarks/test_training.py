@@ -1,4 +1,4 @@
-"""The page of training steps, and what it says about timm."""
+"""The page of training steps, with and without timm."""
 
 import sys
 

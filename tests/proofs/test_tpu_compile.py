@@ -111,7 +111,7 @@ def test_an_environment_without_the_compiler_is_told_how_to_make_one(capsys, mon
 
 @pytest.fixture(scope="module")
 def compile_python():
-    """The Python that has the requirements: EFFICIENTNET_COMPILE_PYTHON, or that of .venv-compile."""
+    """Return the Python that has the requirements: EFFICIENTNET_COMPILE_PYTHON or .venv-compile's."""
     default = ROOT / ".venv-compile/bin/python"
     python = Path(os.environ.get("EFFICIENTNET_COMPILE_PYTHON", default))
     if not python.exists():

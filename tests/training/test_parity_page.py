@@ -10,7 +10,7 @@ from proofs import parity
 from system.errors import UsageError
 
 PAGE = parity.ROOT / "docs" / "parity.md"
-ROW = parity.Row("section", "item", "theirs", "ours", 0.5, 1.0, "grey levels")
+ROW = parity.ParityRow("section", "item", "theirs", "ours", 0.5, 1.0, "grey levels")
 
 
 def measured_items(page):

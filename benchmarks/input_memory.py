@@ -1,11 +1,11 @@
-"""Whether the input pipeline's memory stays flat.
+"""Measure whether the input pipeline's memory stays constant.
 
     python -m benchmarks.input_memory [--data_dir=DIR] [--images=20000]
 
 reads that many training images with the settings of ImageNet (1 GiB shuffle buffer, 224 pixels,
 AutoAugment) from records that hold the JPEGs of DIR (without it: crops of the
 photographs that ship with scikit-learn) over and over, 2 GiB of them in a temporary folder, and prints the
-resident size on the way.
+resident size as it goes.
 """
 
 import sys
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     encoded, origin = jpegs(flags.data_dir)
     limited = limit_malloc_arenas()  # as main.py does
     print(f"{len(encoded)} images: {origin}")
-    print(f"{conditions()}, malloc's arenas {'limited' if limited else 'as they are'}")
+    print(f"{conditions()}, malloc arenas {'limited' if limited else 'not limited'}")
     with tempfile.TemporaryDirectory() as directory:
         dataset = make_train_dataset(
             write_records(encoded, directory, RECORD_BYTES),

@@ -1,4 +1,4 @@
-"""How fast training images are made, step by step, and what augmentation costs.
+"""Measure the speed of the input pipeline, step by step, and the cost of augmentation.
 
     python -m benchmarks.input_pipeline [--data_dir=DIR] [--output=benchmarks/results/input_pipeline.md]
 
@@ -8,10 +8,10 @@ finished batches, every augmentation operation by itself, and the whole training
 without augmentation, beside the published code's structure of both, which is rebuilt here as a
 yardstick and checked to give the same pixels.
 
-Everything is measured in turns, several rounds, and told as the median of the rounds: images per second
-of wall time, and processor time per image, which other work on the machine disturbs least. What
-augmentation is held to are ratios of processor time, taken within many rounds of short turns: the speed
-of a shared processor drifts by a third within seconds, and so hits both sides alike.
+Everything is measured in turns, in several rounds, and reported as the median of the rounds: images per
+second of wall time, and processor time per image, which other work on the machine disturbs least. The
+limits on augmentation apply to ratios of processor time within many rounds of short turns: the speed of a
+shared processor drifts by a third within seconds, and so affects both sides alike.
 """
 
 import itertools
@@ -60,7 +60,7 @@ MIXING_ALPHA = 0.2
 CALLS_PER_THREAD = 2  # in flight, so that no thread idles until an earlier image is finished
 BUFFER_MIB = 16.0  # of shuffling: what is read ahead at the start must not fill the measurement
 CHECKED_IMAGES = 256  # on which the yardstick's pixels are compared
-# What augmentation is held to: the pipeline with AutoAugment against the one without, and against
+# Limits on augmentation: the pipeline with AutoAugment against the one without, and against
 # the one with the published code's structure.
 LEAST_SHARE, LEAST_SPEEDUP = 0.8, 1.8
 SHORT_ROUNDS = 16  # of short turns, times as many as of others
@@ -79,9 +79,9 @@ def _with_threads(dataset: tf.data.Dataset, threads: int) -> tf.data.Dataset:
 def stage_datasets(
     encoded: Sequence[bytes], image_size: int, batch: int, threads: int
 ) -> dict[str, tf.data.Dataset]:
-    """Each a step longer than the one before; elements stand for `batch` images.
+    """Build pipelines, each one step longer than the one before; an element is `batch` images.
 
-    Before batching comes into it, only one byte of each image is collected.
+    Up to the batching step, only one byte of each image is collected.
     """
 
     def seed(index: tf.Tensor) -> tf.Tensor:
@@ -143,9 +143,9 @@ def stage_datasets(
 def operation_datasets(
     encoded: Sequence[bytes], image_size: int, batch: int
 ) -> dict[str, tf.data.Dataset]:
-    """Every operation on finished crops, one thread; the first is none at all.
+    """Build a single-threaded pipeline for each operation on finished crops; the first does nothing.
 
-    Levels 0 to 9 and signs go in turn, known beforehand as in a policy.
+    Levels 0 to 9 and signs alternate and are constants of the graph, as in a policy.
     """
     crops = tf.stack(
         [crop.eval_crop_uint8(image_bytes, image_size=image_size) for image_bytes in encoded[:32]]
@@ -186,7 +186,7 @@ def pipeline_datasets(
     batch: int,
     threads: int,
 ) -> dict[str, tf.data.Dataset]:
-    """From records to batches, as training reads them."""
+    """Build pipelines from records to batches, as training reads them."""
     return {
         name: make_train_dataset(
             source,
@@ -205,9 +205,9 @@ def pipeline_datasets(
 def write_records(
     encoded: Sequence[bytes], directory: str, more_than: int = IN_MEMORY_BYTES
 ) -> Source:
-    """Record files of these images, repeated until they are more bytes than that.
+    """Write record files of these images, repeated until they exceed `more_than` bytes.
 
-    Beyond IN_MEMORY_BYTES they are not kept in memory but streamed.
+    Records beyond IN_MEMORY_BYTES are streamed instead of kept in memory.
     """
     copies = more_than // sum(map(len, encoded)) + 1
     for shard in range(copies):
@@ -232,7 +232,7 @@ def published_datasets(
     batch: int,
     threads: int,
 ) -> dict[str, tf.data.Dataset]:
-    """From records to batches of (float32 [batch, S, S, 3] on the scale 0..255, int32 [batch])."""
+    """Build pipelines to batches of (float32 [batch, S, S, 3] in 0..255, int32 [batch])."""
     examples = source.examples("train")
     rows = train_rows(examples, seed=SEED, host_batch_size=batch, shuffle_buffer_mib=BUFFER_MIB)
     options = tf.data.Options()
@@ -266,7 +266,7 @@ def _published_example(
 
 
 def _published_crop(image_bytes: tf.Tensor, seed: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decodes and resizes; when all attempts at a part fail, once more from the start, centred."""
+    """Decode a random crop and resize it; without a valid crop, decode the centre crop instead."""
     shape = tf.io.extract_jpeg_shape(image_bytes)
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
@@ -295,7 +295,7 @@ def _published_crop(image_bytes: tf.Tensor, seed: tf.Tensor, image_size: int) ->
 
 
 def count_equal(source: Source, image_size: int, images: int = CHECKED_IMAGES) -> int:
-    """Of so many augmented training images, how many are the same in both pipelines."""
+    """Count the augmented training images, out of so many, that are equal in both pipelines."""
     settings = (image_size, images, os.cpu_count() or 1)
     (ours,) = pipeline_datasets(source, {"": AutoAugment()}, *settings).values()
     (theirs,) = published_datasets(
@@ -311,7 +311,7 @@ def count_equal(source: Source, image_size: int, images: int = CHECKED_IMAGES) -
 
 
 def report(flags: Namespace, encoded: Sequence[bytes], origin: str) -> str:
-    """Measures everything and tells it as a page of Markdown."""
+    """Measure everything and render it as a page of Markdown."""
     images = max(1, flags.images // flags.batch_size) * flags.batch_size
     mean_kb = sum(map(len, encoded)) / len(encoded) / 1e3
     parts = [

@@ -1,16 +1,16 @@
-"""How long each export of a run takes, how large it is, and how right.
+"""Measure the latency, size and accuracy of each export of a run.
 
     python -m benchmarks.latency --model_dir=runs/digits [--batch_sizes=1,8,32] [--untrained]
         [--output=benchmarks/results/latency.md]
 
 measures every format that the run was exported to, and keras.applications' network of the same name (of
-EfficientNet-lite, which is not there: the B of that number), in turns, round after round: p50, p90 and p99
+EfficientNet-lite, which it lacks: the B of that number), in turns, round after round: p50, p90 and p99
 in milliseconds and images per second, from uint8 pixels to probabilities. Accuracy is that on the run's
 evaluation split; agreement is the share of these images whose best class is the SavedModel's. --untrained
 leaves both out, for a run that was made for its size alone.
 
---output puts the tables into that page, in the place of those of the same network and data, if it has
-them, and draws accuracy, latency and size (matplotlib) beside it.
+--output puts the tables into that page, replacing those of the same network and
+data, and draws accuracy, latency and size (matplotlib) beside it.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ FromPixels = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Something that answers: a name, its size on disk, and the function to time."""
+    """An export or model to time: its name, its size on disk, and its function."""
 
     name: str
     size_bytes: int
@@ -63,7 +63,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Quality:
-    """Shares of the evaluation images: whose best class is right, whose is the SavedModel's."""
+    """Shares of the evaluation images whose best class is correct, and equal to the SavedModel's."""
 
     top_1: float
     agreement: float
@@ -71,7 +71,7 @@ class Quality:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Milliseconds of a call by quantile, and images per second over all calls."""
+    """Milliseconds per call by quantile, and images per second over all calls."""
 
     calls: int
     p50_ms: float
@@ -81,8 +81,8 @@ class Timing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """All that was measured of one candidate; timings by batch size."""
+class ExportRow:
+    """All figures of one candidate; timings by batch size."""
 
     candidate: Candidate
     quality: Quality | None
@@ -131,7 +131,7 @@ compared. What is compared:
 - `onnx`: for ONNX runtimes.
 - `keras.applications`: the network of that name there, with random weights; only its speed is of interest.
 
-| column | what it says |
+| column | meaning |
 |---|---|
 | MB | size on disk, in millions of bytes; of keras.applications, that of its weights |
 | top-1 | share of the evaluation images whose best class is the right one |
@@ -142,7 +142,7 @@ compared. What is compared:
 
 
 def put_section(page: Path, title: str, section: str) -> None:
-    """Writes the page anew, with `section` in the place of the one of that title, or at its end."""
+    """Rewrite the page with `section` replacing the one of that title, or appended."""
     begin, end = f"<!-- {title}: begin -->\n", f"<!-- {title}: end -->\n"
     text = page.read_text() if page.exists() else ""
     start = text.find("<!-- ")
@@ -152,21 +152,21 @@ def put_section(page: Path, title: str, section: str) -> None:
     page.write_text(f"{INTRODUCTION}\n{before}{gap}{begin}{section}{end}{after}")
 
 
-def _summary(rows: Sequence[Row], images: int, card: ModelCard) -> list[str]:
-    """Lines of the table that tells the formats apart, one row each."""
+def _summary(rows: Sequence[ExportRow], images: int, card: ModelCard) -> list[str]:
+    """Render the table that compares the formats, one row each."""
     batches = list(rows[0].timings)
     measured = any(row.quality for row in rows)
     shares = ["top-1", "agreement"] if measured else []
     speeds = [f"images/s, batch {batch}" for batch in batches]
     seen = card.step * card.recipe["train"]["global_batch_size"]
     if measured:
-        told = f"Trained on {seen:,} images, repeated ones counted; {images:,} to evaluate.\n"
+        note = f"Trained on {seen:,} images, repeated ones counted; {images:,} to evaluate.\n"
     else:
-        told = (
+        note = (
             f"A network of {seen:,} training images, made for its size alone: it has no accuracy "
             f"to speak of. It is timed on {images:,} real images.\n"
         )
-    lines = [told, *_head(["what", "MB", *shares, f"ms, batch {batches[0]}", *speeds])]
+    lines = [note, *_head(["what", "MB", *shares, f"ms, batch {batches[0]}", *speeds])]
     for row in rows:
         cells = [row.candidate.name, f"{row.candidate.size_bytes / 1e6:.2f}"]
         if row.quality:
@@ -179,8 +179,8 @@ def _summary(rows: Sequence[Row], images: int, card: ModelCard) -> list[str]:
     return [*lines, ""]
 
 
-def _details(rows: Sequence[Row]) -> list[str]:
-    """Lines of the table of all times, one row for each candidate and batch size."""
+def _details(rows: Sequence[ExportRow]) -> list[str]:
+    """Render the table of all times, one row for each candidate and batch size."""
     lines = _head(["what", "batch", "calls", "p50 ms", "p90 ms", "p99 ms", "images/s"])
     for row in rows:
         for batch, timing in row.timings.items():
@@ -198,8 +198,8 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def draw(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Accuracy over the median at the smallest batch, as a PNG; where there is none, size on disk.
+def draw(rows: Sequence[ExportRow], title: str, path: Path) -> None:
+    """Plot accuracy, or without it size on disk, over the median time at the smallest batch, as a PNG.
 
     With accuracy, a point's area is the size on disk.
     """
@@ -239,16 +239,16 @@ def measure_all(
     labels: np.ndarray | None,
     batch_sizes: Sequence[int],
     seconds: float,
-) -> list[Row]:
-    """Quality of every candidate, then timings in turns.
+) -> list[ExportRow]:
+    """Measure the quality of every candidate, then time them in turns.
 
     Args:
       model_dir: of the run.
-      first: what agreement is held to.
+      first: the predictor that agreement is measured against.
       images: uint8 [n, S, S, 3].
       labels: int [n]; None leaves quality out.
       batch_sizes: each is timed.
-      seconds: that each candidate is called for, at least, at each batch size.
+      seconds: least time that each candidate is called for at each batch size.
     """
     contestants = list(candidates(model_dir, first))
     reference = None if labels is None else best_classes(first.from_pixels, images)
@@ -258,7 +258,7 @@ def measure_all(
         if candidate.is_trained and labels is not None:
             found = best_classes(candidate.from_pixels, images)
             quality = Quality(float(np.mean(found == labels)), float(np.mean(found == reference)))
-        rows.append(Row(candidate, quality, {}))
+        rows.append(ExportRow(candidate, quality, {}))
     for batch in batch_sizes:
         pixels = np.resize(images, (batch, *images.shape[1:]))
         functions = [candidate.from_pixels for candidate in contestants]
@@ -269,7 +269,7 @@ def measure_all(
 
 
 def candidates(model_dir: str, first: Predictor) -> Iterator[Candidate]:
-    """Every export of a run that can be opened here; what can't is told on stderr."""
+    """Yield every export of a run that opens here; print the others to stderr."""
     for name in FORMATS:
         for variant in VARIANTS if name == "tflite" else ("",):
             try:
@@ -288,7 +288,7 @@ def candidates(model_dir: str, first: Predictor) -> Iterator[Candidate]:
 def measure_in_turns(
     functions: Sequence[FromPixels], pixels: np.ndarray, seconds: float
 ) -> list[Timing]:
-    """Calls each for `seconds` in all, spread over ROUNDS, after WARMUP_CALLS uncounted ones."""
+    """Call each for `seconds` in all, spread over ROUNDS, after WARMUP_CALLS uncounted ones."""
     for from_pixels in functions:
         for _ in range(WARMUP_CALLS):
             from_pixels(pixels)
@@ -314,14 +314,14 @@ def _timing(calls: Sequence[float], images: int) -> Timing:
 
 
 def best_classes(from_pixels: FromPixels, images: np.ndarray) -> np.ndarray:
-    """Most probable class of each image, int [n]."""
+    """Compute the most probable class of each image, int [n]."""
     starts = range(0, len(images), ROWS_AT_A_TIME)
     rows = [from_pixels(images[start : start + ROWS_AT_A_TIME]) for start in starts]
     return np.concatenate(rows).argmax(axis=1)
 
 
 def evaluation_images(model_dir: str, predictor: Predictor) -> tuple[np.ndarray, np.ndarray]:
-    """All images of the run's evaluation split, uint8 [n, S, S, 3], and their labels."""
+    """Read all images of the run's evaluation split, uint8 [n, S, S, 3], and their labels, int [n]."""
     experiment = load_experiment(os.path.join(model_dir, "experiment.yaml"))
     source = open_source(experiment, model_spec(experiment))
     how = predictor.card.preprocessing
@@ -344,9 +344,9 @@ def evaluation_images(model_dir: str, predictor: Predictor) -> tuple[np.ndarray,
 
 
 def _keras_applications(first: Predictor) -> Iterator[Candidate]:
-    """The network of that name there, with random weights: only its time is of interest.
+    """Yield keras.applications' network of the same name with random weights, to compare its time.
 
-    EfficientNet-lite is not there; what comes nearest is the B of that number.
+    keras.applications lacks EfficientNet-lite; the nearest is the B of that number.
     """
     number = re.fullmatch(r"efficientnet-(?:b|lite)(\d)", first.card.name)
     name = f"EfficientNetB{number[1]}" if number else ""
@@ -368,9 +368,9 @@ def _parser() -> Parser:
     parser = Parser("benchmarks.latency", __doc__)
     parser.add_argument("--model_dir", required=True, help="folder of the run, with exports")
     parser.add_argument(
-        "--batch_sizes", type=positives, default=(1, 8, 32), help="whole numbers, as 1,8,32"
+        "--batch_sizes", type=positives, default=(1, 8, 32), help="whole numbers, such as 1,8,32"
     )
-    parser.add_argument("--seconds", type=float, default=5.0, help="at least, a measurement")
+    parser.add_argument("--seconds", type=float, default=5.0, help="least time of a measurement")
     parser.add_argument("--untrained", action="store_true", help="leave accuracy out")
     parser.add_argument("--output", type=Path, help="also put the tables into this page")
     return parser

@@ -1,4 +1,4 @@
-"""JPEGs for a measurement: those of a folder, or crops of the two photographs that ship with scikit-learn."""
+"""Collect JPEGs to measure with: a folder's, or crops of the two photographs in scikit-learn."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ QUALITIES = (75, 96)  # of JPEG, the upper end excluded
 
 
 def jpegs(data_dir: Path | None) -> tuple[list[bytes], str]:
-    """Return encoded images and a sentence part that names where they are from.
+    """Return encoded images and a phrase that names their source.
 
     Args:
       data_dir: folder tree of JPEGs; None: 200 crops of the packaged photographs.

@@ -1,8 +1,8 @@
-"""AutoAugment as the published code structures it, to hold the project's own against.
+"""AutoAugment in the published code's structure, to compare the project's own with.
 
-A chain of 25 conditions on the drawn sub-policy, in each two on whether its operations fire; every operation
-as it would be written down at once, geometry on four channels, of which the last tells what to fill. Draws
-are those of the project's AutoAugment, so that pixels can be compared.
+A chain of 25 conditions on the drawn sub-policy, each with two conditions on whether its operations fire;
+every operation in its plain form; geometry on four channels, of which the last marks what to fill. Draws are
+those of the project's AutoAugment, so that pixels can be compared.
 """
 
 import math
@@ -19,7 +19,7 @@ Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def published_structure(image_size: int) -> Augment:
-    """(uint8 [S, S, 3], seed) to what AutoAugment() makes of them, the way the published code does it."""
+    """Build (uint8 [S, S, 3], seed) -> image: AutoAugment() in the published code's structure."""
     sub_policies = [
         [(_operation(name, level, image_size), chance) for name, chance, level in pair]
         for pair in policies.SUB_POLICIES
@@ -50,7 +50,7 @@ def published_structure(image_size: int) -> Augment:
 
 
 def _operation(name: str, level: int, image_size: int) -> Callable[..., tf.Tensor]:
-    """An operation of (image, whether a signed argument is positive)."""
+    """Build an operation of (image, whether a signed argument is positive)."""
     share = level / 10
     shear, pixels, factor = share * 0.3, share * 250.0, share * 1.8 + 0.1
     shift = np.uint8(min(8 - int(share * 4), 7))
@@ -111,7 +111,7 @@ def _blend_with_grey(image: tf.Tensor, factor: float) -> tf.Tensor:
 
 
 def _rotation(degrees: float, image_size: int) -> list[float]:
-    """The transform as figures, so that its rounding is not left to TensorFlow's graph rewriting."""
+    """Compute the transform as constants, so that graph rewriting does not change its rounding."""
     radians, last = np.float32(degrees) * np.float32(math.pi / 180.0), np.float32(image_size - 1)
     cosine, sine = tf.cos(radians).numpy(), tf.sin(radians).numpy()
     x_offset = (last - (cosine * last - sine * last)) / np.float32(2)

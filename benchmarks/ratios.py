@@ -1,4 +1,4 @@
-"""Ratios of two series that were measured in turns, and how well their median is known."""
+"""Compute ratios of two series measured in turns, with the error of their median."""
 
 import dataclasses
 

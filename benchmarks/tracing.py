@@ -1,12 +1,12 @@
-"""How long a training job waits for its first step, by network and number of replicas.
+"""Measure the time to the first training step, by network and number of replicas.
 
     python -m benchmarks.tracing [--models=efficientnet-b0,efficientnet-b4] [--replicas=1,2,4]
         [--image_size=64] [--output=benchmarks/results/tracing.md]
 
 builds each network, traces its training loop and runs one step on 1, 2 and 4 logical CPU devices with
-batch norm statistics over all of them, each in a process of its own. Wall time tells how long one waits,
-processor time how much there is to do, whatever else the machine does. Tracing one
-graph for all replicas is what is measured: batch norm that synchronises inside the graph of every replica
+batch norm statistics over all of them, each in a process of its own. Wall time is how long one waits,
+processor time how much work there is, independent of the machine's load. All replicas share one
+traced graph: batch norm that synchronises inside the graph of every replica
 took 285 to 325 s for B0 on two.
 """
 
@@ -31,7 +31,7 @@ EXAMPLES_PER_REPLICA = 2
 
 
 def measure(model: str, replicas: int, image_size: int) -> dict[str, float]:
-    """Seconds to build, to trace and to run the first step; call it once a process.
+    """Measure the seconds to build, trace and run the first step; call it once per process.
 
     Args:
       model: published name.
@@ -80,7 +80,7 @@ HEADER = (
 def measure_all(
     models: Sequence[str], replicas: Sequence[int], image_size: int, timeout_seconds: float
 ) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """Every model on every number of replicas, one process after the other.
+    """Measure every model on every number of replicas, one process after the other.
 
     Raises:
       UserError: a measurement failed, with its last line, or took too long.
@@ -103,7 +103,7 @@ def measure_all(
 
 
 def table_lines(results: Sequence[tuple[str, int, dict[str, float]]]) -> list[str]:
-    """The table in Markdown; ratios are of processor time, to the model's first row."""
+    """Render the table in Markdown; ratios are of processor time, to the model's first row."""
     lines = [_line(HEADER), _line(["---"] * len(HEADER))]
     first: dict[str, dict[str, float]] = {}
     for model, count, seconds in results:

@@ -1,7 +1,7 @@
-"""Measuring data pipelines side by side on a processor whose speed drifts.
+"""Measure data pipelines side by side on a processor whose speed drifts.
 
-Pipelines run in turns, round after round, and are compared within a round. Long turns tell images per second
-as they come; short ones, from pipelines at rest, tell ratios of processor time with little error.
+Pipelines run in turns, round after round, and are compared within a round. Long turns measure images per
+second; short ones, from pipelines at rest, measure ratios of processor time with little error.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ ORDER_SEED = 1
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """What each round measured; alone it is told by its medians."""
+    """The figures of each round, and their medians."""
 
     rounds: tuple[tuple[float, float], ...]  # images/s, and processor ms per image
 
@@ -41,9 +41,9 @@ class Speed:
 def measure_in_turns(
     datasets: Mapping[str, tf.data.Dataset], images_per_element: int, elements: int, rounds: int
 ) -> dict[str, Speed]:
-    """Iterates every dataset for so many elements, one after the other, round after round.
+    """Iterate every dataset for so many elements, one after the other, round after round.
 
-    Datasets are endless: what was made ahead when the clock starts is made ahead when it stops, too.
+    Datasets are endless, so as much is prefetched when the clock stops as when it starts.
     """
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
     for number in range(rounds):
@@ -58,7 +58,7 @@ def measure_in_turns(
             images = elements * images_per_element
             wall, processor = time.perf_counter() - wall, time.process_time() - processor
             runs[name].append((images / wall, 1e3 * processor / images))
-            del iterator  # which ends what is still being made
+            del iterator  # stops its prefetching
     print(f"\r{'':<60}\r", end="", file=sys.stderr)
     return {name: Speed(tuple(figures)) for name, figures in runs.items()}
 
@@ -66,9 +66,9 @@ def measure_in_turns(
 def measure_in_short_turns(
     datasets: Mapping[str, tf.data.Dataset], images_per_element: int, rounds: int
 ) -> dict[str, np.ndarray]:
-    """Processor ms per image of every turn, [rounds].
+    """Measure processor milliseconds per image of every turn, float [rounds].
 
-    Before and after a turn all pipelines rest, their buffers full: so a turn makes as much as is taken.
+    Before and after a turn all pipelines rest with full buffers, so a turn makes as much as is taken.
     """
     iterators = {name: iter(dataset) for name, dataset in datasets.items()}
     for iterator in iterators.values():

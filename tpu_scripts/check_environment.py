@@ -1,9 +1,9 @@
-"""One screen: what is installed here, which devices are seen, and what to do when they are not.
+"""Print what is installed, which devices are visible, and what to do if none are.
 
     python tpu_scripts/check_environment.py
 
-Ends with status 0 when there is an accelerator, 1 when there is none, or when what is installed can't
-use one. Nothing of the project is imported: it runs before anything else works.
+Exit status: 0 with a usable accelerator, else 1. Imports nothing of the project, so that it runs
+before anything else works.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 PACKAGES = ("tensorflow", "tensorflow-tpu", "libtpu", "keras", "numpy", "cloud-tpu-client")
 NEEDS = "ConfigureDistributedTpuOp_DoWork"  # of libtpu, by TensorFlow 2.20; later libtpus lack it
 
-# In a process of its own: a libtpu that does not fit aborts whoever loads it.
+# Runs in its own process: an incompatible libtpu aborts the process that loads it.
 SEE_DEVICES = """
 import os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -27,7 +27,7 @@ for device in tf.config.list_physical_devices():
 
 
 def installed() -> dict[str, str | None]:
-    """Version of every package that matters; None for those that are not there."""
+    """Return the version of every relevant package; None for those not installed."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -38,14 +38,14 @@ def installed() -> dict[str, str | None]:
 
 
 def libtpu_file() -> Path | None:
-    """The library that TensorFlow would load."""
+    """Return the libtpu that TensorFlow would load; None if there is none."""
     given = os.environ.get("TPU_LIBRARY_PATH")
     found = [Path(given)] if given else [Path(path, "libtpu/libtpu.so") for path in sys.path]
     return next((file for file in found if file.exists()), None)
 
 
 def has_symbol(library: Path, symbol: str) -> bool:
-    """Whether a shared library names a symbol; reads it in pieces, it is large."""
+    """Return whether a shared library contains a symbol; read the large file in pieces."""
     wanted, tail = symbol.encode(), b""
     with library.open("rb") as file:
         while piece := file.read(2**24):
@@ -56,12 +56,12 @@ def has_symbol(library: Path, symbol: str) -> bool:
 
 
 def chips() -> int:
-    """TPU chips that the kernel shows."""
+    """Count the TPU chips that the kernel exposes."""
     return len([*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")])
 
 
 def devices() -> tuple[dict[str, int], str]:
-    """Devices that TensorFlow sees, by kind, and what went wrong, if anything."""
+    """Count the devices that TensorFlow sees, by kind; return them and an error, or an empty string."""
     done = subprocess.run(
         [sys.executable, "-c", SEE_DEVICES], capture_output=True, text=True, check=False
     )
@@ -80,14 +80,14 @@ def advice(
     seen: dict[str, int],
     error: str,
 ) -> tuple[bool, str]:
-    """Whether an accelerator can be used, and the next thing to do.
+    """Return whether an accelerator can be used, and the next thing to do.
 
     Args:
       versions: from `installed`.
       chips: TPU chips of this machine.
       libtpu_fits: whether libtpu has what TensorFlow needs; None without libtpu.
       seen: devices by kind, as TensorFlow sees them.
-      error: of the attempt to see them.
+      error: raised while listing devices; empty if none.
     """
     if versions["tensorflow"] and versions["tensorflow-tpu"]:
         return (
@@ -123,7 +123,7 @@ def advice(
 
 
 def main() -> int:
-    """Print it all: 0 when an accelerator can be used."""
+    """Print everything; return the exit status, 0 if an accelerator can be used."""
     versions, library, number = installed(), libtpu_file(), chips()
     fits = has_symbol(library, NEEDS) if library else None
     seen, error = devices()

@@ -1,4 +1,4 @@
-"""Training keras.applications' EfficientNets with `fit`, as benchmarks.turn_server measures it."""
+"""Train keras.applications' EfficientNets with `fit`, as benchmarks.turn_server measures it."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Training timm's EfficientNets as timm's train.py does, as benchmarks.turn_server measures it."""
+"""Train timm's EfficientNets as timm's train.py does, as benchmarks.turn_server measures it."""
 
 from collections.abc import Callable
 

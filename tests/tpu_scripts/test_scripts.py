@@ -62,7 +62,7 @@ class Cloud:
         return file.read_text().splitlines() if file.exists() else []
 
     def did(self, *words):
-        """The calls that are of one of these commands, shortened to it."""
+        """Return the calls of these commands, each shortened to its command."""
         spoken = [call.replace("\\ ", " ") for call in self.calls]
         return [word for call in spoken for word in words if word in call]
 

@@ -6,7 +6,7 @@
 #   data_service.sh --role=dispatcher|worker --stop
 #
 # One dispatcher, a worker on every helping machine, then train with --set data.service=grpc://HOST:5050.
-# What runs already is left alone. LOG_DIR/data_service_ROLE.log holds what it says.
+# What runs already is left alone. LOG_DIR/data_service_ROLE.log holds its output.
 # --host  name under which the training hosts reach this worker; by default this machine's own
 set -euo pipefail
 

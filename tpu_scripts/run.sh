@@ -5,8 +5,8 @@
 #          [--dry_run] -- --model=efficientnet-b0 --tpu=local --data_dir=gs://... --model_dir=gs://...
 #   run.sh --name=NAME --zone=ZONE --collect=DIR [--job=train]
 #
-# What follows -- are the flags of main.py. A job that runs already is left alone; logs/JOB.log holds what it
-# says, logs/JOB.status its exit status when it has ended.
+# What follows -- are the flags of main.py. A job that runs already is left alone; logs/JOB.log holds its
+# output, logs/JOB.status its exit status when it has ended.
 # --worker   all, or the number of one; a slice of several hosts is driven from worker 0
 # --with     tmux | nohup
 # --collect  fetch the logs of all workers to DIR/worker-N.log instead

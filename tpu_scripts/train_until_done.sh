@@ -34,9 +34,9 @@ if $dry_run; then
   exit 0
 fi
 
-told='' signals=0 child=''
+received='' signals=0 child=''
 pass_on() {
-  told=$1
+  received=$1
   signals=$((signals + 1))
   [[ -z $child ]] || kill -s "$1" "$child" 2>/dev/null || true
 }
@@ -48,14 +48,14 @@ while true; do
   began=$SECONDS
   "${command[@]}" &
   child=$!
-  [[ -z $told ]] || pass_on "$told" # it came while the child was being started
-  while true; do # a signal ends the wait, not the child, whose own status a second wait tells
+  [[ -z $received ]] || pass_on "$received" # it came while the child was being started
+  while true; do # a signal ends the wait, not the child, whose own status the second wait returns
     before=$signals status=0
     wait "$child" || status=$?
     ((signals > before)) || break
   done
   child=''
-  if [[ -n $told ]] || ((status == 0 || status == 2 || status == 130)); then
+  if [[ -n $received ]] || ((status == 0 || status == 2 || status == 130)); then
     exit "$status"
   fi
   if ((SECONDS - began > 600)); then crashes=0; fi
@@ -73,7 +73,7 @@ while true; do
       child=$!
       wait "$child" || true
       child=''
-      if [[ -n $told ]]; then exit "$status"; fi
+      if [[ -n $received ]]; then exit "$status"; fi
       ;;
   esac
 done

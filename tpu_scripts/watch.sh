@@ -23,7 +23,7 @@ where=("--name=$name" "--zone=$zone" "--project=$project")
 $dry_run && where+=(--dry_run)
 wait_seconds=$backoff restarts=0 # the first creation counts as one
 
-say() { echo "$(date -u +%FT%TZ) $*"; }
+log() { echo "$(date -u +%FT%TZ) $*"; }
 
 state() { # of the request while it waits in the queue, else of the machine
   local request=ACTIVE
@@ -50,14 +50,14 @@ start() {
 }
 
 finish() { # status, why
-  say "$2: fetching the logs to logs/$name and deleting the TPU"
-  "$here/run.sh" "${where[@]}" "--collect=logs/$name" || say "no logs to fetch"
-  delete || say "could not delete $name: look after it, it costs money"
+  log "$2: fetching the logs to logs/$name and deleting the TPU"
+  "$here/run.sh" "${where[@]}" "--collect=logs/$name" || log "no logs to fetch"
+  delete || log "could not delete $name: look after it, it costs money"
   exit "$1"
 }
 
 pause() {
-  say "next try in $wait_seconds s"
+  log "next try in $wait_seconds s"
   sleep "$wait_seconds"
   wait_seconds=$((wait_seconds * 2 < max_backoff ? wait_seconds * 2 : max_backoff))
 }
@@ -82,16 +82,16 @@ while true; do
           0) finish 0 "the training has ended" ;;
           2) finish 1 "main.py refuses its flags" ;;
         esac
-        say "the training has failed; it goes on from its last checkpoint"
+        log "the training has failed; it goes on from its last checkpoint"
         ((restarts++ < max_restarts)) || finish 1 "$max_restarts restarts are used up"
         pause
       fi
       started=false
       if start; then
         started=true
-        say "running on $name"
+        log "running on $name"
       else
-        say "could not start on $name"
+        log "could not start on $name"
         ((restarts++ < max_restarts)) || finish 1 "$max_restarts restarts are used up"
         pause
       fi
@@ -99,14 +99,14 @@ while true; do
     ACCEPTED | PROVISIONING | WAITING_FOR_RESOURCES | CREATING | STARTING | RESTARTING | REPAIRING | \
       STOPPING | DELETING | SUSPENDING) sleep "$every" ;;
     *) # PREEMPTED, SUSPENDED, TERMINATED, FAILED, MISSING
-      say "$name is $now"
+      log "$name is $now"
       ((restarts++ < max_restarts)) || finish 1 "$max_restarts restarts are used up"
       started=false
-      [[ $now == MISSING ]] || delete || say "could not delete $name"
+      [[ $now == MISSING ]] || delete || log "could not delete $name"
       if create; then
         wait_seconds=$backoff
       else
-        say "could not create $name"
+        log "could not create $name"
         pause
       fi
       ;;

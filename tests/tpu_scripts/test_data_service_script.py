@@ -60,7 +60,7 @@ def test_a_dispatcher_goes_on_until_it_is_stopped_and_is_started_once(tmp_path: 
 
 
 def is_open(port: int) -> bool:
-    """Treat a reset as refused: a server that is stopping resets connections before it refuses them."""
+    """Return whether a port is open; a reset counts, as a stopping server resets before it refuses."""
     with socket.socket() as caller:
         return caller.connect_ex(("localhost", port)) != errno.ECONNREFUSED
 

@@ -41,7 +41,7 @@ def test_every_form_of_labels_is_understood(tmp_path: Path, text: str):
 
 def test_the_kits_numbers_are_translated_by_its_table(tmp_path: Path):
     (tmp_path / "labels").write_text("3\n1\n1\n2\n")
-    with pytest.raises(DatasetError, match=r"put its meta\.mat beside them"):
+    with pytest.raises(DatasetError, match=r"put its meta\.mat in the same folder"):
         labels(tmp_path / "labels")
     synsets = np.zeros((4, 1), [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")])
     for row, (number, name) in enumerate([(1, "n02"), (2, "n03"), (3, "n01"), (4, "n00")]):

@@ -105,7 +105,7 @@ def test_digits_do_not_overwrite_another_data_set(digits_dir, tmp_path: Path):
     for name in os.listdir(digits_dir):
         (tmp_path / name).write_bytes(Path(digits_dir, name).read_bytes())
     (tmp_path / "dataset_info.json").write_text(text.replace('"digits"', '"letters"'))
-    with pytest.raises(DatasetError, match="holds 'letters'"):
+    with pytest.raises(DatasetError, match="holds the data set 'letters'"):
         get_source("digits", str(tmp_path))
 
 

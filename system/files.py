@@ -118,7 +118,7 @@ def replacing(path: str) -> Iterator[str]:
     `*tfevents*` must not find it. When the block raises, it is removed and `path` is unchanged. A
     local file is synced to disk (fsync) before it is renamed.
     """
-    temporary = posixpath.join(posixpath.dirname(path), f"{uuid.uuid4().hex[:16]}.tmp")
+    temporary = beside(path, f"{uuid.uuid4().hex[:16]}.tmp")
     if is_remote(path):
         yield from _replacing_remote(path, temporary)
     else:

@@ -266,7 +266,9 @@ def test_lars_takes_its_norms_over_the_whole_batch_on_any_number_of_devices(
     decay = WeightDecay(1e-3, coupled=False)
     ends = []
     for distribution in (one_device, two_devices):
-        training = tiny.start(distribution, optimizer=LARS(), rate=5.0, weight_decay=decay)
+        training = tiny.start(
+            distribution, optimizer=LARS(coefficient=0.05), rate=0.1, weight_decay=decay
+        )
         training.run(BATCHES)
         ends.append(training.state.to_arrays())
     assert (

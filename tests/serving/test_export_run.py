@@ -16,6 +16,7 @@ from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo, write_da
 from input_pipeline.stream.pipeline import make_eval_dataset
 from serving import features, predict
 from serving.export import _training_images, export_run, load_trained_network
+from serving.images import find_images
 from serving.model_card import read_model_card
 from serving.network import ExportError
 from serving.predictor import find_export, open_predictor
@@ -243,8 +244,10 @@ def test_features_of_a_folder_are_written(ending, exported, run_folder, folder_o
     names, rows = _read_features(output)
     assert [Path(name).name for name in names] == ["a.jpg", "b.PNG", "d.png"]
     signature = tf.saved_model.load(exported["saved_model"]).signatures["features"]
-    contents = [Path(name).read_bytes() for name in names]
-    expected = signature(image_bytes=tf.constant(contents))["features"]
+    # The broken one too: rounding differs between batches of three and of four on some processors.
+    contents = [Path(name).read_bytes() for name in find_images([str(folder_of_images)])]
+    answer = signature(image_bytes=tf.constant(contents))
+    expected = answer["features"].numpy()[answer["valid"].numpy()]
     np.testing.assert_allclose(rows, expected, atol=1e-5)
 
 

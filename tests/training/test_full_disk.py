@@ -79,7 +79,7 @@ def test_a_disk_that_fills_under_the_log_ends_in_one_line_and_the_restart_in_the
     line = runs.one_line(err)
     assert f"{model_dir / what}: can't be written" in line
     assert "File too large" in line  # the system's reason
-    assert "free space, and run the same command again" in line
+    assert "free space and run the same command again" in line
     assert "{{" not in line
     assert checkpoint_files(model_dir) == before[0] != {}
     assert list(model_dir.rglob("*.tmp")) == []
@@ -102,7 +102,7 @@ def test_a_disk_that_fills_under_the_export_leaves_the_one_before_and_the_checkp
         full_during(patch, serving.export, "write_model_card", lambda *args: 0)
         status, _, err = command(*flags)
         assert status == 1
-        assert "untouched. Free space, and run main.py --mode=export" in runs.one_line(err)
+        assert "free disk space and run python main.py --mode=export" in runs.one_line(err)
     with monkeypatch.context() as patch:
         saved_model = serving.export.FORMATS["saved_model"]
         full_saved_model = {"saved_model": lambda *args: _full(saved_model, *args)}

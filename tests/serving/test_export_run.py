@@ -119,7 +119,7 @@ def test_tflite_and_onnx_exports_answer_as_the_live_model(
         assert found.valid.tolist() == [True, True, False] + [True] * (len(images) - 2)
         np.testing.assert_allclose(found.values[found.valid], expected, atol=1e-4)
     assert set(read_model_card(paths["tflite"]).files) == {"float32.tflite", "int8.tflite"}
-    with pytest.raises(ExportError, match=r"no float16\.tflite here, only float32"):
+    with pytest.raises(ExportError, match=r"no float16\.tflite here; it holds float32"):
         open_predictor(paths["tflite"], "float16")
 
 

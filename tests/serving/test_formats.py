@@ -104,7 +104,7 @@ def test_smaller_variants_are_smaller(tflite_folder):
 
 
 def test_int8_without_images_is_refused(lite, tmp_path):
-    with pytest.raises(ExportError, match="needs training images"):
+    with pytest.raises(ExportError, match="needs at least one training image"):
         write_tflite(
             str(tmp_path), lite[1], lite[0], calibration_images=lambda: [], variants=["int8"]
         )

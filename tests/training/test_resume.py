@@ -37,8 +37,8 @@ def refusal(folder: Path, capsys: pytest.CaptureFixture, *flags: str) -> str:
 def test_another_batch_is_refused(begun: Path, capsys: pytest.CaptureFixture) -> None:
     line = refusal(begun, capsys, "--set=train.global_batch_size=16")
     assert line == (
-        f"main.py: {begun}/run holds a run with other values (train.global_batch_size: 8 -> 16); a run "
-        "resumes with the same model, data and batch: give its values, or another --model_dir"
+        f"main.py: {begun}/run holds a run with other values (train.global_batch_size: 8 -> 16); a run can "
+        "only resume with the same model, data and batch; give its values, or another --model_dir"
     )
 
 
@@ -50,4 +50,4 @@ def test_another_number_of_training_images_is_refused(
     info = open_job(experiment, connect("cpu")).data_info
     fewer = {**info.splits, "train": dataclasses.replace(info.splits["train"], num_examples=79)}
     write_dataset_info(dataclasses.replace(info, splits=fewer), str(begun / "run"))
-    assert "(training images: 79 -> 80); a run resumes" in refusal(begun, capsys)
+    assert "(training images: 79 -> 80); a run can only resume" in refusal(begun, capsys)

@@ -52,22 +52,23 @@ def indexed_order(
     *,
     seed: int,
     host_batch_size: int,
+    first_example: int = 0,
     start_step: int = 0,
     host_index: int = 0,
     num_hosts: int = 1,
 ) -> tf.data.Dataset:
     """Return the endless training order of indexed examples.
 
-    Step k of all hosts together covers the places [k*B, (k+1)*B) of the global stream, where
-    B = host_batch_size * num_hosts, and host h reads the h-th part of it: the global batch is the
-    same for any number of hosts.
+    Step k of all hosts together covers the places first_example + [k*B, (k+1)*B) of the global
+    stream, where B = host_batch_size * num_hosts, and host h reads the h-th part of it: the global
+    batch is the same for any number of hosts.
 
     Returns:
       Dataset of {"step", "epoch", "index"}, int64 scalars.
     """
 
     def rows_of_step(step: tf.Tensor) -> tf.data.Dataset:
-        first = (step * num_hosts + host_index) * host_batch_size
+        first = first_example + (step * num_hosts + host_index) * host_batch_size
         places = first + tf.range(host_batch_size, dtype=tf.int64)
         epoch = places // num_examples
         index = shuffled_index(places % num_examples, num_examples, seed, epoch)

@@ -73,6 +73,7 @@ def make_train_dataset(
     image_size: int,
     host_batch_size: int,
     seed: int,
+    first_example: int = 0,
     start_step: int = 0,
     host_index: int = 0,
     num_hosts: int = 1,
@@ -93,15 +94,17 @@ def make_train_dataset(
 ) -> tf.data.Dataset:
     """Endless batches of cropped and augmented training images of one host.
 
-    The stream is a pure function of (source, seed, host_batch_size, host_index, num_hosts), and
-    `start_step=k` continues it exactly where an uninterrupted stream is after k batches. Every
-    epoch shows every image once; batches straddle epochs.
+    The stream is a pure function of (source, seed, first_example, host_batch_size, host_index,
+    num_hosts), and `start_step=k` continues it exactly where an uninterrupted stream is after k
+    batches. Every epoch shows every image once; batches straddle epochs.
 
     Args:
       source: its split "train" is read.
       image_size: pixels per side of the result.
       host_batch_size: examples per step on this host; global_batch_size / num_hosts.
       seed: in [0, 2**31).
+      first_example: place in the stream of all hosts where step 0 begins, after batches of another
+        size; a multiple of num_hosts.
       start_step: batches to skip, without decoding them.
       host_index: in [0, num_hosts).
       num_hosts: number of hosts that share an epoch.
@@ -132,6 +135,8 @@ def make_train_dataset(
       DatasetError: no such split, or fewer examples than hosts. While iterating, tf.errors.OpError,
       which describe_data_error turns into one line.
     """
+    if first_example % num_hosts:
+        raise ValueError(f"first_example {first_example} is no multiple of num_hosts={num_hosts}")
     examples = resident(source.examples("train"), on_error)
     if service is not None:
         examples = _by_index(source, examples)
@@ -153,6 +158,7 @@ def make_train_dataset(
             examples,
             seed=seed,
             host_batch_size=host_batch_size,
+            first_example=first_example,
             start_step=first_step,
             host_index=host_index,
             num_hosts=num_hosts,
@@ -183,7 +189,7 @@ def make_train_dataset(
         dataset = stop_at_broken(dataset)
     dataset = dataset.map(lambda batch: {key: batch[key] for key in ("image", "label", "index")})
     if mixup_alpha or cutmix_alpha:
-        first = (start_step * num_hosts + host_index) * host_batch_size
+        first = first_example + (start_step * num_hosts + host_index) * host_batch_size
         starts = tf.data.Dataset.range(first, ENDLESS, num_hosts * host_batch_size)
         mix = partial(
             mix_batch,
@@ -203,6 +209,7 @@ def train_rows(
     *,
     seed: int,
     host_batch_size: int,
+    first_example: int = 0,
     start_step: int = 0,
     host_index: int = 0,
     num_hosts: int = 1,
@@ -215,6 +222,7 @@ def train_rows(
             examples.num_examples,
             seed=seed,
             host_batch_size=host_batch_size,
+            first_example=first_example,
             start_step=start_step,
             host_index=host_index,
             num_hosts=num_hosts,
@@ -223,7 +231,7 @@ def train_rows(
         examples,
         seed=seed,
         buffer_bytes=int(shuffle_buffer_mib * (1 << 20)),
-        start=start_step * host_batch_size,
+        start=first_example // num_hosts + start_step * host_batch_size,
         host_index=host_index,
         num_hosts=num_hosts,
         skip_damage=skip_damage,

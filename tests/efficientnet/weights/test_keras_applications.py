@@ -173,7 +173,9 @@ def test_another_deviation_is_folded_into_the_first_convolution(b0):
 def test_another_mean_is_refused_unless_the_specification_has_it(b0):
     set_normalization(b0, np.zeros(3), np.ones(3))
     try:
-        with pytest.raises(WeightsError, match=r"subtracts a mean of \(0.00, 0.00, 0.00\), efficientnet-b0 one of"):
+        with pytest.raises(
+            WeightsError, match=r"subtracts a mean of \(0.00, 0.00, 0.00\), efficientnet-b0 one of"
+        ):
             from_keras_applications(b0, B0)
         plain = replace(B0, mean_rgb=(0.0, 0.0, 0.0), stddev_rgb=(255.0, 255.0, 255.0))
         np.testing.assert_allclose(

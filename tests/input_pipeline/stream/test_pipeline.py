@@ -98,6 +98,13 @@ def test_a_resumed_stream_continues_with_exactly_the_same_batches(source):
     assert same(batches[33:], train(source, 7, start_step=33))
 
 
+def test_a_stream_goes_on_where_batches_of_another_size_ended(source):
+    # Of 30 examples for both hosts, this one read 15.
+    share = {"host_batch_size": 3, "host_index": 1, "num_hosts": 2}
+    wanted = train(source, 3, start_step=5 + 1, **share)
+    assert same(train(source, 3, first_example=30, start_step=1, **share), wanted)
+
+
 def test_hosts_together_see_one_epoch_with_the_same_pixels(source):
     alone = pixels_by_index(train(source, 1, host_batch_size=62))
     parts = [

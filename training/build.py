@@ -37,7 +37,7 @@ def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainSt
         network = build_model(
             job.spec,
             num_classes=experiment.model.num_classes,
-            image_size=job.spec.resolution,
+            image_size=None,  # training, evaluation and stages differ in size; a trace fixes its own
             dtype=job.precision,
             batch_norm=_batch_norm(job),
             uniform=noise,

@@ -53,6 +53,8 @@ def _node(path: Sequence[str]) -> dict[str, Any] | None:
         if node and "oneOf" in node:
             # The kinds of a section, in the order of its union.
             node = dict(zip(KINDS[path[0]].classes, node["oneOf"], strict=True)).get(key)
+        elif node and "$ref" in node.get("items", {}) and key.isdecimal():
+            node = node["items"]
         else:
             node = (node or {}).get("properties", {}).get(key)
         node = _resolve(node) if node else None
@@ -93,7 +95,7 @@ def _words(node: dict[str, Any]) -> str:
         case "number":
             return "a number" + _bounds(node)
         case "array":
-            return f"a list of {_words(node['items'])}"
+            return f"a list of {_words(_resolve(node['items']))}"
         case "boolean":
             return "true or false"
         case "string":

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from configs.describe import allowed, kind_labels
-from configs.schema import KINDS, Experiment, section_classes
+from configs.schema import KINDS, Experiment, StageOverlay, section_classes
 from configs.sections import Section, own_fields, shared_class
 
 PAGE = Path(__file__).parent.parent / "docs" / "experiments.md"
@@ -36,6 +36,8 @@ def tables() -> str:
         else:
             lines += ["", f"### {name}", "", section.__doc__ or "", ""]
             lines += _table((name,), section, section.model_fields)
+    lines += ["", "### stages", "", f"A list. {StageOverlay.__doc__}", ""]
+    lines += _table(("stages", "0"), StageOverlay, StageOverlay.model_fields)
     return "\n".join(lines)
 
 
@@ -86,7 +88,8 @@ def _table(path: tuple[str, ...], section: type[Section], fields: Collection[str
 
 
 def _default(section: type[Section], name: str) -> str:
-    value = json.loads(json.dumps(section.model_fields[name].default, default=str))
+    default = section.model_fields[name].get_default(call_default_factory=True)
+    value = json.loads(json.dumps(default, default=str))
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -9,7 +9,14 @@ import re
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -18,7 +25,9 @@ LONGEST = 1e12  # of any unit: far beyond every training, and still exact in a f
 EXAMPLES = "as in '350 epochs', '100 steps' or '6400 examples'"
 FORM = f"a duration from 0 to 1e12, {EXAMPLES}"
 POSITIVE_FORM = f"a duration above 0 and up to 1e12, {EXAMPLES}"
+PART_FORM = "a share such as '25 %', or a duration above 0, as in '5 epochs'"
 
+_PERCENT = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", re.ASCII)
 _PATTERN = re.compile(
     r"\s*((?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*(epoch|step|example)s?\s*", re.ASCII
 )
@@ -61,10 +70,14 @@ class Duration:
         steps = int(self._exact_steps(num_examples, global_batch_size))
         return max(steps, 1) if self.amount else 0
 
+    def in_examples(self, *, num_examples: int, global_batch_size: int) -> Fraction:
+        """Return the exact number of examples; an epoch is `num_examples`."""
+        return self._exact_steps(num_examples, global_batch_size) * global_batch_size
+
     def _exact_steps(self, num_examples: int, global_batch_size: int) -> Fraction:
         # Exact fractions of the written decimal: 2.4 epochs of 1,281,167 images must not depend on the
         # order of float operations, and rounding down must not lose a step.
-        amount = Fraction(repr(float(self.amount)))
+        amount = exact(self.amount)
         if self.unit == "steps":
             return amount
         examples = amount * num_examples if self.unit == "epochs" else amount
@@ -83,6 +96,42 @@ class Duration:
         cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return {"type": "string", "format": "duration", "description": FORM}
+
+
+@dataclasses.dataclass(frozen=True)
+class Percentage:
+    """A part of a training: `amount` percent of its duration, above 0 and at most 100."""
+
+    amount: float
+
+    def __str__(self) -> str:
+        """Return the text that `parse_part` reads back."""
+        return f"{repr(float(self.amount)).removesuffix('.0')} %"
+
+
+def parse_part(text: object) -> Duration | Percentage:
+    """Parse `"25 %"` or a duration; raise ValueError with the allowed form otherwise."""
+    if isinstance(text, Duration | Percentage):
+        return text
+    match = _PERCENT.fullmatch(text) if isinstance(text, str) else None
+    part = Percentage(float(match[1])) if match else Duration.parse(text)
+    if not 0 < part.amount <= (100 if match else LONGEST):
+        raise ValueError(f"not {PART_FORM}: {text!r}")
+    return part
+
+
+def exact(number: float) -> Fraction:
+    """Return the fraction that a number was written as: 1/10 of 0.1."""
+    return Fraction(repr(float(number)))
+
+
+# The length of a stage of a training.
+Part = Annotated[
+    Duration | Percentage,
+    PlainValidator(parse_part, json_schema_input_type=str),
+    PlainSerializer(str, return_type=str),
+    Field(description=PART_FORM),
+]
 
 
 def _check_not_zero(duration: Duration) -> Duration:

@@ -9,13 +9,21 @@ import os
 import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
 from configs import describe, formats, model_file, strict_yaml
-from configs.schema import KINDS, ConflictError, Experiment
-from configs.sections import own_fields
+from configs.layers import (
+    Layer,
+    merge_layers,
+    nest,
+    origin_of,
+    stack_layers,
+    value_at,
+    with_tuples,
+)
+from configs.schema import KINDS, STAGE_KEYS, ConflictError, Experiment, StageOverlay
 from system import files
 from system.errors import UsageError
 
@@ -54,13 +62,6 @@ class ConfigError(UsageError):
         super().__init__("".join(c if c.isprintable() else _escape(c) for c in message))
 
 
-class _Layer(NamedTuple):
-    """Values from one place: `origin` names the place for messages, `values` is a tree of sections."""
-
-    origin: str
-    values: Mapping[str, Any]
-
-
 def load_experiment(
     path: str | os.PathLike[str] | None = None,
     *,
@@ -80,7 +81,7 @@ def load_experiment(
     Raises:
       ConfigError: a file cannot be read, or the experiment is invalid.
     """
-    layers = _stack(
+    layers = stack_layers(
         [
             *([layer] for layer in _file_layers(files.beside("", os.fspath(path or DIGITS)))),
             [_with_network(_override_layer(text)) for text in overrides],
@@ -91,9 +92,41 @@ def load_experiment(
             ],
         ]
     )
-    tree = _merge_layers(layers)
+    experiment = _validate(layers)
+    stage_experiments(experiment)
+    return experiment
+
+
+def stage_experiments(experiment: Experiment) -> list[Experiment]:
+    """Return the settings of each stage: the experiment without stages, under what a stage sets.
+
+    Without stages that is the experiment itself, once.
+
+    Raises:
+      ConfigError: a stage sets a key that is fixed for the run, or the result is invalid.
+    """
+    if not experiment.stages:
+        return [experiment]
+    whole = {**experiment.model_dump(mode="json"), "stages": []}
+    return [
+        _validate(stack_layers([[Layer("", whole)], _stage_layers(f"stages[{number}].set", stage)]))
+        for number, stage in enumerate(experiment.stages)
+    ]
+
+
+def _stage_layers(origin: str, stage: StageOverlay) -> list[Layer]:
+    for key in stage.set:
+        if not _is_under(key, STAGE_KEYS):
+            raise ConfigError(
+                f"{origin}: {key} cannot differ between stages; a stage sets {', '.join(STAGE_KEYS)}"
+            )
+    return [Layer(origin, nest(key, value)) for key, value in stage.set.items()]
+
+
+def _validate(layers: Sequence[Layer]) -> Experiment:
+    tree = merge_layers(layers)
     try:
-        return Experiment.model_validate(_with_tuples(tree))
+        return Experiment.model_validate(with_tuples(tree))
     except ValidationError as error:
         problems = list(dict.fromkeys(_problems(error, tree, layers)))
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -150,7 +183,7 @@ def difference(old: Experiment, new: Experiment, keys: Collection[str] | None = 
 # Layers
 
 
-def _file_layers(path: str, chain: tuple[str, ...] = ()) -> Iterator[_Layer]:
+def _file_layers(path: str, chain: tuple[str, ...] = ()) -> Iterator[Layer]:
     """Yield the layers of the file's bases, deepest first, then its own.
 
     Args:
@@ -164,10 +197,10 @@ def _file_layers(path: str, chain: tuple[str, ...] = ()) -> Iterator[_Layer]:
     values = _read_mapping(path, chain)
     for base in _bases(path, values.pop("base", [])):
         yield from _file_layers(files.beside(path, base), (*chain, path))
-    yield _with_network(_Layer(path, values), path)
+    yield _with_network(Layer(path, values), path)
 
 
-def _with_network(layer: _Layer, place: str = "") -> _Layer:
+def _with_network(layer: Layer, place: str = "") -> Layer:
     """Add the content of the model file that a layer names; `place` is the layer's own file.
 
     A layer that names a published model removes the network of the layers below.
@@ -182,7 +215,7 @@ def _with_network(layer: _Layer, place: str = "") -> _Layer:
         except model_file.ModelFileError as error:
             raise ConfigError(str(error)) from None
         named = {"name": network.name, "network": network.model_dump(mode="json")}
-    return _Layer(layer.origin, {**layer.values, "model": {**model, **named}})
+    return Layer(layer.origin, {**layer.values, "model": {**model, **named}})
 
 
 def _bases(path: str, base: object) -> list[str]:
@@ -222,108 +255,48 @@ def _missing_file(path: str, chain: tuple[str, ...]) -> str:
     return f"{where}{path}: file not found" + (f"; {_did_you_mean(near)}" if near else "")
 
 
-def _override_layer(text: str) -> _Layer:
+def _override_layer(text: str) -> Layer:
     key, equals, value = text.partition("=")
     key, origin = key.strip(), f"--set {_shorten(text)}"
     if not equals or not key:
         raise ConfigError(f"{origin}: expected KEY=VALUE, as in --set optimizer.momentum=0.8")
     try:
-        return _Layer(origin, _nest(key, strict_yaml.parse(value)))
+        return Layer(origin, nest(key, strict_yaml.parse(value)))
     except ValueError as error:
         raise ConfigError(f"{origin}: not a value in YAML: {error}") from error
 
 
-def _flag_layer(key: str, value: object) -> _Layer:
+def _flag_layer(key: str, value: object) -> Layer:
     flag = next((f"--{flag}" for flag, its_key in FLAG_KEYS.items() if its_key == key), key)
-    return _Layer(f"{flag}={_shorten(str(value))}", _nest(key, value))
-
-
-def _nest(key: str, value: object) -> dict[str, Any]:
-    """Turn `("model.name", x)` into `{"model": {"name": x}}`."""
-    first, dot, rest = key.partition(".")
-    return {first: _nest(rest, value) if dot else value}
-
-
-def _stack(groups: Sequence[Sequence[_Layer]]) -> list[_Layer]:
-    """List the layers of all groups, lowest first, without the fields of kinds that are replaced.
-
-    The order within a group does not matter: `--set optimizer.nesterov=true` may precede the
-    `--set optimizer.name=sgd` that it needs.
-    """
-    stack: list[_Layer] = []
-    for group in groups:
-        below, above = _merge_layers(stack), _merge_layers(group)
-        for section, kinds in KINDS.items():
-            values = above.get(section)
-            if not isinstance(values, dict) or kinds.key not in values:
-                continue
-            replaced = kinds.of(below.get(section, {}))
-            if replaced and kinds.of(values) not in (replaced, None):
-                fields = own_fields(kinds.classes[replaced])
-                stack = [_without(layer, section, fields) for layer in stack]
-        stack += group
-    return stack
-
-
-def _without(layer: _Layer, section: str, fields: Collection[str]) -> _Layer:
-    values = layer.values.get(section)
-    if not isinstance(values, dict):
-        return layer
-    kept = {key: value for key, value in values.items() if key not in fields}
-    return _Layer(layer.origin, {**layer.values, section: kept})
-
-
-def _merge_layers(layers: Sequence[_Layer]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for layer in layers:
-        tree = _merge(tree, layer.values)
-    return tree
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `below` with the values of `above`; merge sections and replace everything else."""
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        if isinstance(under, dict) and isinstance(value, dict):
-            value = _merge(under, value)
-        merged[key] = value
-    return merged
-
-
-def _with_tuples(tree: Any) -> Any:
-    """Convert YAML's lists to the tuples that frozen fields hold."""
-    if isinstance(tree, dict):
-        return {key: _with_tuples(value) for key, value in tree.items()}
-    return tuple(map(_with_tuples, tree)) if isinstance(tree, list) else tree
+    return Layer(f"{flag}={_shorten(str(value))}", nest(key, value))
 
 
 # Errors
 
 
 def _problems(
-    error: ValidationError, tree: Mapping[str, Any], layers: Sequence[_Layer]
+    error: ValidationError, tree: Mapping[str, Any], layers: Sequence[Layer]
 ) -> Iterator[str]:
     """Yield a line for each problem that pydantic found in `tree`, the merged `layers`."""
     for problem in error.errors(include_url=False):
         cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, ConflictError):
-            places = (_origin(key.split("."), layers) for key in cause.keys)
+            places = (origin_of(key.split("."), layers) for key in cause.keys)
             yield f"{' and '.join(dict.fromkeys(filter(None, places)))}: {cause}"
         elif problem["loc"][:2] == ("model", "network"):
             inside = {**problem, "loc": problem["loc"][2:]}
-            place = _origin(["model", "network"], layers)
+            place = origin_of(["model", "network"], layers)
             yield f"{place}: model.network: {model_file.describe_problem(inside)}"
         elif problem["type"] == "extra_forbidden":
             path = [str(part) for part in problem["loc"]]
-            yield f"{_origin(_keys(path), layers)}: {_unknown_key(path, tree)}"
+            yield f"{origin_of(_keys(path), layers)}: {_unknown_key(path, tree)}"
         else:
             path = [*describe.known_part(problem["loc"])]
             if problem["type"].startswith("union_tag") and isinstance(tree[path[0]], dict):
                 path.append(KINDS[path[0]].key)  # the section is a mapping, so its kind is unknown
             keys = _keys(path)
             must = f"{'.'.join(keys)} must be {describe.allowed(path)}"
-            yield f"{_origin(keys, layers)}: {must}, not {_format_value(_value(tree, keys))}"
+            yield f"{origin_of(keys, layers)}: {must}, not {_format_value(value_at(tree, keys))}"
 
 
 def _keys(path: Sequence[str]) -> list[str]:
@@ -336,7 +309,7 @@ def _keys(path: Sequence[str]) -> list[str]:
 def _unknown_key(path: Sequence[str], tree: Mapping[str, Any]) -> str:
     *section, name = path
     keys = _keys(path)
-    value = _format_value(_value(tree, keys))
+    value = _format_value(value_at(tree, keys))
     known = describe.keys_of(section)
     holder = ".".join(section) or "an experiment"
     if len(section) == 2 and section[0] in KINDS:
@@ -369,27 +342,6 @@ def _near(name: str, known: Sequence[str]) -> list[str]:
 
 def _did_you_mean(names: Sequence[str]) -> str:
     return f"did you mean {' or '.join(names)}?"
-
-
-def _origin(path: Sequence[str], layers: Sequence[_Layer]) -> str:
-    """Return the origin of the last layer that sets the value at `path`; "" for a default."""
-    return next((layer.origin for layer in reversed(layers) if _sets(layer.values, path)), "")
-
-
-def _sets(values: Any, path: Sequence[str]) -> bool:
-    for key in path:
-        if not isinstance(values, Mapping):
-            return True  # a value in the place of a section
-        if key not in values:
-            return False
-        values = values[key]
-    return True
-
-
-def _value(tree: Any, path: Sequence[str]) -> object:
-    for key in path:
-        tree = tree[key]
-    return tree
 
 
 def _format_value(value: object) -> str:

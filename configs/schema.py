@@ -9,11 +9,11 @@ share.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from configs.durations import Duration, PositiveDuration
+from configs.durations import Duration, Part, PositiveDuration
 from configs.model_file import Network, Normalization
 from configs.sections import By, Kinds, Section, kinds_of
 
@@ -76,6 +76,32 @@ FileName = Annotated[
         description="a name of letters, digits and _ . + - that begins with a letter or digit",
     ),
 ]
+StageSettings = Annotated[
+    Mapping[str, Any],
+    Field(description="keys and values, as in {model.image_size: 128, augment.magnitude: 5}"),
+]
+
+# What a stage may set; a section stands for all of its fields. The rest is fixed when a run begins: it
+# decides which variables there are, or which images.
+STAGE_KEYS = (
+    "model.image_size",
+    "model.dropout",
+    "model.survival_probability",
+    "augment",
+    "train.global_batch_size",
+    "train.accumulation_steps",
+    "train.steps_per_call",
+    "train.label_smoothing",
+    "train.weight_decay",
+    "train.gradient_clip_norm",
+    "train.gradient_clip_each",
+    "train.trainable",
+    "train.freeze_batch_norm",
+    "optimizer.layer_decay",
+    "schedule",
+    "eval.every",
+    "checkpoint.every",
+)
 
 
 class Model(Section):
@@ -446,6 +472,13 @@ class Export(Section):
     weights: Literal["ema", "raw"] | None = None  # which to export; None: ema, raw if ema.decay=0
 
 
+class StageOverlay(Section):
+    """A part of the training with settings of its own."""
+
+    duration: Part | None = None  # a share of train.duration, or a duration; None: the rest
+    set: StageSettings = Field(default_factory=dict)  # values of this stage by key
+
+
 class Experiment(Section):
     """A whole experiment: the network, the data, the training, and what to keep."""
 
@@ -466,6 +499,7 @@ class Experiment(Section):
     checkpoint: Checkpoint = Checkpoint()
     init: Init = Init()
     export: Export = Export()
+    stages: tuple[StageOverlay, ...] = ()  # parts of the training, in order; none: one of all
 
     @model_validator(mode="after")
     def _check_lars_decay(self) -> "Experiment":

@@ -36,7 +36,7 @@ def dense_initializer() -> keras.initializers.Initializer:
     )
 
 
-class _RandomKeep(keras.layers.Layer):
+class RandomKeep(keras.layers.Layer):
     """A layer that, in training, zeroes parts of its input at random and scales up the rest.
 
     keras.layers.Dropout draws the same mask on every replica of a tf.distribute strategy, and keeps
@@ -60,13 +60,15 @@ class _RandomKeep(keras.layers.Layer):
         raise NotImplementedError
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        if not training:
+        """Drop in training; return the inputs otherwise."""
+        if not training or self.keep_probability == 1.0:
             return inputs
         # Draw the mask in float32: bfloat16 has too few values in [0, 1) for an exact rate.
         keep = self._draw(self.noise_shape(inputs)) < self.keep_probability
         return inputs * keras.ops.cast(keep, inputs.dtype) / self.keep_probability
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the input's shape."""
         return input_shape
 
     def _draw(self, shape: tuple[Any, ...]) -> Any:
@@ -76,7 +78,7 @@ class _RandomKeep(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="efficientnet")
-class Dropout(_RandomKeep):
+class Dropout(RandomKeep):
     """Zero each element independently with probability `rate` in training.
 
     Args:
@@ -101,7 +103,7 @@ class Dropout(_RandomKeep):
 
 
 @keras.saving.register_keras_serializable(package="efficientnet")
-class StochasticDepth(_RandomKeep):
+class StochasticDepth(RandomKeep):
     """Zero a residual branch per example, keeping it with a given probability (arXiv 1603.09382).
 
     Training divides the branches that survive by the probability, so inference needs no scaling.

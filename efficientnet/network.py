@@ -1,7 +1,14 @@
 """List the layers of a ModelSpec: stem, blocks, head, classifier."""
 
 from efficientnet.blocks import BLOCKS, IMAGES, Layers, Node
-from efficientnet.layer_kinds import Dense, DropElements, Endpoint, GlobalPooling, MaxPooling
+from efficientnet.layer_kinds import (
+    Dense,
+    DropBranch,
+    DropElements,
+    Endpoint,
+    GlobalPooling,
+    MaxPooling,
+)
 from efficientnet.spec import Include, ModelSpec, SpecError
 
 
@@ -25,6 +32,17 @@ def network_layers(
         if include == "logits" and num_classes is not None:
             _classifier(layers, x, num_classes)
     return tuple(layers.nodes)
+
+
+def keep_probabilities(spec: ModelSpec) -> dict[str, float]:
+    """Return the probability with which each random layer of a network keeps, by the layer's name."""
+    kept: dict[str, float] = {}
+    for layer, _ in network_layers(spec, num_classes=1, include="logits"):
+        if isinstance(layer, DropBranch):
+            kept[layer.name] = layer.survival_probability
+        elif isinstance(layer, DropElements):
+            kept[layer.name] = 1.0 - layer.rate
+    return kept
 
 
 def _stem(layers: Layers, x: str) -> str:

@@ -54,7 +54,7 @@ def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
     spec = model_spec(experiment)
     splits = {"train": SplitInfo(IMAGENET_TRAIN_EXAMPLES), experiment.data.eval_split: SplitInfo(1)}
     info = DatasetInfo("imagenet", model["num_classes"], None, splits)
-    job = make_job(experiment, spec, info, connect("cpu"))
+    job = make_job(experiment, spec, info, connect("cpu")).at(0)
     state, noise = make_state(job)
     recipe = make_recipe(job, state.network, noise)
     batch_spec = train_batch_spec(job)

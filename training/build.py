@@ -1,6 +1,7 @@
 """Build what a training step needs from a job: network, state and recipe."""
 
 import functools
+from fractions import Fraction
 from typing import Any
 
 import keras
@@ -8,13 +9,14 @@ import keras
 from configs.durations import Duration
 from configs.schema import Experiment
 from configs.sections import own_settings
-from efficientnet import build_model, normalize_images
+from efficientnet import ModelSpec, build_model, normalize_images, vary
+from efficientnet.network import keep_probabilities
 from efficientnet.weights.initialize import load_weights
 from system.console import log
 from training.devices.distribution import batch_norm_group_size
-from training.job import Job, skips_allowed
+from training.job import Job, model_spec, skips_allowed
 from training.optimizers import OPTIMIZERS, Optimizer, schedules
-from training.plan import Plan
+from training.plan import Stage
 from training.step.batch_norm import CrossReplicaBatchNormalization
 from training.step.noise import MaskNoise
 from training.step.recipe import Normalize, TrainRecipe
@@ -35,7 +37,7 @@ def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainSt
     keras.utils.set_random_seed(experiment.seed)
     with job.distribution.strategy.scope():
         network = build_model(
-            job.spec,
+            _spec_of_all_stages(job),
             num_classes=experiment.model.num_classes,
             image_size=None,  # training, evaluation and stages differ in size; a trace fixes its own
             dtype=job.precision,
@@ -56,7 +58,7 @@ def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainSt
 
 
 def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe:
-    """Return the recipe of a training step of `network`.
+    """Return the recipe of a training step of `network` in the job's stage.
 
     Raises:
       UsageError: train.trainable matches no variable of the network.
@@ -66,10 +68,11 @@ def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe
     return TrainRecipe(
         task=job.task,
         optimizer=make_optimizer(experiment),
-        learning_rate=make_schedule(experiment, job.plan),
+        learning_rate=make_schedule(job.current_stage),
         normalize=make_normalizer(job),
         noise=noise,
         weight_decay=make_weight_decay(experiment),
+        keep_probabilities=keep_probabilities(job.spec),
         frozen=frozen_paths(network, train.trainable, freeze_batch_norm=train.freeze_batch_norm),
         rate_multipliers=rate_multipliers(network, job.spec, experiment.optimizer.layer_decay),
         gradient_clip_norm=train.gradient_clip_norm,
@@ -77,6 +80,16 @@ def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe
         accumulation_steps=train.accumulation_steps,
         ema_decay=ema.decay,
         ema_ramp=ema.ramp,
+    )
+
+
+def _spec_of_all_stages(job: Job) -> ModelSpec:
+    """Return the specification of a network that has every layer that some stage uses."""
+    specs = [model_spec(stage.experiment) for stage in job.plan.stages]
+    return vary(
+        job.spec,
+        dropout=max(spec.dropout for spec in specs),
+        survival_probability=min(spec.survival_probability for spec in specs),
     )
 
 
@@ -100,10 +113,13 @@ def make_optimizer(experiment: Experiment) -> Optimizer:
     return OPTIMIZERS[given.name](**own_settings(given))
 
 
-def make_schedule(experiment: Experiment, plan: Plan) -> schedules.Schedule:
-    """Return the learning rate, with its warm-up, as a function of the step."""
-    given, size = experiment.schedule, experiment.train.global_batch_size
-    num_examples = round(plan.steps_per_epoch * size)
+def make_schedule(stage: Stage) -> schedules.Schedule:
+    """Return the learning rate of a stage, with its warm-up, as a function of the step of the run."""
+    given, size = stage.experiment.schedule, stage.global_batch_size
+    # A schedule counts in steps of this stage's batch; those before it may have had another.
+    total = Fraction(stage.schedule_end - stage.schedule_start, size)
+    offset = Fraction(stage.first_example - stage.schedule_start, size) - stage.first_step
+    num_examples = round(stage.steps_per_epoch * size)
     steps = {"num_examples": num_examples, "global_batch_size": size}
     peak = schedules.scaled_rate(given.learning_rate, size)
 
@@ -114,11 +130,12 @@ def make_schedule(experiment: Experiment, plan: Plan) -> schedules.Schedule:
 
     settings = {name: in_steps(value) for name, value in own_settings(given).items()}
     make = schedules.SCHEDULES[given.name]
-    schedule = make(peak=peak, total_steps=plan.total_steps, **settings)
+    schedule = make(peak=peak, total_steps=float(total), **settings)
     warmup_steps = given.warmup.whole_steps(**steps)
-    return schedules.with_warmup(
+    schedule = schedules.with_warmup(
         schedule, peak=peak, warmup_steps=warmup_steps, start=peak * given.warmup_from
     )
+    return schedules.shifted(schedule, float(offset))
 
 
 def _batch_norm(job: Job) -> Any:

@@ -68,7 +68,7 @@ def follow(
             pause()
             continue
         seen.add(step)
-        count += _evaluate(store.find(step), step, evaluator, run_log)
+        count += _evaluate(store.find(step), step, evaluator, run_log, plan.describe(step))
         last_seen = now()
     run_log.close()
     log(f"{store.directory}: training has ended at step {plan.total_steps}")
@@ -80,6 +80,7 @@ def _evaluate(
     step: int,
     evaluator: Evaluator,
     run_log: RunLog,
+    where: str,
 ) -> int:
     """Evaluate and log one checkpoint; return 1, or 0 if it was deleted before it could be read."""
     try:
@@ -87,10 +88,10 @@ def _evaluate(
             raise CheckpointError("the checkpoint was deleted or is damaged")
         restore(evaluator.state, checkpoint)
     except CheckpointError as error:
-        log(f"step {step}: not evaluated: {error}")
+        log(f"{where}: not evaluated: {error}")
         return 0
     result = evaluator()
     run_log.scalars("eval", step, result.figures)
     run_log.flush()
-    log(f"step {step}: {result}")
+    log(f"{where}: {result}")
     return 1

@@ -13,8 +13,9 @@ from training.job import Job
 MakeDataset = Callable[[int, int], tf.data.Dataset]  # (host_index, num_hosts) -> a host's batches
 
 
-def train_dataset(job: Job, start_step: int) -> MakeDataset:
-    """Return a function that makes a host's training batches from `start_step` on."""
+def train_dataset(job: Job, step: int) -> MakeDataset:
+    """Return a function that makes a host's training batches after `step` updates; `job` is of that stage."""
+    stage = job.current_stage
     experiment, source = job.experiment, job.source()
     augment, data = experiment.augment, experiment.data
 
@@ -24,7 +25,8 @@ def train_dataset(job: Job, start_step: int) -> MakeDataset:
             image_size=job.spec.side,
             host_batch_size=experiment.train.global_batch_size // num_hosts,
             seed=experiment.seed,
-            start_step=start_step,
+            first_example=stage.first_example,
+            start_step=step - stage.first_step,
             host_index=host_index,
             num_hosts=num_hosts,
             augment=get_augment(augment.policy, **own_settings(augment)),

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+from configs.load import stage_experiments
 from configs.schema import Experiment
 from configs.sections import own_settings
 from efficientnet import ModelSpec, Variation, from_plain, get_spec, vary
@@ -15,7 +16,7 @@ from system.errors import UsageError
 from tasks.classification import Classification
 from tasks.task import Task
 from training.devices.distribution import Distribution, batch_norm_group_size
-from training.plan import Plan, make_plan
+from training.plan import Plan, Stage, make_plan
 
 LARGEST_EVAL_BATCH = 1024  # unless eval.global_batch_size is set
 
@@ -35,6 +36,7 @@ class Job:
       distribution: the replicas.
       task: loss and score.
       plan: the run in steps.
+      stage: the stage whose settings `experiment`, `spec` and `task` have; None: those of the whole run.
       source: opens the images and returns the same source at every call; not needed to plan or export.
     """
 
@@ -45,11 +47,30 @@ class Job:
     task: Task
     plan: Plan
     source: Callable[[], Source]
+    stage: Stage | None = None
 
     @property
     def model_dir(self) -> str:
         """The run's folder, local or gs://."""
         return str(self.experiment.model_dir)
+
+    @property
+    def current_stage(self) -> Stage:
+        """The stage of a job from `at`."""
+        assert self.stage, "of no stage; see Job.at"
+        return self.stage
+
+    def at(self, step: int) -> "Job":
+        """Return this job under the settings of the stage that comes after `step` updates."""
+        stage = self.plan.stage_at(step)
+        experiment = stage.experiment
+        return dataclasses.replace(
+            self,
+            experiment=experiment,
+            spec=model_spec(experiment),
+            task=make_task(experiment),
+            stage=stage,
+        )
 
     @property
     def precision(self) -> str:
@@ -89,7 +110,8 @@ def open_job(experiment: Experiment, distribution: Distribution) -> Job:
         classes is not that of the data.
       DatasetError: the data cannot be read, or a split is missing.
     """
-    check_batches(experiment, distribution)
+    for each in [experiment, *stage_experiments(experiment)]:
+        check_batches(each, distribution)
     spec = model_spec(experiment)
     source = functools.cache(lambda: open_source(experiment, spec))
     return make_job(experiment, spec, source().info, distribution, source)

@@ -96,19 +96,21 @@ def _train(run: Run, evaluator: Evaluator | None) -> None:
             _measure_last(run, evaluator, received)
         best = run.store.best()
         highest = best.metrics[job.task.best] if best else 0.0
-        while run.step < plan.total_steps:
-            figures = run.train_to(plan.next_stop(run.step))
-            progress(run.step, figures["loss"], figures["learning_rate"])
-            stopping, metrics = run.must_stop(received), {}
-            if evaluator and not stopping and plan.evaluates_at(run.step):
-                metrics = run.evaluate(evaluator, received)
-                stopping = run.must_stop(received)
-            is_best = bool(metrics) and metrics[job.task.best] >= highest
-            highest = max(highest, metrics.get(job.task.best, 0.0))
-            if stopping or is_best or plan.saves_at(run.step):
-                run.save(metrics)
-            if stopping:
-                run.stop(received)
+        for stage in plan.stages_from(run.step):
+            run.enter(stage)
+            while run.step < stage.end_step:
+                figures = run.train_to(stage.next_stop(run.step))
+                progress(run.step, figures["loss"], figures["learning_rate"])
+                stopping, metrics = run.must_stop(received), {}
+                if evaluator and not stopping and stage.evaluates_at(run.step):
+                    metrics = run.evaluate(evaluator, received)
+                    stopping = run.must_stop(received)
+                is_best = bool(metrics) and metrics[job.task.best] >= highest
+                highest = max(highest, metrics.get(job.task.best, 0.0))
+                if stopping or is_best or stage.saves_at(run.step):
+                    run.save(metrics)
+                if stopping:
+                    run.stop(received)
     run.close()
 
 
@@ -126,8 +128,8 @@ def _is_finished(last: Checkpoint, plan: Plan, with_evaluation: bool) -> bool:
 
 def _is_unmeasured(checkpoint: Checkpoint, plan: Plan) -> bool:
     """Return whether a checkpoint lacks its scheduled evaluation, as after a signal."""
-    within = checkpoint.step <= plan.total_steps
-    return within and plan.evaluates_at(checkpoint.step) and not checkpoint.metrics
+    within, stage = checkpoint.step <= plan.total_steps, plan.stage_until(checkpoint.step)
+    return within and stage.evaluates_at(checkpoint.step) and not checkpoint.metrics
 
 
 def _open_store(job: Job) -> CheckpointStore:
@@ -140,9 +142,4 @@ def _open_store(job: Job) -> CheckpointStore:
 
 
 def _progress(run: Run) -> AbstractContextManager[Callable[[int, float, float], None]]:
-    return training_progress(
-        first_step=run.step,
-        total_steps=run.job.plan.total_steps,
-        global_batch_size=run.job.experiment.train.global_batch_size,
-        steps_per_epoch=run.job.plan.steps_per_epoch,
-    )
+    return training_progress(run.job.plan, first_step=run.step)

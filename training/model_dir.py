@@ -8,11 +8,13 @@ import tensorflow as tf
 from configs.load import RESUME_KEYS, difference, load_experiment
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import read_dataset_info, write_dataset_info
+from run_folder.checkpoints import CheckpointStore
 from run_folder.experiment import run_experiment_file, save_run_experiment
 from run_folder.lock import locked
 from system.console import log
 from system.errors import first_line
 from training.job import ExperimentError, Job
+from training.plan import Plan, make_plan
 
 
 @contextlib.contextmanager
@@ -42,16 +44,32 @@ def _refuse_another_run(job: Job) -> None:
     before = run_experiment_file(job.model_dir)
     if not before:
         return
-    changes = difference(load_experiment(before), job.experiment, RESUME_KEYS)
+    experiment = load_experiment(before)
+    changes = difference(experiment, job.experiment, RESUME_KEYS)
     with contextlib.suppress(DatasetError):  # a missing description is written again
         then = read_dataset_info(job.model_dir).splits["train"].num_examples
         now = job.data_info.splits["train"].num_examples
         changes += [f"training images: {then:,} -> {now:,}"] if then != now else []
+        if experiment.stages or job.experiment.stages:
+            changes += _stage_changes(job, make_plan(experiment, then))
     if changes:
         raise ExperimentError(
             f"{job.model_dir} holds a run with other values ({'; '.join(changes)}); a run can only resume "
             "with the same model, data and batch; give its values, or another --model_dir"
         )
+
+
+def _stage_changes(job: Job, before: Plan) -> list[str]:
+    """Return a line if stages that have begun read another part of the stream than in the plan `before`."""
+    last = CheckpointStore(job.model_dir).latest()
+    done = last.step if last else 0
+    then, now = (_positions(plan, done) for plan in (before, job.plan))
+    return [f"stages up to step {done}: {then} -> {now}"] if then != now else []
+
+
+def _positions(plan: Plan, done: int) -> str:
+    begun = [stage for stage in plan.stages if stage.first_step < max(done, 1)]
+    return ", ".join(f"{s.global_batch_size} images from step {s.first_step}" for s in begun)
 
 
 @contextlib.contextmanager

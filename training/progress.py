@@ -11,44 +11,46 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from system.console import console, log
+from training.plan import Plan
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
 def training_progress(
-    *,
-    first_step: int,
-    total_steps: int,
-    global_batch_size: int,
-    steps_per_epoch: float,
-    clock: Callable[[], float] = time.monotonic,
+    plan: Plan, *, first_step: int, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[int, float, float], None]]:
     """Yield a function (step, loss, learning rate) to call after each group of steps.
 
-    `clock` returns seconds.
+    The speed, and the time left by it, are those of the current stage. `clock` returns seconds.
     """
-    started, printed = clock(), [-math.inf]
+    total_steps, printed = plan.total_steps, -math.inf
+    stage, started, since = plan.stage_at(first_step), clock(), plan.examples_at(first_step)
 
-    def describe(step: int, loss: float, learning_rate: float) -> str:
-        seconds = max(clock() - started, 1e-9)
-        rate = (step - first_step) * global_batch_size / seconds
+    def describe(step: int, loss: float, learning_rate: float, speed: float) -> str:
+        count = len(plan.stages)
+        number = f"stage {stage.number + 1}/{count}  " if count > 1 else ""
         return (
-            f"epoch {step / steps_per_epoch:.1f}  {rate:.0f} images/s  "
+            f"{number}epoch {plan.epochs_at(step):.1f}  {speed:.0f} images/s  "
             f"loss {loss:.3f}  rate {learning_rate:.2g}"
         )
 
     with _bar("train", total_steps, first_step) as advance:
 
         def update(step: int, loss: float, learning_rate: float) -> None:
-            now = clock()
-            text = describe(step, loss, learning_rate)
+            nonlocal stage, started, since, printed
+            now, seen = clock(), plan.examples_at(step)
+            if (current := plan.stage_until(step)) != stage:
+                stage, started, since = current, now, seen
+            speed = (seen - since) / max(now - started, 1e-9)
+            text = describe(step, loss, learning_rate, speed)
             advance(step, text)
-            due = now - printed[0] > SECONDS_BETWEEN_LINES or step == total_steps
+            due = now - printed > SECONDS_BETWEEN_LINES or step == total_steps
             if not console.is_terminal and due:
-                printed[0] = now
-                left = (now - started) / max(step - first_step, 1) * (total_steps - step)
-                log(f"step {step}/{total_steps}  {text}  {_duration(left)} left")
+                printed = now
+                left = plan.examples_at(total_steps) - seen
+                seconds = left * (now - started) / max(seen - since, 1)
+                log(f"step {step}/{total_steps}  {text}  {_duration(seconds)} left")
 
         yield update
 

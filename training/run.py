@@ -2,8 +2,8 @@
 
 import posixpath
 import signal
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,7 @@ from training.evaluator import Evaluator
 from training.failures import TrainingError, broken_data, lost_workers, training_memory
 from training.inputs import train_batch_spec, train_dataset
 from training.job import Job, skips_allowed
+from training.plan import Plan, Stage, format_stage
 from training.preemption import Stopped
 from training.step.state import TrainState
 from training.step.train_step import make_train_loop
@@ -26,7 +27,7 @@ ReceivedSignal = Callable[[], signal.Signals | None]  # the signal that asked to
 
 
 class Run:
-    """State, logs and checkpoints of a job, at `step`.
+    """State, logs and checkpoints of a job, at `step`. Call `enter` before the steps of each stage.
 
     Args:
       job: job with its images cached.
@@ -45,7 +46,7 @@ class Run:
         self.job, self.store, self.last = job, store, last
         self.step = last.step if last else 0
         self._check_lock = check_lock
-        self.state, noise = make_state(
+        self.state, self._noise = make_state(
             job, initial_weights=None if last else job.experiment.init.weights
         )
         if last:
@@ -53,17 +54,27 @@ class Run:
             log(f"resuming from step {last.step} of {job.plan.total_steps} ({last.path})")
         _introduce(job, self.state)
         self.logs = RunLog(_log_dir(job), resume_step=self.step)
-        make_dataset = train_dataset(job, self.step)
         if not last:
-            self._show_start()
-        self._batches = iter(
-            job.distribution.batches(make_dataset, job.experiment.train.global_batch_size)
-        )
-        self._recipe = make_recipe(job, self.state.network, noise)
-        self._loop = make_train_loop(
-            self.state, self._recipe, job.distribution, train_batch_spec(job)
-        )
+            self.logs.text("model", 0, _summary(self.state))
         self._skips_left = skips_allowed(job.experiment)
+        self._batches: Iterator[Any] = iter(())
+        self._loop: Callable[[Any, tf.Tensor], tf.Tensor] | None = None
+
+    def enter(self, stage: Stage) -> None:
+        """Go over to a stage: its batches from the current step on, and the training step traced for it."""
+        self._stage_job = job = self.job.at(stage.first_step)
+        # The last stage's input and graph are released before there are others.
+        self._batches, self._loop = iter(()), None
+        make_dataset = train_dataset(job, self.step)
+        if self.step == stage.first_step:
+            self._show_stage(stage)
+        with training_memory(job):
+            batches = job.distribution.batches(make_dataset, stage.global_batch_size)
+            self._batches = iter(batches)
+            self._recipe = make_recipe(job, self.state.network, self._noise)
+            self._loop = make_train_loop(
+                self.state, self._recipe, job.distribution, train_batch_spec(job)
+            )
 
     def train_to(self, stop: int) -> dict[str, float]:
         """Train up to step `stop`; log and return the mean of the metrics of these steps.
@@ -71,8 +82,9 @@ class Run:
         Raises:
           TrainingError: a step was not finite, or contact with a worker was lost.
         """
+        assert self._loop
         names = self._recipe.metrics
-        with lost_workers(self.job.distribution), training_memory(self.job), broken_data():
+        with lost_workers(self.job.distribution), training_memory(self._stage_job), broken_data():
             rows = self._loop(self._batches, tf.constant(stop - self.step)).numpy()
         self._check_finite(rows)
         self.step = stop
@@ -91,7 +103,7 @@ class Run:
         except EvaluationStopped:
             return {}
         self.logs.scalars("eval", self.step, result.figures)
-        log(f"step {self.step}, epoch {self.step / self.job.plan.steps_per_epoch:.1f}: {result}")
+        log(f"{self.job.plan.describe(self.step)}: {result}")
         return dict(result.figures)
 
     def save(self, metrics: dict[str, float]) -> None:
@@ -142,7 +154,8 @@ class Run:
             where = int(np.flatnonzero(broken)[self._skips_left])
             figures = dict(zip(names, rows[where], strict=True))
             step = self.step + where
-            found = keep_and_diagnose(self.job, self.state, train_dataset(self.job, step))
+            job = self._stage_job
+            found = keep_and_diagnose(job, self.state, train_dataset(job, step))
             raise TrainingError(
                 f"step {step}: loss {figures['loss']:g}, gradient norm "
                 f"{figures['gradient_norm']:g}, learning rate {figures['learning_rate']:g}: not finite, "
@@ -153,13 +166,21 @@ class Run:
             log(f"step {self.step + where}: not finite, skipped")
         self._skips_left -= int(broken.sum())
 
-    def _show_start(self) -> None:
-        """Log the first augmented training images and the table of layers to TensorBoard."""
-        make_dataset = train_dataset(self.job, 0)
+    def _show_stage(self, stage: Stage) -> None:
+        """Log the first training images of a stage to TensorBoard, and what it sets if there are several."""
+        # After the step that a run resumes from at the start of a stage, or they would be there twice.
+        step = stage.first_step + 1 if stage.first_step else 0
+        count = len(self.job.plan.stages)
+        if count > 1:
+            overlay = self.job.experiment.stages[stage.number]
+            log(
+                f"stage {stage.number + 1} of {count}, up to step {stage.end_step}: {format_stage(overlay)}"
+            )
+            self.logs.text(f"stage {stage.number + 1}", step, format_stage(overlay))
+        make_dataset = train_dataset(self._stage_job, stage.first_step)
         with broken_data():
             for batch in make_dataset(0, self.job.distribution.num_hosts).take(1):
-                self.logs.images("augmented training images", 0, batch["image"][:16].numpy())
-        self.logs.text("model", 0, _summary(self.state))
+                self.logs.images("augmented training images", step, batch["image"][:16].numpy())
 
 
 def restore(state: TrainState, checkpoint: Checkpoint) -> None:
@@ -196,12 +217,18 @@ def _introduce(job: Job, state: TrainState) -> None:
         f"{splits[split].num_examples:,} in {split}"
     )
     log_notes(job)
-    log(
-        f"{plan.total_steps:,} steps of {experiment.train.global_batch_size} images "
-        f"({plan.total_steps / plan.steps_per_epoch:.1f} epochs); run in {job.model_dir}"
-    )
+    log(f"{_format_length(plan)}; run in {job.model_dir}")
     if experiment.augment.policy != "none" and not experiment.augment.quirks:
         log("augment.quirks=false: operations as in the papers, not as in the published code")
+
+
+def _format_length(plan: Plan) -> str:
+    sizes = list(dict.fromkeys(stage.global_batch_size for stage in plan.stages))
+    stages = f" in {len(plan.stages)} stages" if len(plan.stages) > 1 else ""
+    return (
+        f"{plan.total_steps:,} steps{stages} of {' and '.join(map(str, sizes))} images "
+        f"({plan.epochs_at(plan.total_steps):.1f} epochs)"
+    )
 
 
 def _log_dir(job: Job) -> str:

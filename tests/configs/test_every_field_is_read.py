@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs import schema
-from configs.schema import KINDS, Experiment, section_classes
+from configs.schema import KINDS, Experiment, StageOverlay, section_classes
 from configs.sections import Section, own_fields, shared_class
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +29,7 @@ FIELDS = {
     for field in section.model_fields
 }
 FIELDS |= set(Experiment.model_fields) - set(SECTIONS)
+FIELDS |= {f"stages.{field}" for field in StageOverlay.model_fields}
 
 # What `own_settings` reads of a section: {"optimizer": {"optimizer.momentum", ...}, ...}
 OWN_FIELDS = {
@@ -41,7 +42,7 @@ PLACE_OF_CLASS = {
     section.__name__: name for name, classes in SECTIONS.items() for section in classes
 }
 PLACE_OF_CLASS |= {shared_class(SECTIONS[name][0]).__name__: name for name in KINDS}
-PLACE_OF_CLASS |= {"Experiment": ""}
+PLACE_OF_CLASS |= {"Experiment": "", "StageOverlay": "stages"}
 
 
 def reads(source: str) -> set[str]:

@@ -259,6 +259,7 @@ def test_section_classes_hold_every_section():
         "name",
         "model_dir",
         "seed",
+        "stages",
     }
 
 

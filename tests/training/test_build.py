@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 
 from configs.load import load_experiment
-from configs.schema import KINDS
+from configs.schema import KINDS, Experiment
 from configs.sections import own_fields
 from input_pipeline.augment import POLICIES
 from input_pipeline.sources import SOURCES, get_source
 from training.build import make_optimizer, make_schedule, make_weight_decay
 from training.optimizers import OPTIMIZERS, SGD
-from training.optimizers.schedules import SCHEDULES
+from training.optimizers.schedules import SCHEDULES, Schedule
 from training.plan import make_plan
 
 
@@ -50,17 +50,20 @@ def test_every_source_takes_the_fields_of_its_section() -> None:
         assert fields <= set(inspect.signature(get_source).parameters)
 
 
+def rate_of(experiment: Experiment) -> Schedule:
+    return make_schedule(make_plan(experiment, 80).stages[0])
+
+
 def test_settings_reach_the_optimizer_and_the_schedule() -> None:
     experiment = load_experiment(
         "configs/smoke.yaml",
         overrides=["optimizer.name=sgd", "optimizer.nesterov=true", "train.duration=40 steps"],
     )
-    plan = make_plan(experiment, 80)
     assert make_optimizer(experiment) == SGD(momentum=0.9, nesterov=True)
-    rates = [make_schedule(experiment, plan)(step).numpy() for step in (5, 10, 15)]
+    rates = [rate_of(experiment)(step).numpy() for step in (5, 10, 15)]
     assert rates == pytest.approx([0.0005 * 0.97**stair for stair in (1, 2, 3)])
     experiment = load_experiment("configs/smoke.yaml", overrides=["schedule.name=cosine"])
-    rate = make_schedule(experiment, make_plan(experiment, 80))(tf.constant(10))
+    rate = rate_of(experiment)(tf.constant(10))
     assert rate.numpy() == pytest.approx(0.00025)
 
 
@@ -88,6 +91,6 @@ def test_durations_of_a_schedule_become_steps() -> None:
         "schedule.warmup=0 epochs",
     ]
     experiment = load_experiment("configs/smoke.yaml", overrides=overrides)
-    rate = make_schedule(experiment, make_plan(experiment, 80))
+    rate = rate_of(experiment)
     peak = float(rate(tf.constant(0)))
     assert [float(rate(tf.constant(s))) / peak for s in (9, 10, 30)] == pytest.approx([1, 0.5, 0.1])

@@ -97,8 +97,8 @@ def test_checkpoints_that_are_removed_or_damaged_are_said_and_passed_over(
     assert follow(model_dir, never) == 1
     assert evaluated(model_dir) == [12]
     out = capsys.readouterr().out
-    assert "step 4: not evaluated: the checkpoint was deleted or is damaged" in out
-    assert "step 8: not evaluated: " in out
+    assert "step 4, epoch 0.4: not evaluated: the checkpoint was deleted or is damaged" in out
+    assert "step 8, epoch 0.8: not evaluated: " in out
 
 
 def test_no_new_checkpoint_for_too_long_is_one_line(trained: Path, tmp_path: Path) -> None:
@@ -132,4 +132,4 @@ def test_the_command_follows_a_run_that_has_ended(
     status, out, _ = runs.in_this_process(capsys)("--mode=eval_loop", f"--model_dir={model_dir}")
     assert status == 0
     assert evaluated(model_dir) == [12]
-    assert "step 12: top-1" in out
+    assert "step 12, epoch 1.2: top-1" in out

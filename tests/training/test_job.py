@@ -30,7 +30,7 @@ def job_of(info: DatasetInfo, *overrides: str) -> object:
 def test_a_job_needs_no_images_until_it_is_asked_for_them() -> None:
     missing = ["data.source=tfrecord", "data.data_dir=/nowhere"]
     job = job_of(DatasetInfo("pets", 7, None, SPLITS), *missing)
-    assert (job.plan.steps_per_epoch, job.experiment.model.num_classes) == (10.0, 7)
+    assert (job.plan.num_examples, job.experiment.model.num_classes) == (80, 7)
     assert job.task.num_classes == 7
     with pytest.raises(DatasetError, match="/nowhere"):
         job.source()

@@ -5,7 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
+from configs.load import load_experiment
 from training import progress
+from training.plan import Plan, make_plan
 
 
 class Clock:
@@ -20,9 +22,26 @@ class Clock:
 
 def start(clock: Clock):
     """A run of 50 steps of 32 images that resumes from step 10; an epoch is 20 steps."""
-    return progress.training_progress(
-        first_step=10, total_steps=50, global_batch_size=32, steps_per_epoch=20.0, clock=clock
-    )
+    return progress.training_progress(plan(), first_step=10, clock=clock)
+
+
+def plan(*overrides: str) -> Plan:
+    settings = ["train.global_batch_size=32", "train.duration=50 steps", *overrides]
+    return make_plan(load_experiment(overrides=settings), 640)
+
+
+def test_the_line_names_the_stage_and_its_own_speed(capsys: pytest.CaptureFixture) -> None:
+    clock = Clock()
+    stages = "stages=[{duration: 20 steps}, {set: {train.global_batch_size: 64}}]"
+    with progress.training_progress(plan(stages), first_step=10, clock=clock) as update:
+        for seconds, step in ((110.0, 20), (120.0, 21), (131.0, 23)):
+            clock.now = seconds
+            update(step, 2.0, 0.01)
+    # Another network is traced before the first step of a stage: that does not count.
+    assert capsys.readouterr().out.splitlines() == [
+        "step 20/35  stage 1/2  epoch 1.0  32 images/s  loss 2.000  rate 0.01  0:00:30 left",
+        "step 23/35  stage 2/2  epoch 1.3  12 images/s  loss 2.000  rate 0.01  0:01:06 left",
+    ]
 
 
 def test_a_log_gets_the_first_line_one_every_ten_seconds_and_the_last(

@@ -22,11 +22,12 @@ from configs.schema import Experiment
 from input_pipeline.sources.dataset_info import read_dataset_info
 from system.errors import UserError, first_line
 from system.files import write_bytes
-from training.build import make_normalizer, make_state, make_weight_decay
+from training.build import make_recipe, make_state
 from training.devices.distribution import Distribution, connect
 from training.job import Job, make_job, model_spec
 from training.step.noise import MaskNoise
 from training.step.state import TrainState
+from training.step.switches import switched
 
 FOLDER = "nonfinite"
 _FILE = re.compile(r"step-(\d{8,})(-worker-\d+)?\.npz")
@@ -218,7 +219,7 @@ def replay(experiment: Experiment) -> tuple[Incident, Diagnosis]:
     incident, info = Incident.load(paths[-1]), read_dataset_info(str(experiment.model_dir))
     job = make_job(experiment, model_spec(experiment), info, connect("cpu"))
     try:
-        return incident, diagnose(job, incident)
+        return incident, diagnose(job.at(incident.step), incident)
     except ValueError as error:
         raise ReplayError(f"{paths[-1]}: not of this experiment ({error})") from error
 
@@ -279,11 +280,11 @@ def _make_probe(
     layers: Sequence[keras.Layer],
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """Return a function (images, labels, replica, micro-batch) -> loss, summaries float32 [layers, 3, 3]."""
-    network, normalize = state.network, make_normalizer(job)
+    network, recipe = state.network, make_recipe(job, state.network, noise)
     inside = keras.Model(network.input, [layer.output for layer in layers])
     weights = [v.value for v in network.trainable_variables]
     paths = [v.path for v in network.trainable_variables]
-    task, decay = job.task, make_weight_decay(job.experiment)
+    task, decay = recipe.task, recipe.weight_decay
     scale = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
 
     @tf.function(autograph=False)
@@ -292,7 +293,8 @@ def _make_probe(
             noise.at(state.variables.step, replica, micro_step),
             tf.GradientTape() as tape,
         ):
-            outputs = inside(normalize(tf.convert_to_tensor(images)), training=True)
+            with switched(network, recipe.frozen, recipe.keep_probabilities):
+                outputs = inside(recipe.normalize(tf.convert_to_tensor(images)), training=True)
             batch = task.prepare({"label": tf.convert_to_tensor(labels)})
             loss, _ = task.loss(outputs[-1], batch, task.weight(batch), total=lambda x: x)
             loss += decay.loss(paths, weights)

@@ -11,13 +11,14 @@ import tensorflow as tf
 
 from configs.schema import Experiment
 from efficientnet import ModelSpec, complexity
+from efficientnet.complexity import Complexity
 from input_pipeline.sources import synthetic
 from system.console import log
 from training.build import make_optimizer, make_schedule
 from training.devices.distribution import batch_norm_group_size
 from training.forecast.tpu_chips import Roofline, Topology, parse_topology, roofline
 from training.job import ExperimentError, model_spec, open_source
-from training.plan import Plan, make_plan
+from training.plan import Plan, Stage, format_stage, make_plan
 
 COMPILE_REPORT = Path(__file__).with_name("tpu_compile.json")
 IMAGENET_CLASSES = 1000
@@ -30,17 +31,12 @@ CURVE_POINTS = 500
 
 
 @dataclasses.dataclass(frozen=True)
-class Forecast:
-    """The estimated cost of a run.
+class StageForecast:
+    """The estimated cost of one stage of a run.
 
     Attributes:
-      experiment: the planned experiment.
-      spec: specification of its network.
-      num_examples: number of examples of an epoch.
-      plan: durations in steps.
-      steps: int [CURVE_POINTS], at which `rates` are given.
-      rates: float32 [CURVE_POINTS].
-      parameters: number of trainable parameters.
+      stage: its settings and steps.
+      spec: specification of the network at its image size.
       multiply_adds: multiply-adds of the forward pass of one image.
       activation_bytes: upper bound of the activations of one image in a bfloat16 step.
       state_bytes: bytes of weights, statistics, slots and averages in float32.
@@ -49,13 +45,8 @@ class Forecast:
       record: that report.
     """
 
-    experiment: Experiment
+    stage: Stage
     spec: ModelSpec
-    num_examples: int
-    plan: Plan
-    steps: np.ndarray
-    rates: np.ndarray
-    parameters: int
     multiply_adds: int
     activation_bytes: int
     state_bytes: int
@@ -67,9 +58,8 @@ class Forecast:
     def per_replica_batch(self) -> int:
         """Images of a replica in one micro-batch."""
         replicas = self.topology.replicas if self.topology else 1
-        return self.experiment.train.global_batch_size // (
-            replicas * self.experiment.train.accumulation_steps
-        )
+        train = self.stage.experiment.train
+        return train.global_batch_size // (replicas * train.accumulation_steps)
 
     @property
     def largest_batch(self) -> int | None:
@@ -90,7 +80,33 @@ class Forecast:
     @property
     def epochs(self) -> float:
         """Passes over the data."""
-        return self.plan.total_steps / self.plan.steps_per_epoch
+        return (self.stage.end_step - self.stage.first_step) / self.stage.steps_per_epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """The estimated cost of a run.
+
+    Attributes:
+      experiment: the planned experiment.
+      plan: durations in steps.
+      steps: int [CURVE_POINTS], at which `rates` are given.
+      rates: float32 [CURVE_POINTS].
+      parameters: number of trainable parameters.
+      stages: cost of each stage.
+    """
+
+    experiment: Experiment
+    plan: Plan
+    steps: np.ndarray
+    rates: np.ndarray
+    parameters: int
+    stages: tuple[StageForecast, ...]
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the data."""
+        return self.plan.epochs_at(self.plan.total_steps)
 
 
 def make_forecast(
@@ -104,91 +120,132 @@ def make_forecast(
       DistributionError: groups of batch norm do not divide its replicas.
     """
     chips = parse_topology(topology) if topology else None
-    spec, train = model_spec(experiment), experiment.train
-    shares = (chips.replicas if chips else 1) * train.accumulation_steps
+    plan = make_plan(experiment, _num_examples(experiment))
+    stages = tuple(_forecast_stage(stage, chips, report) for stage in plan.stages)
+    steps = np.linspace(0, plan.total_steps - 1, CURVE_POINTS).astype(np.int32)
+    costs = _costs(stages[-1].spec, experiment)
+    return Forecast(
+        experiment, plan, steps, _rates(plan, steps), costs.trainable_parameters, stages
+    )
+
+
+def _forecast_stage(stage: Stage, topology: Topology | None, report: Path) -> StageForecast:
+    experiment, train = stage.experiment, stage.experiment.train
+    shares = (topology.replicas if topology else 1) * train.accumulation_steps
     if train.global_batch_size % shares:
         raise ExperimentError(
             f"train.global_batch_size: {train.global_batch_size} is not divisible by {shares} "
-            f"(replicas of {chips} x accumulation steps)"
+            f"(replicas of {topology} x accumulation steps)"
         )
-    if chips:
-        batch_norm_group_size(experiment.batch_norm.group, chips.replicas)
-    num_examples = _num_examples(experiment)
-    plan = make_plan(experiment, num_examples)
-    steps = np.linspace(0, plan.total_steps - 1, CURVE_POINTS).astype(np.int32)
-    rates = make_schedule(experiment, plan)(tf.constant(steps)).numpy()
-    costs = complexity(spec, num_classes=experiment.model.num_classes or IMAGENET_CLASSES)
+    if topology:
+        batch_norm_group_size(experiment.batch_norm.group, topology.replicas)
+    spec = model_spec(experiment)
+    costs = _costs(spec, experiment)
     slots = len(make_optimizer(experiment).initial_slots)
     kept = costs.all_parameters * (2 if experiment.ema.decay else 1)
     state_bytes = 4 * (kept + slots * costs.trainable_parameters)
-    record = _record(report, experiment, spec, chips, state_bytes) if chips else None
-    return Forecast(
-        experiment=experiment,
+    record = _record(report, experiment, spec, topology, state_bytes) if topology else None
+    return StageForecast(
+        stage=stage,
         spec=spec,
-        num_examples=num_examples,
-        plan=plan,
-        steps=steps,
-        rates=np.broadcast_to(rates, steps.shape),
-        parameters=costs.trainable_parameters,
         multiply_adds=costs.multiply_adds,
         activation_bytes=costs.activation_bytes(2),
         state_bytes=state_bytes,
-        topology=chips,
-        at_best=roofline(record, chips) if record and chips else None,
+        topology=topology,
+        at_best=roofline(record, topology) if record and topology else None,
         record=record,
     )
 
 
+def _costs(spec: ModelSpec, experiment: Experiment) -> Complexity:
+    return complexity(spec, num_classes=experiment.model.num_classes or IMAGENET_CLASSES)
+
+
+def _rates(plan: Plan, steps: np.ndarray) -> np.ndarray:
+    """Return the learning rate at each of `steps`: float32, of the same shape."""
+    rates = np.zeros(steps.shape, np.float32)
+    for stage in plan.stages:
+        own = (stage.first_step <= steps) & (steps < stage.end_step)
+        rates[own] = make_schedule(stage)(tf.constant(steps[own])).numpy()
+    return rates
+
+
 def lines(forecast: Forecast) -> list[str]:
-    """Format the forecast, one line for each subject."""
-    experiment, plan, topology = forecast.experiment, forecast.plan, forecast.topology
-    size, peak = experiment.train.global_batch_size, int(np.argmax(forecast.rates))
+    """Format the forecast, one line for each subject; a run of several stages has some for each."""
+    experiment, last, peak = (
+        forecast.experiment,
+        forecast.stages[-1],
+        int(np.argmax(forecast.rates)),
+    )
     described = [
-        f"{experiment.name}: {forecast.spec.name} at {forecast.spec.resolution} px, "
-        f"{forecast.parameters:,} parameters, {forecast.multiply_adds / 1e9:.2f} G multiply-adds an "
+        f"{experiment.name}: {last.spec.name} at {last.spec.resolution} px, "
+        f"{forecast.parameters:,} parameters, {last.multiply_adds / 1e9:.2f} G multiply-adds an "
         "image in the forward pass, three times that in training",
-        f"{plan.total_steps:,} steps of {size:,} images: {forecast.epochs:.1f} epochs of "
-        f"{forecast.num_examples:,}; evaluated every {plan.eval_every_steps:,} steps, saved every "
-        f"{plan.checkpoint_every_steps:,}",
         f"learning rate: {_sparkline(forecast.rates)}  highest {forecast.rates[peak]:.4g} at step "
         f"{forecast.steps[peak]:,}, at the end {forecast.rates[-1]:.3g}",
-        f"checkpoints: {forecast.state_bytes / 1e6:.0f} MB each, at most "
+        f"checkpoints: {last.state_bytes / 1e6:.0f} MB each, at most "
         f"{experiment.checkpoint.keep + 1} kept: "
-        f"{forecast.state_bytes * (experiment.checkpoint.keep + 1) / 1e9:.2f} GB on disk",
-        f"activations: at most {forecast.activation_bytes / 1e6:.0f} MB an image in bfloat16, "
-        f"{forecast.activation_bytes * forecast.per_replica_batch / 1e9:.1f} GB for the "
-        f"{forecast.per_replica_batch:,} images of a replica",
+        f"{last.state_bytes * (experiment.checkpoint.keep + 1) / 1e9:.2f} GB on disk",
+    ]
+    for each in forecast.stages:
+        described += _stage_lines(forecast, each)
+    if not last.topology:
+        return [*described, "for hours and the largest batch, give --topology, such as v5e:2x4"]
+    return described + _time_lines(forecast, last.topology)
+
+
+def _stage_lines(forecast: Forecast, each: StageForecast) -> list[str]:
+    """Format the steps and the memory of a stage."""
+    stage, topology, count = each.stage, each.topology, len(forecast.stages)
+    title = ""
+    if count > 1:
+        overlay = format_stage(forecast.experiment.stages[stage.number])
+        title = f"stage {stage.number + 1} of {count} ({overlay}): "
+    described = [
+        f"{title}{stage.end_step - stage.first_step:,} steps of {stage.global_batch_size:,} images: "
+        f"{each.epochs:.1f} epochs of {forecast.plan.num_examples:,}; evaluated every "
+        f"{stage.eval_every_steps:,} steps, saved every {stage.checkpoint_every_steps:,}",
+        f"activations: at most {each.activation_bytes / 1e6:.0f} MB an image in bfloat16, "
+        f"{each.activation_bytes * each.per_replica_batch / 1e9:.1f} GB for the "
+        f"{each.per_replica_batch:,} images of a replica",
     ]
     if not topology:
-        return [*described, "for hours and the largest batch, give --topology, such as v5e:2x4"]
-    basis = "by the compiler" if forecast.record else "if all activations were kept"
-    largest = forecast.largest_batch or 0
+        return described
+    basis = "by the compiler" if each.record else "if all activations were kept"
+    largest = each.largest_batch or 0
     advice = "raise train.accumulation_steps" if largest else "take a chip with more memory"
-    advice = "" if forecast.per_replica_batch <= largest else f": too many, {advice}"
+    advice = "" if each.per_replica_batch <= largest else f": too many, {advice}"
     memory = topology.chip.hbm_bytes / topology.chip.replicas
-    described.append(
-        f"{topology}: {topology.replicas} replicas of {memory / 1e9:.0f} GB, "
-        f"{forecast.per_replica_batch:,} images each; {forecast.largest_batch:,} would fit "
-        f"({basis}){advice}"
-    )
-    if not forecast.at_best:
-        return [
-            *described,
-            f"hours: no report of this network on {topology.chip.name}; python -m "
-            f"proofs.tpu_compile --topology={topology} with the --config and --set of this plan "
-            "makes one (docs/tpu.md)",
-        ]
-    speed = forecast.at_best.images_per_second * topology.chips
-    hosts = -(-topology.chips // topology.chip.chips_per_host)
-    hours = forecast.at_best.hours(forecast.epochs, topology.chips, forecast.num_examples)
     return [
         *described,
-        f"at best {speed:,.0f} images/s, {hours:.1f} hours (roofline of the compiled step; a real run "
-        "takes longer)",
-        f"input for that: {speed / hosts:,.0f} images/s on each host of {hosts}, about "
-        f"{speed / hosts / IMAGES_PER_SECOND_PER_CORE:,.0f} cores at {IMAGES_PER_SECOND_PER_CORE} images/s"
-        " a core; fewer with data.service or a cache",
+        f"{topology}: {topology.replicas} replicas of {memory / 1e9:.0f} GB, "
+        f"{each.per_replica_batch:,} images each; {each.largest_batch:,} would fit "
+        f"({basis}){advice}",
     ]
+
+
+def _time_lines(forecast: Forecast, topology: Topology) -> list[str]:
+    """Format hours, speed and the input that it takes, by the compiler's report of every stage."""
+    if any(each.at_best is None for each in forecast.stages):
+        return [
+            f"hours: no report of this network on {topology.chip.name}; python -m "
+            f"proofs.tpu_compile --topology={topology} with the --config and --set of this plan "
+            "makes one (docs/tpu.md)"
+        ]
+    described, hosts = [], -(-topology.chips // topology.chip.chips_per_host)
+    for each in forecast.stages:
+        assert each.at_best
+        speed = each.at_best.images_per_second * topology.chips
+        hours = each.at_best.hours(each.epochs, topology.chips, forecast.plan.num_examples)
+        title = f"stage {each.stage.number + 1}: " if len(forecast.stages) > 1 else ""
+        described += [
+            f"{title}at best {speed:,.0f} images/s, {hours:.1f} hours (roofline of the compiled step; a "
+            "real run takes longer)",
+            f"input for that: {speed / hosts:,.0f} images/s on each host of {hosts}, about "
+            f"{speed / hosts / IMAGES_PER_SECOND_PER_CORE:,.0f} cores at {IMAGES_PER_SECOND_PER_CORE} "
+            "images/s a core; fewer with data.service or a cache",
+        ]
+    return described
 
 
 def print_forecast(forecast: Forecast, model_dir: str) -> None:
@@ -218,7 +275,10 @@ def draw(forecast: Forecast, path: str) -> None:
 
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(forecast.steps / forecast.plan.steps_per_epoch, forecast.rates)
+    epochs = [forecast.plan.epochs_at(int(step)) for step in forecast.steps]
+    axes.plot(epochs, forecast.rates)
+    for stage in forecast.plan.stages[1:]:
+        axes.axvline(forecast.plan.epochs_at(stage.first_step), color="grey", linewidth=0.5)
     axes.set_xlabel("epoch")
     axes.set_ylabel("learning rate")
     axes.set_title(f"{forecast.experiment.name}, {forecast.plan.total_steps:,} steps")

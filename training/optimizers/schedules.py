@@ -18,7 +18,7 @@ def scaled_rate(rate_per_256: float, global_batch_size: int) -> float:
 
 
 def exponential(
-    *, peak: float, decay_every: float, decay_rate: float, total_steps: int | None = None
+    *, peak: float, decay_every: float, decay_rate: float, total_steps: float | None = None
 ) -> Schedule:
     """`peak * decay_rate ** floor(step / decay_every)`; `decay_every` in steps, may be a fraction."""
 
@@ -31,7 +31,7 @@ def exponential(
     return rate
 
 
-def cosine(*, peak: float, total_steps: int) -> Schedule:
+def cosine(*, peak: float, total_steps: float) -> Schedule:
     """Half a cosine from `peak` at step 0 to 0 at `total_steps`."""
 
     def rate(step: tf.Tensor) -> tf.Tensor:
@@ -41,12 +41,12 @@ def cosine(*, peak: float, total_steps: int) -> Schedule:
     return rate
 
 
-def constant(*, peak: float, total_steps: int | None = None) -> Schedule:
+def constant(*, peak: float, total_steps: float | None = None) -> Schedule:
     """`peak` at every step."""
     return lambda step: tf.constant(peak, tf.float32)
 
 
-def polynomial(*, peak: float, total_steps: int, power: float, end_share: float) -> Schedule:
+def polynomial(*, peak: float, total_steps: float, power: float, end_share: float) -> Schedule:
     """From `peak` to `end_share * peak` at `total_steps`, along a power of the share of steps left."""
 
     def rate(step: tf.Tensor) -> tf.Tensor:
@@ -57,7 +57,7 @@ def polynomial(*, peak: float, total_steps: int, power: float, end_share: float)
 
 
 def stepwise(
-    *, peak: float, total_steps: int, boundaries: Sequence[float], factors: Sequence[float]
+    *, peak: float, total_steps: float, boundaries: Sequence[float], factors: Sequence[float]
 ) -> Schedule:
     """`peak * factors[i]` from `boundaries[i - 1]` on, which are steps and may be fractions."""
 
@@ -94,3 +94,10 @@ def with_warmup(
         return tf.where(step < warmup_steps, warm, schedule(step))
 
     return rate
+
+
+def shifted(schedule: Schedule, steps: float) -> Schedule:
+    """`schedule` as it is `steps` later (earlier if negative), which may be a fraction."""
+    if not steps:
+        return schedule
+    return lambda step: schedule(tf.cast(step, tf.float64) + steps)

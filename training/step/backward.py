@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from tasks.task import Task, Total
 from training.devices.distribution import Distribution
-from training.step.batch_norm import batch_norm_frozen
 from training.step.packed import pack
 from training.step.recipe import Partition, TrainRecipe
 from training.step.state import Values
+from training.step.switches import switched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _gradients(
     images = recipe.normalize(batch["image"])
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(trained)
-        with batch_norm_frozen(network, recipe.frozen):
+        with switched(network, recipe.frozen, recipe.keep_probabilities):
             outputs, statistics = network.stateless_call(
                 values.weights, values.statistics, images, training=True
             )

@@ -6,8 +6,7 @@ Here the forward reduction has no gradient, and a small custom gradient does the
 is traversed (see docs/decisions/0002-cross-replica-batch-norm.md).
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -131,22 +130,6 @@ class CrossReplicaBatchNormalization(keras.layers.Layer):
     def _move(self, average: keras.Variable, value: tf.Tensor) -> None:
         value = tf.stop_gradient(value)
         average.assign(average * self.momentum + value * (1.0 - self.momentum))
-
-
-@contextlib.contextmanager
-def batch_norm_frozen(network: keras.Model, frozen: frozenset[str]) -> Iterator[None]:
-    """Make layers whose statistics are among the `frozen` paths normalise by them in training too.
-
-    Read while a step is traced: a stage of training is another trace of the same network.
-    """
-    layers = [x for x in network.layers if isinstance(x, CrossReplicaBatchNormalization)]
-    for layer in layers:
-        layer.frozen = layer.moving_mean.path in frozen
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.frozen = False
 
 
 def _group_moments(inputs: tf.Tensor, group_mean: GroupMean) -> tuple[tf.Tensor, tf.Tensor]:

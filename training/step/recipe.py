@@ -24,6 +24,7 @@ class TrainRecipe:
       frozen: paths of the weights and statistics that the step does not change. Frozen weights have no
         gradient and count neither in the loss nor in the norm; batch norm with frozen statistics
         normalises by them.
+      keep_probabilities: of the network's random layers, by name; None: as they were built.
       rate_multipliers: factors on the learning rate by path of the weight; 1 for other weights.
     """
 
@@ -34,6 +35,7 @@ class TrainRecipe:
     noise: MaskNoise
     weight_decay: WeightDecay = PUBLISHED_DECAY
     frozen: frozenset[str] = frozenset()
+    keep_probabilities: Mapping[str, float] | None = None
     rate_multipliers: Mapping[str, float] = dataclasses.field(default_factory=dict)
     gradient_clip_norm: float | None = None  # of the gradient of all weights
     gradient_clip_each: float | None = None  # of the gradient of each weight

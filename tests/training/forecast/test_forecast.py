@@ -48,19 +48,19 @@ def test_b0_is_planned_as_published(no_report):
     assert found.plan.total_steps == 109_474
     assert found.epochs == pytest.approx(350, abs=0.01)
     assert found.parameters == 5_288_548
-    assert found.multiply_adds == pytest.approx(0.39e9, rel=0.02)
+    assert found.stages[0].multiply_adds == pytest.approx(0.39e9, rel=0.02)
     # The peak of 0.256 is reached at the end of the warm-up, when two stairs are already gone.
     assert found.rates[0] == 0
     assert 0.24 < found.rates.max() <= 0.256
     # float32 weights, statistics, two slots and an average.
-    assert found.state_bytes == 4 * (2 * 5_330_564 + 2 * 5_288_548)
+    assert found.stages[0].state_bytes == 4 * (2 * 5_330_564 + 2 * 5_288_548)
 
 
 def test_a_compile_report_tells_hours_batch_and_input(report):
     found = forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
-    assert found.per_replica_batch == 512
+    assert found.stages[0].per_replica_batch == 512
     # 20 MB of temporaries an image in what the chip's 16 GB leave.
-    assert found.largest_batch == int((16e9 * 0.9 - found.state_bytes) / 20e6)
+    assert found.stages[0].largest_batch == int((16e9 * 0.9 - found.stages[0].state_bytes) / 20e6)
     text = "\n".join(forecast.lines(found))
     hours = 350 * 1_281_167 / (6400 * 8) / 3600
     assert f"at best 51,200 images/s, {hours:.1f} hours" in text
@@ -76,7 +76,7 @@ def test_a_report_of_another_chip_or_size_is_not_taken(report):
     ):
         experiment = load_experiment(B0, overrides=[change])
         found = forecast.make_forecast(experiment, topology, report)
-        assert found.at_best is None
+        assert found.stages[0].at_best is None
         assert "python -m proofs.tpu_compile" in forecast.lines(found)[-1]
 
 
@@ -85,7 +85,7 @@ def test_of_several_reports_the_one_with_the_nearest_batch_is_taken(report):
     report.write_text(json.dumps([RECORD, larger]))
     for topology, images_per_second in (("v5e:2x4", 256 / 0.02), ("v5e:8x8", 64 / 0.01)):
         found = forecast.make_forecast(load_experiment(B0), topology, report)
-        assert found.at_best.images_per_second == pytest.approx(images_per_second)
+        assert found.stages[0].at_best.images_per_second == pytest.approx(images_per_second)
 
 
 def test_a_batch_that_does_not_fit_is_said(no_report):
@@ -143,7 +143,7 @@ def test_the_state_holds_the_slots_of_whatever_optimizer(no_report, monkeypatch)
     three = types.SimpleNamespace(initial_slots={"rms": 1.0, "momentum": 0.0, "third": 0.0})
     monkeypatch.setattr(forecast, "make_optimizer", lambda experiment: three)
     found = forecast.make_forecast(load_experiment(B0), None, no_report)
-    assert found.state_bytes == 4 * (2 * 5_330_564 + 3 * 5_288_548)
+    assert found.stages[0].state_bytes == 4 * (2 * 5_330_564 + 3 * 5_288_548)
 
 
 def test_the_learning_rate_is_drawn_into_a_folder_that_exists(no_report, tmp_path, capsys):
@@ -160,3 +160,24 @@ def test_a_plan_makes_no_folder(no_report, tmp_path, capsys):
     forecast.print_forecast(found, f"{tmp_path}/run")
     assert list(tmp_path.iterdir()) == []
     assert f"no plot of the learning rate: {tmp_path}/run does not" in capsys.readouterr().out
+
+
+def test_stages_are_planned_one_by_one(no_report, tmp_path):
+    stages = (
+        "stages=[{duration: 25 %, set: {model.image_size: 112}},"
+        " {set: {train.global_batch_size: 2048}}]"
+    )
+    alone = forecast.make_forecast(load_experiment(B0), "v5e:2x4", no_report)
+    found = forecast.make_forecast(load_experiment(B0, overrides=[stages]), "v5e:2x4", no_report)
+    first, second = found.stages
+    assert first.multiply_adds < 0.3 * second.multiply_adds == 0.3 * alone.stages[0].multiply_adds
+    assert (first.per_replica_batch, second.per_replica_batch) == (512, 256)
+    assert found.epochs == pytest.approx(350, abs=0.01)
+    # Half the batch has half the rate, at the same place in the stream.
+    assert found.rates[-1] == pytest.approx(alone.rates[-1] / 2)
+    text = "\n".join(forecast.lines(found))
+    assert "stage 1 of 2 (model.image_size=112): 27,368 steps of 4,096 images: 87.5 epochs" in text
+    assert "stage 2 of 2 (train.global_batch_size=2048): 164,213 steps of 2,048 images" in text
+    pytest.importorskip("matplotlib")
+    forecast.draw(found, str(tmp_path / "rate.png"))
+    assert (tmp_path / "rate.png").stat().st_size > 0

@@ -1,0 +1,103 @@
+"""Training in stages: one run, one state, and the same end wherever it is interrupted."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.load import load_experiment
+from run_folder.checkpoints import CheckpointStore
+from tests import runs
+from tests.training.test_preemption import signal_at
+from training.devices.distribution import connect
+from training.job import open_job
+from training.model_dir import exclusive_model_dir
+
+pytestmark = pytest.mark.slow
+
+# 48 examples in steps of 4 and half the size, with a frozen body; then 48 in steps of 8, without dropout.
+STAGES = (
+    "--set=stages=[{duration: 50 %, set: {model.image_size: 16, train.global_batch_size: 4,"
+    " train.trainable: head, augment.mixup_alpha: 0.2}},"
+    " {set: {model.dropout: 0, model.survival_probability: 1}}]"
+)
+BOUNDARY, END = 12, 18
+
+
+def flags(folder: Path, name: str) -> list[str]:
+    return [*runs.flags(folder, name), STAGES, "--set=model.dropout=0.2", "--set=checkpoint.keep=9"]
+
+
+@pytest.fixture
+def undisturbed(folder: Path, command: runs.Command) -> Path:
+    """A run in two stages that was left alone."""
+    if not (folder / "undisturbed/export").exists():
+        status, _, err = command(*flags(folder, "undisturbed"))
+        assert status == 0, err
+    return folder / "undisturbed"
+
+
+@pytest.mark.parametrize("step", [BOUNDARY, BOUNDARY + 2])
+def test_a_run_stopped_between_two_stages_or_after_the_first_steps_of_one_ends_with_the_same_bits(
+    folder: Path, undisturbed: Path, command: runs.Command, step: int
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        signal_at(monkeypatch, signal.SIGTERM, step)
+        status, _, err = command(*flags(folder, f"stopped-{step}"))
+    assert status == 75, err
+    assert f"stopped at step {step} of {END}" in err
+    status, out, err = command(*flags(folder, f"stopped-{step}"))
+    assert status == 0, err
+    assert f"resuming from step {step} of {END}" in out
+    runs.assert_same_end(folder / f"stopped-{step}", undisturbed)
+
+
+def test_a_frozen_body_keeps_its_bits_through_its_stage_and_learns_in_the_next(
+    undisturbed: Path,
+) -> None:
+    start, boundary, end = (_network(undisturbed, step) for step in (4, BOUNDARY, END))
+    body = [name for name in start if "classifier" not in name]
+    assert len(body) > 10
+    for name in body:
+        np.testing.assert_array_equal(boundary[name], start[name], err_msg=name)
+    assert any((end[name] != boundary[name]).any() for name in body)
+    assert (boundary["network/classifier/kernel"] != start["network/classifier/kernel"]).any()
+
+
+def _network(model_dir: Path, step: int) -> dict[str, np.ndarray]:
+    checkpoint = CheckpointStore(str(model_dir)).find(step)
+    assert checkpoint is not None, step
+    return {k: v for k, v in checkpoint.read().items() if k.startswith("network/")}
+
+
+def test_pictures_of_every_stage_are_in_tensorboard(undisturbed: Path) -> None:
+    found: dict[int, bytes] = {}
+    for path in (undisturbed / "tensorboard/train").glob("events*"):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                if value.tag == "augmented training images":
+                    found[event.step] = value.tensor.string_val[0]
+    assert found == {0: b"16", BOUNDARY + 1: b"32"}  # their widths
+
+
+def test_past_stages_cannot_be_changed_and_coming_ones_can(
+    undisturbed: Path, tmp_path: Path, command: runs.Command
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "copy")
+    other = STAGES.replace("global_batch_size: 4", "global_batch_size: 2")
+    status, _, err = command(*flags(tmp_path, "copy"), other)
+    assert status == 2
+    assert (
+        f"stages up to step {END}: 4 images from step 0, 8 images from step 12 -> 2 images" in err
+    )
+    longer = [STAGES.replace("50 %", "48 examples"), "--set=train.duration=144 examples"]
+    given = [flag.removeprefix("--set=") for flag in [*flags(tmp_path, "copy"), *longer][2:]]
+    experiment = load_experiment(
+        tmp_path / "tiny.yaml", overrides=given, values={"model_dir": str(tmp_path / "copy")}
+    )
+    with exclusive_model_dir(open_job(experiment, connect("cpu"))):
+        pass

@@ -5,6 +5,7 @@
 
 trains a small network twice with main.py: once undisturbed, and once with `kill -9` at random moments
 within a step, a checkpoint's write, an evaluation and an export, restarted with the same command each time.
+The training has two stages, of another image size and batch: kills hit both, and the steps between them.
 Then it compares, bit for bit, weights, optimizer, averages, metrics, metrics.jsonl, TensorBoard's curves
 and the exported model. With --workers=2 two processes train together and one of them is killed.
 
@@ -43,7 +44,6 @@ from system.tensorflow_log import quiet_tensorflow
 
 PLACES = ("step", "checkpoint", "evaluation", "export")
 BETWEEN = "between"
-STEPS_PER_KILL = 4  # a life that is killed gets 2 steps further, sometimes 8
 NETWORK = "three-blocks"
 SECONDS_TO_WAIT = 600.0  # beyond this a process counts as hanging
 EXPERIMENT = """\
@@ -56,6 +56,9 @@ schedule: {{learning_rate: 0.1, warmup: 4 steps, decay_every: 4 steps}}
 ema: {{decay: 0.9}}
 eval: {{every: 8 steps}}
 checkpoint: {{every: 2 steps, keep: 2}}
+stages:  # `steps` of 4 small images, then half as many of 8
+- {{duration: 50 %, set: {{model.image_size: 16, train.global_batch_size: 4}}}}
+- {{}}
 """
 
 
@@ -222,9 +225,10 @@ def _worker_environment(addresses: list[str], index: int) -> dict[str, str]:
 
 @dataclasses.dataclass
 class Toll:
-    """Count of kills by place, and what they damaged."""
+    """Count of kills by place and by stage, and what they damaged."""
 
     kills: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    stages: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     resumes: int = 0
     differences: list[str] = dataclasses.field(default_factory=list)
     bytes_lost: int = 0
@@ -258,7 +262,10 @@ def survive(
     """
     moments, toll = random.Random(seed), Toll()
     config = folder / "faults.yaml"
-    config.write_text(EXPERIMENT.format(network=NETWORK, steps=STEPS_PER_KILL * kills))
+    boundary = max(
+        kills // 2, 2
+    )  # a life that is killed gets no or two steps further, sometimes more
+    config.write_text(EXPERIMENT.format(network=NETWORK, steps=boundary))
     undisturbed, killed = folder / "undisturbed", folder / "killed"
     arguments = [f"--config={config}"]
     if workers > 1:
@@ -289,6 +296,7 @@ def survive(
         toll.differences += [] if ended else _not_resumed(life, newest)
         newest, lost = _inspect(killed, newest)
         toll.bytes_lost += lost
+        toll.stages[_stage_of(newest, boundary)] += 1
         log(f"kill {toll.kills.total()} in {place}; newest checkpoint {newest}, {lost} bytes lost")
     life = Life(arguments, workers)
     if any(life.end()):
@@ -299,6 +307,13 @@ def survive(
     left = [str(path) for path in killed.rglob("temporary-*")]
     toll.differences += [f"{path} was left behind" for path in left]
     return toll
+
+
+def _stage_of(newest: int, boundary: int) -> str:
+    """Return in which stage a run was killed whose newest checkpoint is `newest`."""
+    if newest == boundary:
+        return "between two stages"
+    return "first stage" if newest < boundary else "second stage"
 
 
 def _undisturbed(arguments: Sequence[str], workers: int) -> dict[str, float]:
@@ -440,11 +455,12 @@ def _exported(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
 def page(toll: Toll, workers: int, seconds: float) -> str:
     """Render the results in Markdown."""
     places = "\n".join(f"| {place} | {toll.kills[place]} |" for place in (*PLACES, BETWEEN))
+    stages = "\n".join(f"| {stage} | {count} |" for stage, count in sorted(toll.stages.items()))
     found = "\n".join(f"- {line}" for line in toll.differences) or "None."
     return (
         f"## {workers} process{'es' if workers > 1 else ''}\n\n"
         f"{conditions()}; {seconds / 60:.0f} min.\n\n{toll}\n\n"
-        f"| killed in | times |\n|---|---|\n{places}\n\nDifferences: {found}\n"
+        f"| killed in | times |\n|---|---|\n{places}\n{stages}\n\nDifferences: {found}\n"
     )
 
 

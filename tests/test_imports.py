@@ -166,7 +166,9 @@ def test_the_step_the_optimizers_and_the_devices_know_no_experiment(folder):
     assert len(inside) > 1
     for name in inside:
         for target in house(name):
-            assert target.startswith(("system", "efficientnet", "tasks", *LEAVES)), f"{name} imports {target}"
+            assert target.startswith(("system", "efficientnet", "tasks", *LEAVES)), (
+                f"{name} imports {target}"
+            )
 
 
 def test_only_devices_name_strategies():

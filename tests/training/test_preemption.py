@@ -90,7 +90,7 @@ def test_a_signal_within_an_evaluation_leaves_it_for_the_restart(
 
 
 def two_workers(folder: Path, name: str) -> Life:
-    """Two processes that train the run in FOLDER/NAME together, for 8 steps."""
+    """Two processes that train the run in FOLDER/NAME together, for 8 steps and 4 of a second stage."""
     config = folder / "two_workers.yaml"
     config.write_text(EXPERIMENT.format(network=NETWORK, steps=8))
     flags = [f"--config={config}", "--strategy=multi_worker", f"--model_dir={folder / name}"]
@@ -106,10 +106,10 @@ def test_two_workers_stop_at_the_same_step_and_resume_to_the_same_end(folder: Pa
             life.processes[index].terminate()
         assert life.end() == [75, 75], life.output()
         step = runs.latest(model_dir).step
-        assert before < step < 8
+        assert before < step < 12
         for printed in map("".join, life.printed):
-            assert f"SIGTERM: stopped at step {step} of 8, which is saved" in printed
-            assert not before or f"resuming from step {before} of 8" in printed
+            assert f"SIGTERM: stopped at step {step} of 12, which is saved" in printed
+            assert not before or f"resuming from step {before} of 12" in printed
         assert not (model_dir / "run.lock").exists()
         before = step
 

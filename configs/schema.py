@@ -104,6 +104,11 @@ STAGE_KEYS = (
 )
 
 
+# "recipe": none up to 8 replicas N, then max(8, N / 8), as V1; "up_to_8": min(8, N), as V2; "up_to_32":
+# min(32, N), as the detector.
+BatchNormGroup = Literal["recipe", "up_to_8", "up_to_32", "all", "none"]
+
+
 class Model(Section):
     """The network, by name or by scaling coefficients over that name's."""
 
@@ -290,6 +295,7 @@ class Train(Section):
 
     global_batch_size: Count = 4096  # examples per update, over all replicas and accumulation steps
     duration: PositiveDuration = Duration(350, "epochs")  # of the whole training
+    patience: Count | None = None  # evaluations in a row without a better one end it; None: never
     accumulation_steps: Count = 1  # micro-batches per update on each replica
     steps_per_call: Count = 100  # steps between two returns to Python
     label_smoothing: BelowOne = 0.1  # share of the target spread evenly over all classes
@@ -430,7 +436,27 @@ class Ema(Section):
     """The moving average of the weights that is evaluated and exported."""
 
     decay: BelowOne = 0.9999  # 0: no averaging
-    ramp: bool = True  # min(decay, (1 + step) / (10 + step)): useful from the first epoch on
+    ramp: bool = True  # min(decay, (1 + t) / (10 + t)): useful from the first epoch on
+    ramp_start: Annotated[int, Field(ge=0, le=1)] = 1  # t at the first update; the detector's: 0
+    statistics: bool = True  # average batch norm's statistics too; false: take them as they are
+
+    @model_validator(mode="after")
+    def _check_effect(self) -> "Ema":
+        if self.ramp_start != 1 and not (self.ramp and self.decay):
+            raise ConflictError(
+                f"ema.ramp_start={self.ramp_start} has no effect without a ramp: it needs ema.ramp=true"
+                " and ema.decay above 0",
+                "ema.ramp_start",
+                "ema.ramp",
+                "ema.decay",
+            )
+        if not self.statistics and not self.decay:
+            raise ConflictError(
+                "ema.statistics=false has no effect with ema.decay=0, which keeps no average",
+                "ema.statistics",
+                "ema.decay",
+            )
+        return self
 
 
 class BatchNorm(Section):
@@ -438,7 +464,7 @@ class BatchNorm(Section):
 
     momentum: BelowOne | None = None  # of the moving mean and variance; None: the model family's
     epsilon: Positive | None = None  # added to the variance; None: the model family's
-    group: Literal["recipe", "all", "none"] | Count = "recipe"  # replicas that share statistics
+    group: BatchNormGroup | Count = "recipe"  # replicas that share statistics, by rule or number
 
 
 class Evaluation(Section):

@@ -40,7 +40,7 @@ from tasks.classification import Classification
 from training.devices.distribution import connect
 from training.optimizers import RMSProp, Slots, schedules
 from training.step.batch_norm import CrossReplicaBatchNormalization
-from training.step.ema import ema_decay, ema_update
+from training.step.ema import Averaging, ema_update
 from training.step.noise import MaskNoise
 from training.step.packed import Layout, Packed
 from training.step.recipe import TrainRecipe
@@ -269,7 +269,7 @@ def _forty_updates(archive: Any, name: str) -> dict[str, np.ndarray]:
         weight, slots = optimizer.update(
             Packed(weight, layout), tf.constant(gradient), slots, rate, np.zeros(1, np.float32)
         )
-        decay = ema_decay(tf.constant(t + 1), decay=0.9999, ramp=True)
+        decay = Averaging().decay_at(tf.constant(t))
         average = ema_update(average, weight, decay)
         history.append({"variable": weight, "ema": average, **slots})
     return {kind: np.stack([update[kind] for update in history]) for kind in history[0]}

@@ -18,6 +18,7 @@ from training.job import Job, model_spec, skips_allowed
 from training.optimizers import OPTIMIZERS, Optimizer, schedules
 from training.plan import Stage
 from training.step.batch_norm import CrossReplicaBatchNormalization
+from training.step.ema import Averaging
 from training.step.noise import MaskNoise
 from training.step.recipe import Normalize, TrainRecipe
 from training.step.state import TrainState, create_train_state
@@ -78,8 +79,7 @@ def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe
         gradient_clip_norm=train.gradient_clip_norm,
         gradient_clip_each=train.gradient_clip_each,
         accumulation_steps=train.accumulation_steps,
-        ema_decay=ema.decay,
-        ema_ramp=ema.ramp,
+        averaging=Averaging(ema.decay, ema.ramp, ema.ramp_start, ema.statistics),
     )
 
 

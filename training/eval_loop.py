@@ -12,11 +12,12 @@ from configs.schema import Experiment
 from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from run_folder.logs import RunLog, logged_steps
 from system.console import log
+from training.best import BestSoFar
 from training.build import make_state
 from training.devices.distribution import Distribution
 from training.evaluator import Evaluator
 from training.failures import TrainingError
-from training.job import open_job
+from training.job import Job, open_job
 from training.run import log_notes, restore
 
 FOLDER = "eval_loop"
@@ -56,7 +57,7 @@ def follow(
 
     log_notes(job)
     log(f"{store.directory}: following until step {plan.total_steps}")
-    while max(seen, default=0) < plan.total_steps:
+    while not _has_ended(job, store, max(seen, default=0)):
         step = next((s for s in store.steps() if s not in seen), None)
         if step is None:
             if now() - last_seen > timeout:
@@ -71,8 +72,15 @@ def follow(
         count += _evaluate(store.find(step), step, evaluator, run_log, plan.describe(step))
         last_seen = now()
     run_log.close()
-    log(f"{store.directory}: training has ended at step {plan.total_steps}")
+    log(f"{store.directory}: training has ended at step {max(seen)}")
     return count
+
+
+def _has_ended(job: Job, store: CheckpointStore, step: int) -> bool:
+    """Return whether the checkpoint of `step` is the run's last: by its plan, or by train.patience."""
+    if step >= job.plan.total_steps:
+        return True
+    return job.experiment.train.patience is not None and BestSoFar(job, store.best()).is_final(step)
 
 
 def _evaluate(

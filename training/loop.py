@@ -8,12 +8,13 @@ from typing import NamedTuple
 from configs.schema import Experiment
 from run_folder.checkpoints import Checkpoint, CheckpointStore, best_checkpoint
 from system.console import log
+from training.best import BestSoFar
 from training.build import make_state
 from training.devices.distribution import Distribution
 from training.evaluate import Evaluation
 from training.evaluator import Evaluator
 from training.failures import training_memory
-from training.job import Job, open_job
+from training.job import ExperimentError, Job, open_job
 from training.model_dir import exclusive_model_dir
 from training.plan import Plan
 from training.preemption import stop_signals
@@ -52,11 +53,16 @@ def train_and_evaluate(
       UserError: see `open_job`, `exclusive_model_dir` and `Run`.
       Stopped: after SIGTERM or SIGINT; everything up to the last step is saved.
     """
+    if experiment.train.patience and not with_evaluation:
+        raise ExperimentError(
+            "train.patience counts evaluations, and --mode=train makes none: take --mode=train_and_eval, or "
+            "set train.patience=null"
+        )
     job = open_job(experiment, distribution)
     store = _open_store(job)
     with exclusive_model_dir(job) as check_lock:
         last = store.latest()
-        if last and _is_finished(last, job.plan, with_evaluation):
+        if last and _is_finished(job, store, last, with_evaluation):
             log(f"{job.model_dir}: finished already, at step {last.step} of {job.plan.total_steps}")
             return Outcome(last.step, store.best(), measured=None)
 
@@ -68,10 +74,10 @@ def train_and_evaluate(
         distribution.wait_for_all()  # the chief has written what all of them read
         best = store.best()
         if not evaluator or not best:
-            return Outcome(job.plan.total_steps, best, measured=None)
+            return Outcome(run.step, best, measured=None)
         restore(run.state, best)
         measured = Measured(best, evaluator(), job.data_info.class_names)
-        return Outcome(job.plan.total_steps, best, measured)
+        return Outcome(run.step, best, measured)
 
 
 def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured:
@@ -94,23 +100,27 @@ def _train(run: Run, evaluator: Evaluator | None) -> None:
     with _progress(run) as progress, stop_signals() as received:
         if evaluator and run.last and _is_unmeasured(run.last, plan):
             _measure_last(run, evaluator, received)
-        best = run.store.best()
-        highest = best.metrics[job.task.best] if best else 0.0
+        best = BestSoFar(job, run.store.best())
         for stage in plan.stages_from(run.step):
+            if best.is_final(run.step):
+                break
             run.enter(stage)
-            while run.step < stage.end_step:
+            while run.step < stage.end_step and not best.is_final(run.step):
                 figures = run.train_to(stage.next_stop(run.step))
                 progress(run.step, figures["loss"], figures["learning_rate"])
                 stopping, metrics = run.must_stop(received), {}
                 if evaluator and not stopping and stage.evaluates_at(run.step):
                     metrics = run.evaluate(evaluator, received)
                     stopping = run.must_stop(received)
-                is_best = bool(metrics) and metrics[job.task.best] >= highest
-                highest = max(highest, metrics.get(job.task.best, 0.0))
-                if stopping or is_best or stage.saves_at(run.step):
+                is_best = best.takes(run.step, metrics)
+                if stopping or is_best or best.is_final(run.step) or stage.saves_at(run.step):
                     run.save(metrics)
                 if stopping:
                     run.stop(received)
+        if best.is_final(run.step):
+            log(
+                f"step {run.step}: not better than {best} for train.patience evaluations; training ends"
+            )
     run.close()
 
 
@@ -122,8 +132,10 @@ def _measure_last(run: Run, evaluator: Evaluator, received: ReceivedSignal) -> N
         run.stop(received)
 
 
-def _is_finished(last: Checkpoint, plan: Plan, with_evaluation: bool) -> bool:
-    return last.step >= plan.total_steps and not (with_evaluation and _is_unmeasured(last, plan))
+def _is_finished(job: Job, store: CheckpointStore, last: Checkpoint, with_evaluation: bool) -> bool:
+    if with_evaluation and _is_unmeasured(last, job.plan):
+        return False
+    return last.step >= job.plan.total_steps or BestSoFar(job, store.best()).is_final(last.step)
 
 
 def _is_unmeasured(checkpoint: Checkpoint, plan: Plan) -> bool:

@@ -106,6 +106,14 @@ class Plan:
         """Return the passes over the data after `step` updates."""
         return self.examples_at(step) / self.num_examples
 
+    def evaluations(self, after: int, until: int) -> int:
+        """Return the number of evaluations that follow the steps from `after` + 1 to `until`."""
+        return sum(
+            stage.evaluates_at(step)
+            for stage in self.stages
+            for step in range(max(after, stage.first_step) + 1, min(until, stage.end_step) + 1)
+        )
+
     def describe(self, step: int) -> str:
         """Describe where `step` lies: "step 120, stage 2 of 3, epoch 7.5"; no stage if there is one."""
         number = self.stage_until(step).number + 1

@@ -20,7 +20,7 @@ from configs.schema import Digits, Experiment, Model, TFRecord, section_classes
 
 ROOT = Path(__file__).parents[2]
 TRAIN_KEYS = (
-    "global_batch_size, duration, accumulation_steps, steps_per_call, label_smoothing,"
+    "global_batch_size, duration, patience, accumulation_steps, steps_per_call, label_smoothing,"
     " weight_decay, weight_decay_coupled, weight_decay_pattern, gradient_clip_norm, gradient_clip_each,"
     " trainable, freeze_batch_norm, precision, on_nonfinite, max_skipped_steps"
 )
@@ -226,7 +226,7 @@ def test_set_takes_scalars_lists_and_null(override, section, field, value):
         ("augment: {crop_area: 0.5}", "augment.crop_area must be [low, high], both above 0"),
         (
             "batch_norm: {group: some}",
-            'batch_norm.group must be recipe, all or none, or a whole number of at least 1, not "s',
+            'batch_norm.group must be recipe, up_to_8, up_to_32, all or none, or a whole number of at least 1, not "s',
         ),
         (
             "export: {formats: [saved_model, coreml]}",

@@ -135,7 +135,7 @@ def start(
         network,
         distribution,
         optimizer=recipe.optimizer,
-        with_ema=recipe.ema_decay > 0,
+        with_ema=recipe.averaging.decay > 0,
         with_loss_scale=dtype == "mixed_float16",
     )
     size = global_batch_size // distribution.num_replicas

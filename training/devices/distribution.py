@@ -248,7 +248,8 @@ class Distribution:
 def batch_norm_group_size(group: str | int, num_replicas: int) -> int:
     """Return the number of replicas that share batch statistics.
 
-    `"recipe"` is the reference's rule: none up to 8 replicas, above that groups of max(8, N // 8).
+    `"recipe"` is V1's rule: none up to N = 8 replicas, above that groups of max(8, N // 8). `"up_to_8"` is
+    V2's, min(8, N), and `"up_to_32"` the detector's, min(32, N).
 
     Raises:
       DistributionError: `group` does not divide the number of replicas.
@@ -256,7 +257,13 @@ def batch_norm_group_size(group: str | int, num_replicas: int) -> int:
     if group == "recipe":
         size = 1 if num_replicas <= 8 else max(8, num_replicas // 8)
     else:
-        size = {"none": 1, "all": num_replicas}.get(group, group)  # type: ignore[arg-type]
+        rules = {
+            "none": 1,
+            "all": num_replicas,
+            "up_to_8": min(8, num_replicas),
+            "up_to_32": min(32, num_replicas),
+        }
+        size = rules.get(group, group)  # type: ignore[arg-type]
     if num_replicas % int(size):
         raise DistributionError(
             f"batch_norm.group: groups of {size} do not divide {num_replicas} replicas; "

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tasks.task import Task
 from training.optimizers import Optimizer
 from training.optimizers.schedules import Schedule
+from training.step.ema import PUBLISHED_AVERAGING, Averaging
 from training.step.noise import MaskNoise
 from training.step.packed import Layout
 from training.step.weight_decay import PUBLISHED_DECAY, WeightDecay
@@ -40,8 +41,7 @@ class TrainRecipe:
     gradient_clip_norm: float | None = None  # of the gradient of all weights
     gradient_clip_each: float | None = None  # of the gradient of each weight
     accumulation_steps: int = 1
-    ema_decay: float = 0.9999  # 0: no averaging
-    ema_ramp: bool = True
+    averaging: Averaging = PUBLISHED_AVERAGING
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ import tensorflow as tf
 from tasks.task import Measures, Task
 from training.devices.distribution import Distribution, Replica
 from training.step.backward import accumulated_gradients
-from training.step.ema import ema_decay, ema_update
 from training.step.gradients import clip_by_norm, clip_each
 from training.step.loss_scale import LossScale, next_loss_scale
 from training.step.packed import Packed, pack, unpack
@@ -238,11 +237,12 @@ def _update(
             for name, x in slots.items()
         },
     )
-    if not recipe.ema_decay:
+    if not recipe.averaging.decay:
         return after
-    # The reference averages after counting the step.
-    decay = ema_decay(values.step + 1, decay=recipe.ema_decay, ramp=recipe.ema_ramp)
-    return after._replace(ema=ema_update(values.ema, pack(after.weights + after.statistics), decay))
+    average = recipe.averaging.update(
+        values.ema, pack(after.weights), pack(after.statistics), values.step
+    )
+    return after._replace(ema=average)
 
 
 def _rates(rate: tf.Tensor, weights: Packed, multipliers: Mapping[str, float]) -> tf.Tensor:

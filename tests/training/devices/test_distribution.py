@@ -29,6 +29,12 @@ def test_above_eight_the_recipe_shares_in_groups_of_an_eighth_but_at_least_eight
     assert batch_norm_group_size("recipe", replicas) == group
 
 
+@pytest.mark.parametrize(("rule", "largest"), [("up_to_8", 8), ("up_to_32", 32)])
+def test_rules_with_a_largest_group_share_among_all_replicas_below_it(rule, largest):
+    found = [batch_norm_group_size(rule, n) for n in (1, 4, largest, 128)]
+    assert found == [1, 4, largest, largest]
+
+
 def test_groups_may_be_given():
     assert batch_norm_group_size("all", 6) == 6
     assert batch_norm_group_size("none", 6) == 1

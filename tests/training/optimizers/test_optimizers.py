@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from proofs import parity
 from training.optimizers import LARS, SGD, AdamW, RMSProp
-from training.step.ema import ema_decay, ema_update
 from training.step.packed import Layout, Packed
 
 LAYOUT = Layout(("w/kernel",), (1,))
@@ -57,21 +56,6 @@ def test_sgd_is_what_a_hand_computes(nesterov, expected):
         )
         seen.append(float(weight[0]))
     assert seen == pytest.approx(expected)
-
-
-def test_the_average_follows_quickly_at_first():
-    steps = [0, 1, 8, 90_000, 10**6]
-    decays = [float(ema_decay(tf.constant(s), decay=0.9999, ramp=True)) for s in steps]
-    assert decays == pytest.approx([0.1, 2 / 11, 0.5, 90001 / 90010, 0.9999], rel=1e-6)
-
-
-def test_without_the_ramp_the_decay_is_constant():
-    assert float(ema_decay(tf.constant(0), decay=0.99, ramp=False)) == pytest.approx(0.99)
-
-
-def test_the_average_moves_by_what_the_decay_leaves():
-    average = ema_update(tf.constant([1.0, 4.0]), tf.constant([3.0, 0.0]), tf.constant(0.75))
-    np.testing.assert_allclose(average, [1.5, 3.0], rtol=1e-6)
 
 
 # -- optimizers that know the boundaries of the variables ------------------------------------------

@@ -11,6 +11,7 @@ from proofs import parity
 from tests.training import tiny
 from training.devices.distribution import Replica
 from training.optimizers import LARS, SGD
+from training.step.ema import Averaging
 from training.step.packed import pack
 from training.step.train_step import make_eval_step, traced_train_step
 from training.step.weight_decay import WeightDecay
@@ -191,7 +192,7 @@ def head_only(plain, one_device, two_devices):
     """By number of devices: a training of the classifier alone, after 4 steps."""
     found = {}
     for count, distribution in ((1, one_device), (2, two_devices)):
-        training = tiny.start(distribution, frozen=backbone(plain), ema_decay=0.0)
+        training = tiny.start(distribution, frozen=backbone(plain), averaging=Averaging(decay=0.0))
         found[count] = training, training.run(BATCHES)
     return found
 

@@ -1,0 +1,36 @@
+"""The best evaluation of a run so far, and when to stop waiting for a better one."""
+
+from collections.abc import Mapping
+
+from run_folder.checkpoints import Checkpoint
+from training.job import Job
+
+
+class BestSoFar:
+    """The highest value of the task's figure that compares checkpoints, and the step it was measured at.
+
+    Args:
+      job: names the figure, the patience and the steps that are evaluated.
+      checkpoint: the best checkpoint of the run; None without an evaluation.
+    """
+
+    def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
+        self._job, self._name = job, job.task.best
+        self.figure = checkpoint.metrics[self._name] if checkpoint else 0.0
+        self.step = checkpoint.step if checkpoint else 0
+
+    def takes(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Return whether an evaluation is at least as good as all before, and remember it if so."""
+        if not metrics or metrics[self._name] < self.figure:
+            return False
+        self.figure, self.step = metrics[self._name], step
+        return True
+
+    def is_final(self, step: int) -> bool:
+        """Return whether `train.patience` evaluations up to `step` were not better."""
+        patience = self._job.experiment.train.patience
+        # Counted by the plan, so that a run that resumes, and every worker, comes to the same end.
+        return patience is not None and self._job.plan.evaluations(self.step, step) >= patience
+
+    def __str__(self) -> str:
+        return f"{self._name} {self.figure:.4f} of step {self.step}"

@@ -226,7 +226,7 @@ def test_set_takes_scalars_lists_and_null(override, section, field, value):
         ("augment: {crop_area: 0.5}", "augment.crop_area must be [low, high], both above 0"),
         (
             "batch_norm: {group: some}",
-            'batch_norm.group must be recipe, up_to_8, up_to_32, all or none, or a whole number of at least 1, not "s',
+            "batch_norm.group must be recipe, up_to_8, up_to_32, all or none, or a whole number",
         ),
         (
             "export: {formats: [saved_model, coreml]}",

@@ -5,13 +5,14 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, TypedDict, Unpack
 
+from efficientnet.families import v2
 from efficientnet.families.lite import LITE
 from efficientnet.families.v1 import V1
 from efficientnet.scaling import compound_coefficients, scale
 from efficientnet.spec import RGB, Family, ModelSpec, Size
 
 # A new family is one file in families/ and one entry here.
-FAMILIES: tuple[Family, ...] = (V1, LITE)
+FAMILIES: tuple[Family, ...] = (V1, LITE, *v2.FAMILIES)
 
 
 class UnknownModelError(ValueError):

@@ -1,6 +1,7 @@
 """Read the published TensorFlow 1 checkpoints and map their variables to ours.
 
-Layout (github.com/tensorflow/tpu, models/official/efficientnet): `MODEL/stem/...`,
+Layout (github.com/tensorflow/tpu, models/official/efficientnet; V2: github.com/google/automl,
+efficientnetv2): `MODEL/stem/...`,
 `MODEL/blocks_0/...`, `MODEL/head/...`; layers of a kind are numbered within each of these scopes in
 the order of their first use. Every variable, batch norm's statistics included, has its moving average,
 `VARIABLE/ExponentialMovingAverage`, and the optimizer's slots beside it.
@@ -26,7 +27,7 @@ def tf1_names(spec: ModelSpec, num_classes: int = 1000) -> dict[str, str]:
     """Map every variable of a network to its name in a published checkpoint.
 
     Args:
-      spec: any model made of MBConv blocks; its name is the checkpoint's scope.
+      spec: any model made of MBConv and Fused-MBConv blocks; its name is the checkpoint's scope.
       num_classes: units of the classifier.
 
     Returns:
@@ -115,7 +116,8 @@ def _tf1_layers(spec: ModelSpec) -> dict[str, str]:
         expand = ["expand"] if block.expanded_filters is not None else []
         for i, part in enumerate([*expand, "project"]):
             layers[f"{block.name}_{part}_conv"] = f"{scope}/conv2d{_suffix(i)}"
-        for i, part in enumerate([*expand, "depthwise", "project"]):
+        depthwise = ["depthwise"] if block.block == "mbconv" else []
+        for i, part in enumerate([*expand, *depthwise, "project"]):
             layers[f"{block.name}_{part}_bn"] = f"{scope}/tpu_batch_normalization{_suffix(i)}"
         layers[f"{block.name}_depthwise_conv"] = f"{scope}/depthwise_conv2d"
         layers[f"{block.name}_se_reduce"] = f"{scope}/se/conv2d"

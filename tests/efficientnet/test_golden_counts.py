@@ -22,6 +22,24 @@ GOLDEN_COUNTS = {
     "efficientnet-lite2": (6_092_072, None),
     "efficientnet-lite3": (8_197_096, None),
     "efficientnet-lite4": (13_006_568, None),
+    "efficientnetv2-b0": (7_139_704, 7_200_312),
+    "efficientnetv2-b1": (8_141_052, 8_212_124),
+    "efficientnetv2-b2": (10_096_086, 10_178_374),
+    "efficientnetv2-b3": (14_358_406, 14_467_622),
+    "efficientnetv2-s": (21_458_488, 21_612_360),
+    "efficientnetv2-m": (54_139_356, 54_431_388),
+    "efficientnetv2-l": (118_515_272, 119_027_848),
+    "efficientnetv2-xl": (208_119_808, 208_896_832),
+}
+WITHOUT_CLASSIFIER = {  # all parameters
+    "efficientnetv2-b0": 5_919_312,
+    "efficientnetv2-b1": 6_931_124,
+    "efficientnetv2-b2": 8_769_374,
+    "efficientnetv2-b3": 12_930_622,
+    "efficientnetv2-s": 20_331_360,
+    "efficientnetv2-m": 53_150_388,
+    "efficientnetv2-l": 117_746_848,
+    "efficientnetv2-xl": 207_615_832,
 }
 # Blocks, filters of stem and head.
 GOLDEN_SHAPES = {
@@ -35,6 +53,31 @@ GOLDEN_SHAPES = {
     "efficientnet-b7": (55, 64, 2560),
     "efficientnet-b8": (61, 72, 2816),
     "efficientnet-l2": (88, 136, 5504),
+    "efficientnetv2-b0": (21, 32, 1280),
+    "efficientnetv2-b1": (27, 32, 1280),
+    "efficientnetv2-b2": (28, 32, 1408),
+    "efficientnetv2-b3": (32, 40, 1536),
+    "efficientnetv2-s": (40, 24, 1280),
+    "efficientnetv2-m": (57, 24, 1280),
+    "efficientnetv2-l": (79, 32, 1280),
+    "efficientnetv2-xl": (100, 32, 1280),
+}
+# Filters and repeats of the scaled stages: rounding without V1's 10 % rule.
+GOLDEN_STAGES = {
+    "efficientnetv2-b1": ((16, 32, 48, 96, 112, 192), (2, 3, 3, 4, 6, 9)),
+    "efficientnetv2-b2": ((16, 32, 56, 104, 120, 208), (2, 3, 3, 4, 6, 10)),
+    "efficientnetv2-b3": ((16, 40, 56, 112, 136, 232), (2, 3, 3, 5, 7, 12)),
+}
+# What the code logs (s) or its README prints, at the evaluation size.
+V2_BILLIONS = {
+    "efficientnetv2-b0": 0.72,
+    "efficientnetv2-b1": 1.2,
+    "efficientnetv2-b2": 1.7,
+    "efficientnetv2-b3": 3.0,
+    "efficientnetv2-s": 8.411,
+    "efficientnetv2-m": 24.7,
+    "efficientnetv2-l": 56.3,
+    "efficientnetv2-xl": 94.0,
 }
 # Billions of multiply-adds: what the paper prints, at the model's own resolution ...
 PAPER_BILLIONS = {
@@ -79,6 +122,26 @@ def test_specification_has_the_published_blocks_stem_and_head(name):
     assert (len(spec.blocks), spec.stem.filters, spec.head.filters) == GOLDEN_SHAPES[name]
 
 
+@pytest.mark.parametrize("name", GOLDEN_STAGES)
+def test_scaled_stages_have_the_published_filters_and_repeats(name):
+    stages = get_spec(name).stages
+    found = tuple(s[0].output_filters for s in stages), tuple(map(len, stages))
+    assert found == GOLDEN_STAGES[name]
+
+
+@pytest.mark.parametrize("name", WITHOUT_CLASSIFIER)
+def test_v2_without_its_classifier_has_the_published_number_of_parameters(name):
+    counted = complexity(get_spec(name), num_classes=None).all_parameters
+    assert counted == WITHOUT_CLASSIFIER[name]
+
+
+@pytest.mark.parametrize("name", V2_BILLIONS)
+def test_v2s_multiply_adds_are_the_published_ones_at_the_evaluation_size(name):
+    spec = get_spec(name)
+    counted = complexity(spec, image_size=spec.eval_resolution).multiply_adds / 1e9
+    assert counted == pytest.approx(V2_BILLIONS[name], rel=0.0005 if name[-1] == "s" else 0.04)
+
+
 def test_forms_without_classifier_have_the_published_number_of_parameters():
     spec = get_spec("efficientnet-b0")
     assert complexity(spec, include="features").trainable_parameters == 3_595_388
@@ -110,6 +173,7 @@ def test_multiply_adds_are_close_to_the_papers(name):
         ("efficientnet-b2", 64),
         ("efficientnet-b3", 97),
         ("efficientnet-lite0", 64),
+        ("efficientnetv2-b1", 75),
     ],
 )
 def test_built_model_is_what_the_specification_says_layer_by_layer(name, image_size):

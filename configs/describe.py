@@ -50,6 +50,9 @@ def one_of(names: Iterable[str]) -> str:
 def _node(path: Sequence[str]) -> dict[str, Any] | None:
     node: dict[str, Any] | None = _json_schema()
     for key in path:
+        if node and "anyOf" in node:
+            # A section that may be null.
+            node = next((_resolve(each) for each in node["anyOf"] if "$ref" in each), None)
         if node and "oneOf" in node:
             # The kinds of a section, in the order of its union.
             node = dict(zip(KINDS[path[0]].classes, node["oneOf"], strict=True)).get(key)
@@ -79,6 +82,7 @@ def _json_schema() -> dict[str, Any]:
 
 def _words(node: dict[str, Any]) -> str:
     """Describe one node of a JSON schema in words."""
+    node = _resolve(node)
     if "properties" in node or "oneOf" in node:
         return f"a section with the keys {', '.join(_keys(node))}"
     if "description" in node:
@@ -95,7 +99,7 @@ def _words(node: dict[str, Any]) -> str:
         case "number":
             return "a number" + _bounds(node)
         case "array":
-            return f"a list of {_words(_resolve(node['items']))}"
+            return f"a list of {_words(node['items'])}"
         case "boolean":
             return "true or false"
         case "string":

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from configs.describe import allowed, kind_labels
-from configs.schema import KINDS, Experiment, StageOverlay, section_classes
+from configs.schema import KINDS, Experiment, Progressive, StageOverlay, section_classes
 from configs.sections import Section, own_fields, shared_class
 
 PAGE = Path(__file__).parent.parent / "docs" / "experiments.md"
@@ -38,6 +38,8 @@ def tables() -> str:
             lines += _table((name,), section, section.model_fields)
     lines += ["", "### stages", "", f"A list. {StageOverlay.__doc__}", ""]
     lines += _table(("stages", "0"), StageOverlay, StageOverlay.model_fields)
+    lines += ["", "### progressive", "", Progressive.__doc__ or "", ""]
+    lines += _table(("progressive",), Progressive, Progressive.model_fields)
     return "\n".join(lines)
 
 

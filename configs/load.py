@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from configs import describe, formats, model_file, strict_yaml
+from configs import describe, formats, model_file, progressive, strict_yaml
 from configs.layers import (
     Layer,
     merge_layers,
@@ -92,9 +92,21 @@ def load_experiment(
             ],
         ]
     )
-    experiment = _validate(layers)
+    experiment = _expand_progressive(_validate(layers), layers)
     stage_experiments(experiment)
     return experiment
+
+
+def _expand_progressive(experiment: Experiment, layers: Sequence[Layer]) -> Experiment:
+    if experiment.progressive is None:
+        return experiment
+    if experiment.stages:
+        places = (origin_of([key], layers) for key in ("stages", "progressive"))
+        raise ConfigError(
+            f"{' and '.join(dict.fromkeys(places))}: progressive becomes stages; give one of the two"
+        )
+    stages = progressive.expand(experiment.progressive)
+    return experiment.model_copy(update={"stages": stages, "progressive": None})
 
 
 def stage_experiments(experiment: Experiment) -> list[Experiment]:

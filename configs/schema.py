@@ -76,6 +76,14 @@ FileName = Annotated[
         description="a name of letters, digits and _ . + - that begins with a letter or digit",
     ),
 ]
+Growth = Annotated[
+    tuple[NotNegative, NotNegative],
+    Field(description="[first, last], two numbers of at least 0"),
+]
+Sides = Annotated[
+    tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
+    Field(description="[first, last], two whole numbers of at least 8"),
+]
 StageSettings = Annotated[
     Mapping[str, Any],
     Field(description="keys and values, as in {model.image_size: 128, augment.magnitude: 5}"),
@@ -505,6 +513,18 @@ class StageOverlay(Section):
     set: StageSettings = Field(default_factory=dict)  # values of this stage by key
 
 
+class Progressive(Section):
+    """Progressive learning: stages of one length whose images and regularisation grow."""
+
+    stages: Annotated[int, Field(ge=2)] = 4  # number of stages
+    rule: Literal["code", "paper"] = "code"  # how sizes grow: as the published code or the paper
+    image_size: Sides | None = None  # [first, last]; None: constant; by code, stage 1 is larger
+    magnitude: Growth | None = None  # of RandAugment, [first stage, last stage]; None: constant
+    mixup_alpha: Growth | None = None  # [first stage, last stage]; None: constant
+    cutmix_alpha: Growth | None = None  # [first stage, last stage]; None: constant
+    dropout: Growth | None = None  # [first stage, last stage]; None: constant
+
+
 class Experiment(Section):
     """A whole experiment: the network, the data, the training, and what to keep."""
 
@@ -526,6 +546,7 @@ class Experiment(Section):
     init: Init = Init()
     export: Export = Export()
     stages: tuple[StageOverlay, ...] = ()  # parts of the training, in order; none: one of all
+    progressive: Progressive | None = None  # instead of `stages`, which it becomes when it is read
 
     @model_validator(mode="after")
     def _check_lars_decay(self) -> "Experiment":

@@ -28,7 +28,7 @@ FIELDS = {
     for section in classes
     for field in section.model_fields
 }
-FIELDS |= set(Experiment.model_fields) - set(SECTIONS)
+FIELDS |= set(Experiment.model_fields) - set(SECTIONS) - {"progressive"}  # it becomes stages
 FIELDS |= {f"stages.{field}" for field in StageOverlay.model_fields}
 
 # What `own_settings` reads of a section: {"optimizer": {"optimizer.momentum", ...}, ...}
@@ -42,7 +42,7 @@ PLACE_OF_CLASS = {
     section.__name__: name for name, classes in SECTIONS.items() for section in classes
 }
 PLACE_OF_CLASS |= {shared_class(SECTIONS[name][0]).__name__: name for name in KINDS}
-PLACE_OF_CLASS |= {"Experiment": "", "StageOverlay": "stages"}
+PLACE_OF_CLASS |= {"Experiment": "", "StageOverlay": "stages", "Progressive": "progressive"}
 
 
 def reads(source: str) -> set[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from configs.document import BEGIN, PAGE, tables, with_tables
 from configs.load import FOLDER, ConfigError, load_experiment
-from configs.schema import KINDS, Experiment, StageOverlay, section_classes
+from configs.schema import KINDS, Experiment, Progressive, StageOverlay, section_classes
 from configs.sections import own_fields, shared_class
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -29,6 +29,7 @@ def test_the_tables_hold_every_field_of_every_kind():
         else:
             keys += [f"{name}.{key}" for key in classes[0].model_fields]
     keys += [f"stages.{key}" for key in StageOverlay.model_fields]
+    keys += [f"progressive.{key}" for key in Progressive.model_fields]
     written = re.findall(r"^\| `([a-z_0-9.]+)`", tables(), flags=re.MULTILINE)
     assert sorted(written) == sorted(keys)
 

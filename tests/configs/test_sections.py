@@ -260,6 +260,7 @@ def test_section_classes_hold_every_section():
         "model_dir",
         "seed",
         "stages",
+        "progressive",
     }
 
 

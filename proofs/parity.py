@@ -7,7 +7,6 @@ how far they may differ. The exit status is 1 if an item is out of bounds. --out
 that page.
 """
 
-import dataclasses
 import functools
 import sys
 import time
@@ -33,6 +32,8 @@ from efficientnet.weights.keras_file import assign_weights
 from efficientnet.weights.tf1 import read_tf1_checkpoint, tf1_names
 from input_pipeline.augment import operations
 from input_pipeline.images.crop import Resize, eval_crop, eval_crop_uint8
+from proofs import parity_v2
+from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
 from system.command import Parser, command
 from system.errors import UsageError, UserError
 from system.files import write_text
@@ -55,34 +56,6 @@ IMAGENET_TRAIN_EXAMPLES = 1_281_167
 # The network of the goldens: small enough for five whole steps in a file.
 TINY = get_spec("efficientnet-b0", width=0.25, depth=0.5, dropout=0.0, survival_probability=1.0)
 TINY_CLASSES = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class ParityRow:
-    """One compared item and its largest difference.
-
-    Attributes:
-      section: heading that the item belongs to.
-      item: what is compared.
-      reference: what the reference does.
-      ours: what we do.
-      measured: the largest difference found, in `unit`.
-      bound: the largest difference allowed, in `unit`.
-      unit: of both numbers.
-    """
-
-    section: str
-    item: str
-    reference: str
-    ours: str
-    measured: float
-    bound: float
-    unit: str
-
-    @property
-    def passed(self) -> bool:
-        """Whether the difference is within its bound; NaN is not."""
-        return self.measured <= self.bound
 
 
 class MissingGoldensError(UserError):
@@ -191,7 +164,7 @@ def _uint8_row(archive: Any) -> ParityRow:
     found = eval_crop_uint8(_photograph("flower"), image_size=224)
     expected = np.clip(archive["flower/224/bicubic"], 0, 255)
     reference, ours = "float32 pixels", "rounded and clipped to uint8 (a deviation, see below)"
-    measured = _largest(_kept_rows(found, expected).astype(np.float32), expected)
+    measured = largest(_kept_rows(found, expected).astype(np.float32), expected)
     item = "bicubic, sent to the device"
     return ParityRow("evaluation images", item, reference, ours, measured, 0.501, "grey levels")
 
@@ -235,7 +208,7 @@ def schedule_rows(goldens: Path) -> Iterator[ParityRow]:
             steps, expected = archive[f"steps/{size}"], archive[f"{name}/{size}"]
             found = np.array([rate(tf.constant(step, tf.int32)) for step in steps])
             item = f"{name}, batch {size}, {len(steps)} steps"
-            measured = _relative_to_each(found, expected)
+            measured = relative_to_each(found, expected)
             yield ParityRow("learning rate", item, *texts[name], measured, 1e-6, "relative")
 
 
@@ -252,7 +225,7 @@ def optimizer_rows(goldens: Path) -> Iterator[ParityRow]:
     for name in "abc":
         found = _forty_updates(archive, name)
         for kind in texts:
-            difference = _relative_to_largest(found[kind], archive[f"{kind}/{name}"])
+            difference = relative_to_largest(found[kind], archive[f"{kind}/{name}"])
             measured[kind] = max(measured[kind], difference)
     for kind, (reference, ours) in texts.items():
         yield ParityRow("RMSProp", kind, reference, ours, measured[kind], 1e-5, "relative")
@@ -329,7 +302,7 @@ def training_rows(goldens: Path) -> Iterator[ParityRow]:
         ("learning_rate", "learning_rate", "linear warm-up"),
     ):
         found = metrics[metric]
-        measured = _relative_to_each(found, archive[key])
+        measured = relative_to_each(found, archive[key])
         yield ParityRow(section, key, reference, "the same", measured, 1e-4, "relative")
 
     paths, names = state.paths, tf1_names(TINY, TINY_CLASSES)
@@ -342,7 +315,7 @@ def training_rows(goldens: Path) -> Iterator[ParityRow]:
         values = [tensor.numpy() for tensor in (*weights, *statistics)]
         named: Weights = dict(zip(paths, values, strict=True))
         measured = max(
-            _relative_to_largest(named[path], archive[f"{kind}/{name}"])
+            relative_to_largest(named[path], archive[f"{kind}/{name}"])
             for path, name in names.items()
         )
         item = f"{kind}, {len(names)} variables"
@@ -363,7 +336,7 @@ def checkpoint_rows(goldens: Path) -> Iterator[ParityRow]:
 def _output_rows(
     section: str, outputs: dict[str, np.ndarray], archive: Any, weights_kind: str
 ) -> Iterator[ParityRow]:
-    measured = _largest(outputs["logits"], archive[f"eval_logits_{weights_kind}"])
+    measured = largest(outputs["logits"], archive[f"eval_logits_{weights_kind}"])
     yield ParityRow(
         section,
         f"logits, {weights_kind} weights",
@@ -379,7 +352,7 @@ def _output_rows(
     }
     stored = [key for key in archive.files if key.startswith(prefix)]
     if stored:
-        measured = max(_largest(ours[key.removeprefix(prefix)], archive[key]) for key in stored)
+        measured = max(largest(ours[key.removeprefix(prefix)], archive[key]) for key in stored)
         item = f"{len(stored)} endpoints, {weights_kind} weights"
         text = "reduction_1..5, pooled_features"
         yield ParityRow(section, item, text, "reduction_1..5, pooled", measured, 1e-3, "absolute")
@@ -409,7 +382,7 @@ def keras_applications_rows(goldens: Path) -> Iterator[ParityRow]:
         ours = build_model(spec, num_classes=TINY_CLASSES, image_size=64)
         assign_weights(ours, from_keras_applications(theirs, spec))
         logits = ours(normalize_images(images, spec.mean_rgb, spec.stddev_rgb))
-        measured = _largest(logits.numpy(), theirs(images).numpy())
+        measured = largest(logits.numpy(), theirs(images).numpy())
         text = "normalised before it; the deviation folded"
         yield ParityRow(section, f"b{number}, logits", source, text, measured, 1e-4, "absolute")
     for number in range(4, 8):
@@ -479,29 +452,6 @@ def initialiser_rows(goldens: Path) -> Iterator[ParityRow]:
 # -- differences --------------------------------------------------------------------------------
 
 
-def _largest(found: np.ndarray, expected: np.ndarray) -> float:
-    _require_same_shape(found, expected)
-    return float(np.max(np.abs(found - expected)))
-
-
-def _relative_to_each(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference relative to its element; any difference from 0 is huge."""
-    _require_same_shape(found, expected)
-    difference = np.abs(found.astype(np.float64) - expected)
-    return float(np.max(difference / np.maximum(np.abs(expected), 1e-30)))
-
-
-def _relative_to_largest(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference relative to the largest element, the scale of rounding errors."""
-    scale = np.max(np.abs(expected))
-    return _largest(found, expected) / float(scale if scale > 0 else 1)
-
-
-def _require_same_shape(found: np.ndarray, expected: np.ndarray) -> None:
-    if found.shape != expected.shape:
-        raise ValueError(f"shape {found.shape}; expected {expected.shape}")
-
-
 # -- the command --------------------------------------------------------------------------------
 
 SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
@@ -513,6 +463,7 @@ SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
     checkpoint_rows,
     keras_applications_rows,
     initialiser_rows,
+    *parity_v2.SECTIONS,
 )
 
 HEADER = ("item", "reference", "ours", "measured", "bound", "")

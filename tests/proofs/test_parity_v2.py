@@ -1,0 +1,24 @@
+"""EfficientNetV2 is the published code's: every row of the proof is within its bound."""
+
+import pytest
+
+from proofs import parity_v2
+
+ROWS = {
+    parity_v2.inference_rows: 6,
+    parity_v2.schedule_rows: 3,
+    parity_v2.training_rows: 10,
+    parity_v2.augmentation_rows: 12,
+}
+
+
+@pytest.mark.parametrize("section", ROWS, ids=lambda section: section.__name__)
+def test_every_row_is_within_its_bound(section, goldens):
+    rows = list(section(goldens))
+    assert len(rows) == ROWS[section]
+    for row in rows:
+        assert row.passed, row
+
+
+def test_every_section_is_held():
+    assert set(ROWS) == set(parity_v2.SECTIONS)

@@ -4,7 +4,8 @@
         --output=efficientnet-b0.weights.h5
 
 reads a TensorFlow 1 checkpoint of the published code: its moving averages, or with --raw the last weights.
---source=keras_applications reads an .h5 or .weights.h5 file of keras.applications.
+--source=tf2 reads one of EfficientNetV2's TensorFlow 2 script, --source=keras_applications an .h5 or
+.weights.h5 file of keras.applications.
 """
 
 import sys
@@ -50,7 +51,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--model", required=True, help="published name, such as efficientnet-b0")
     parser.add_argument("--output", required=True, help=f"file to write, ending in {EXTENSION}")
-    parser.add_argument("--source", choices=("tf1", "keras_applications"), default="tf1")
+    parser.add_argument("--source", choices=("tf1", "tf2", "keras_applications"), default="tf1")
     parser.add_argument(
         "--raw", action="store_true", help="take the last weights, not their moving averages"
     )
@@ -67,6 +68,10 @@ def _read(flags: Namespace, spec: ModelSpec) -> Weights:
         return read_tf1_checkpoint(
             flags.checkpoint, spec, raw=flags.raw, num_classes=flags.num_classes
         )
+    if flags.source == "tf2":
+        from efficientnet.weights.tf2 import read_tf2_checkpoint  # loads TensorFlow
+
+        return read_tf2_checkpoint(flags.checkpoint, spec, num_classes=flags.num_classes)
     weights = read_keras_applications_file(flags.checkpoint, spec)
     if flags.num_classes not in (None, class_count(weights)):
         raise WeightsError(

@@ -3,8 +3,13 @@
 The networks differ only in where images are normalised. Ours take normalised images; theirs
 take 0..255 and normalise inside, by `Rescaling(1/255)`, `Normalization` and, in a model built with
 ImageNet weights, one more `Rescaling`, because the published weights file stores the standard
-deviation in place of the variance. A different standard deviation can be folded exactly into the first
+deviation in place of the variance. EfficientNetV2's normalisation is fixed: that of V1 in the b models,
+x / 128 - 1 in the others. A different standard deviation can be folded exactly into the first
 convolution; a different mean cannot, because the convolution pads with zeros after the normalisation.
+
+In training the V2 networks of keras.applications differ from the published ones: stochastic depth is
+divided by the number of blocks before scaling (the last block of b3 is dropped with .295, not .194), and
+dropout is .2 in all of them (.3 in b2, b3 and m, .4 in l).
 """
 
 from pathlib import Path
@@ -50,7 +55,7 @@ def keras_applications_layers(spec: ModelSpec) -> dict[str, str]:
     parts = {
         "expand_conv": "expand_conv",
         "expand_bn": "expand_bn",
-        "depthwise_conv": "dwconv",
+        "depthwise_conv": "dwconv2" if _is_v2(spec) else "dwconv",
         "depthwise_bn": "bn",
         "se_reduce": "se_reduce",
         "se_expand": "se_expand",
@@ -70,7 +75,8 @@ def from_keras_applications(source: keras.Model, spec: ModelSpec) -> Weights:
     """Read the weights of a live keras.applications model.
 
     Args:
-      source: EfficientNetB0..B7 of keras.applications, with or without top.
+      source: EfficientNetB0..B7 or EfficientNetV2B0..B3, S, M, L of keras.applications, with or
+        without top.
       spec: the same network of ours.
 
     Returns:
@@ -104,11 +110,16 @@ def read_keras_applications_file(file: str | Path, spec: ModelSpec) -> Weights:
     """
     layers = dict(read_layers(file))
     inside = next((name for name in layers if name.startswith("normalization")), None)
-    if inside is None:
+    kept = layers.pop(inside) if inside is not None else []
+    if _is_v2(spec):
+        # Constants of the code, not of the file.
+        fixed = Normalization(*map(np.asarray, (spec.mean_rgb, spec.stddev_rgb)))
+        return _to_ours(layers, fixed, spec, str(file))
+    if not kept:
         raise WeightsError(
             f"{file} has no normalization layer; expected a file of keras.applications"
         )
-    mean, variance, _ = layers.pop(inside)
+    mean, variance, _ = kept
     quirky = np.allclose(variance, QUIRKY_VARIANCE, atol=1e-6)
     stddev = variance if quirky else np.sqrt(variance)
     return _to_ours(layers, Normalization(mean * 255.0, stddev * 255.0), spec, str(file))
@@ -125,7 +136,8 @@ def to_keras_applications(weights: Weights, spec: ModelSpec, target: keras.Model
         are already traced, such as `predict`'s, keep the old normalisation.
 
     Raises:
-      WeightsError: the variables are not the network's.
+      WeightsError: the variables are not the network's, or the target's normalisation is fixed and
+        subtracts another mean.
     """
     variables = _rename(name_variables(_network_layers(target)), spec)
     require_match(
@@ -134,7 +146,15 @@ def to_keras_applications(weights: Weights, spec: ModelSpec, target: keras.Model
         "this set of weights",
         f"keras.applications' {target.name}",
     )
-    _set_normalization(target, spec)
+    if any(
+        isinstance(layer, keras.layers.Normalization) and layer.weights for layer in target.layers
+    ):
+        _set_normalization(target, spec)
+    else:
+        theirs = normalization(target)
+        _require_mean(theirs, spec, f"keras.applications' {target.name}")
+        by_input = (theirs.stddev_rgb / np.asarray(spec.stddev_rgb))[:, None]
+        weights = {**weights, STEM: weights[STEM] * by_input.astype("float32")}
     for path, variable in variables.items():
         variable.assign(weights[path])
 
@@ -163,14 +183,22 @@ def _to_ours(
         source,
         spec.name,
     )
+    _require_mean(theirs, spec, source)
+    by_input = (np.asarray(spec.stddev_rgb) / theirs.stddev_rgb)[:, None]  # kernel [3, 3, in, out]
+    weights[STEM] = weights[STEM] * by_input.astype("float32")
+    return weights
+
+
+def _require_mean(theirs: Normalization, spec: ModelSpec, source: str) -> None:
     if not np.allclose(theirs.mean_rgb, spec.mean_rgb, atol=0.01):
         raise WeightsError(
             f"{source} subtracts a mean of {_format_rgb(theirs.mean_rgb)}, {spec.name} one of "
             f"{_format_rgb(spec.mean_rgb)}. Fix: set the specification's mean_rgb to the source's"
         )
-    by_input = (np.asarray(spec.stddev_rgb) / theirs.stddev_rgb)[:, None]  # kernel [3, 3, in, out]
-    weights[STEM] = weights[STEM] * by_input.astype("float32")
-    return weights
+
+
+def _is_v2(spec: ModelSpec) -> bool:
+    return any(block.block == "fused_mbconv" for block in spec.blocks)
 
 
 def _rename(named: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:

@@ -9,14 +9,11 @@ the order of their first use. Every variable, batch norm's statistics included, 
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import tensorflow as tf
 
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.matching import Weights, WeightsError, require_match
-from system.errors import first_line
+from efficientnet.weights.tf_checkpoint import open_checkpoint
 
 EMA = "ExponentialMovingAverage"
 SLOTS = ("RMSProp", "RMSProp_1", "Momentum")
@@ -72,9 +69,8 @@ def read_tf1_checkpoint(
       WeightsError: there is no checkpoint, or its variables are not exactly the model's. The
         optimizer's slots and the global step are known and ignored.
     """
-    prefix = _checkpoint_prefix(str(checkpoint))
-    reader = _open(prefix)
-    shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    stored_weights = open_checkpoint(checkpoint)
+    prefix, shapes = stored_weights.prefix, stored_weights.shapes
 
     bias = f"{spec.name}/head/dense/bias"
     if num_classes is None:
@@ -89,17 +85,7 @@ def read_tf1_checkpoint(
     if not raw and not any(name.endswith(f"/{EMA}") for name in shapes):
         raise WeightsError(f"{prefix} has no moving averages. Fix: read the raw weights (--raw)")
     require_match(found, wanted, prefix, spec.name)
-    try:
-        return {path: reader.get_tensor(name) for path, name in stored.items()}
-    except (tf.errors.OpError, RuntimeError) as error:
-        raise WeightsError(f"cannot read {prefix}: {first_line(error)}") from error
-
-
-def _open(prefix: str) -> Any:
-    try:
-        return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, RuntimeError) as error:
-        raise WeightsError(f"cannot read {prefix}: {first_line(error)}") from error
+    return stored_weights.read(stored)
 
 
 def _tf1_layers(spec: ModelSpec) -> dict[str, str]:
@@ -135,23 +121,3 @@ def _known_companions(names: Iterable[str]) -> set[str]:
     for name in names:
         known |= {name, f"{name}/{EMA}", *(f"{name}/{slot}" for slot in SLOTS)}
     return known
-
-
-def _checkpoint_prefix(checkpoint: str) -> str:
-    """Return a prefix as it is, or the latest or only one of a directory."""
-    if tf.io.gfile.exists(f"{checkpoint}.index"):
-        return checkpoint
-    if not tf.io.gfile.isdir(checkpoint):
-        raise WeightsError(
-            f"no checkpoint at {checkpoint}; expected a directory or a prefix with a .index file"
-        )
-    latest = tf.train.latest_checkpoint(checkpoint)
-    if latest is not None:
-        return latest
-    # There may be no `checkpoint` file, or one that names a path of the machine that wrote it.
-    indices = tf.io.gfile.glob(f"{checkpoint}/*.index")
-    if len(indices) != 1:
-        raise WeightsError(
-            f"{checkpoint} holds {len(indices)} checkpoints; give the prefix of one of them"
-        )
-    return indices[0].removesuffix(".index")

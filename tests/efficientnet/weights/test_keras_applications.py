@@ -64,6 +64,65 @@ def test_logits_agree_both_ways(number, settle):
     np.testing.assert_allclose(theirs(IMAGES).numpy(), before, atol=1e-4)
 
 
+# -- EfficientNetV2 -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours_"), [("B0", "b0"), ("B1", "b1"), ("S", "s")], ids=lambda name: name
+)
+def test_v2s_logits_agree_both_ways(theirs, ours_, settle):
+    spec = get_spec(f"efficientnetv2-{ours_}")
+    keras.utils.set_random_seed(0)
+    model = getattr(keras.applications, f"EfficientNetV2{theirs}")(
+        weights=None, input_shape=(64, 64, 3), classes=7, classifier_activation=None
+    )
+    settle(model, IMAGES)
+    before = model(IMAGES).numpy()
+    assert np.ptp(before, axis=0).max() > 0.3
+    weights = from_keras_applications(model, spec)
+    np.testing.assert_allclose(ours(spec, weights), before, atol=1e-4)
+    for variable in model.weights:
+        variable.assign(np.full(variable.shape, 0.5))
+    to_keras_applications(weights, spec, model)
+    np.testing.assert_allclose(model(IMAGES).numpy(), before, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours_"), [("B2", "b2"), ("B3", "b3"), ("M", "m"), ("L", "l")], ids=lambda name: name
+)
+def test_larger_v2_networks_have_our_variables(theirs, ours_):
+    spec = get_spec(f"efficientnetv2-{ours_}")
+    model = getattr(keras.applications, f"EfficientNetV2{theirs}")(weights=None)
+    weights = from_keras_applications(model, spec)  # strict in names and shapes
+    found = {path: array.shape for path, array in weights.items()}
+    assert found == complexity(spec).variable_shapes
+
+
+@pytest.mark.parametrize(("theirs", "ours_"), [("B0", "b0"), ("S", "s")], ids=lambda name: name)
+def test_a_file_of_v2_holds_no_normalisation_and_is_read(theirs, ours_, tmp_path):
+    spec = get_spec(f"efficientnetv2-{ours_}")
+    model = getattr(keras.applications, f"EfficientNetV2{theirs}")(
+        weights=None, input_shape=(64, 64, 3), classes=7
+    )
+    write_published_layout(model, tmp_path / "published.h5")
+    model.save_weights(tmp_path / "saved.weights.h5")
+    expected = from_keras_applications(model, spec)
+    for file in ("published.h5", "saved.weights.h5"):
+        found = read_keras_applications_file(tmp_path / file, spec)
+        assert found.keys() == expected.keys()
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
+
+
+def test_another_fixed_mean_is_refused():
+    model = keras.applications.EfficientNetV2B0(
+        weights=None, input_shape=(64, 64, 3), classes=7, classifier_activation=None
+    )
+    spec = replace(get_spec("efficientnetv2-b0"), mean_rgb=(128.0, 128.0, 128.0))
+    with pytest.raises(WeightsError, match="subtracts a mean of"):
+        from_keras_applications(model, spec)
+
+
 @pytest.mark.parametrize("number", range(4, 8))
 def test_larger_networks_have_our_variables_layer_by_layer(number):
     spec = get_spec(f"efficientnet-b{number}")

@@ -30,6 +30,9 @@ from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, ShardInf
 from input_pipeline.stream.decode import LOST
 from input_pipeline.stream.order import indexed_once, sharded_once, sharded_sample
 from input_pipeline.stream.pipeline import Augment, resident, train_image, train_rows
+from input_pipeline.targets.class_label import LABELS, ClassLabel
+from input_pipeline.targets.class_labels import ClassLabels
+from input_pipeline.targets.target import Features
 from system import files
 from system.command import Namespace, Parser, command, natural, positive
 
@@ -45,7 +48,7 @@ class ExampleView:
     """Properties of one example; `problem` is "" when its image decodes."""
 
     place: str  # file and number
-    label: int  # as written
+    labels: tuple[int, ...] = ()  # as written
     height: int = 0
     width: int = 0
     num_bytes: int = 0
@@ -74,12 +77,10 @@ def survey(source: Source, split: str, *, limit: int = 0, workers: int = 4) -> S
     """
     examples = source.examples(split)
     views = list(
-        _parallel(
-            lambda row: _view_example(source.info, examples, row), _rows(examples, limit), workers
-        )
+        _parallel(lambda row: _view_example(source, examples, row), _rows(examples, limit), workers)
     )
     sound = [view for view in views if not view.problem]
-    counts = Counter(view.label for view in sound)
+    counts = Counter(label for view in sound for label in view.labels)
     columns = {
         "height": [view.height for view in sound],
         "width": [view.width for view in sound],
@@ -128,7 +129,7 @@ def contact_sheet(
     sheet = Image.new("RGB", (width, num_images * height), "white")
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows.take(num_images)):
-        encoded, label = _read(examples, row)
+        encoded, features = _read(examples, row)
         original = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
         pictures = [original] + [
             train_image(
@@ -145,7 +146,8 @@ def contact_sheet(
             tile = _fit(Image.fromarray(picture))
             left, top = column * TILE, number * height
             sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
-        caption = f"{_class_name(source.info, int(label))}  {_place(examples, row)}"
+        names = ", ".join(_class_name(source.info, int(label)) for label in features[LABELS])
+        caption = f"{names}  {_place(examples, row)}"
         draw.text((2, number * height + TILE + 2), caption, fill="black")
     return np.asarray(sheet)
 
@@ -176,25 +178,25 @@ def _rows(examples: Examples, limit: int) -> Iterable[dict[str, tf.Tensor]]:
     return sharded_once(examples, skip_damage=True)
 
 
-def _view_example(info: DatasetInfo, examples: Examples, row: dict[str, tf.Tensor]) -> ExampleView:
-    place = _place(examples, row)
+def _view_example(source: Source, examples: Examples, row: dict[str, tf.Tensor]) -> ExampleView:
+    place, info = _place(examples, row), source.info
     if "record" in row and not row["record"].numpy():
-        return ExampleView(place, 0, problem=LOST)
+        return ExampleView(place, problem=LOST)
     try:
-        encoded, label_tensor = _read(examples, row)
-        label = int(label_tensor)
-        if not 0 <= label - info.label_offset < info.num_classes:
-            last = info.num_classes - 1 + info.label_offset
-            return ExampleView(
-                place, label, problem=f"label {label} is outside {info.label_offset}..{last}"
-            )
+        encoded, features = _read(examples, row)
+        _, problem = source.target.check(
+            features, num_classes=info.num_classes, label_offset=info.label_offset
+        )
+        if problem != "":
+            return ExampleView(place, problem=problem.numpy().decode())
         shape = tf.io.decode_image(encoded, channels=3, expand_animations=False).shape
     except tf.errors.OpError as error:
-        return ExampleView(place, 0, problem=plain_message(error.message))
-    return ExampleView(place, label, shape[0], shape[1], len(encoded.numpy()))
+        return ExampleView(place, problem=plain_message(error.message))
+    labels = tuple(int(label) for label in features[LABELS])
+    return ExampleView(place, labels, shape[0], shape[1], len(encoded.numpy()))
 
 
-def _read(examples: Examples, row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+def _read(examples: Examples, row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, Features]:
     if isinstance(examples, IndexedExamples):
         return examples.read(row["index"])
     return examples.parse(row["record"])
@@ -237,7 +239,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(argv)
     try:
         source = get_source(
-            flags.source, flags.data_dir, num_classes=flags.num_classes, skip_damage=True
+            flags.source,
+            flags.data_dir,
+            num_classes=flags.num_classes,
+            skip_damage=True,
+            target=ClassLabels() if flags.several_labels else ClassLabel(),
         )
         for note in source.notes:
             print(note)
@@ -259,6 +265,7 @@ def _parser() -> Parser:
     add("--data_dir", help="folder or gs:// path of the data")
     add("--source", default="tfrecord", help="kind of data (default %(default)s)")
     add("--num_classes", type=positive, help="for records without dataset_info.json")
+    add("--several_labels", action="store_true", help="an image may have several labels, or none")
     add("--examples", type=natural, default=1000, help="decoded per split; 0: all (%(default)s)")
     add("--checksums", action="store_true", help="also read every shard and compare its SHA-256")
     add("--sheet", default="contact_sheet.png", help="PNG to draw; empty: none (%(default)s)")

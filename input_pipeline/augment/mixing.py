@@ -1,10 +1,10 @@
 """Mixing images of a batch with each other, and erasing parts of one.
 
 Mixup (arXiv 1710.09412) and cutmix (arXiv 1905.04899) take a batch of uint8 images and whole-number
-labels, and give uint8 images and labels that say how much of each class they show. Every image is mixed
-with its neighbour, the first with the second, the third with the fourth, by an amount that follows from
-its own seed. Deviation: the reference pairs a batch with its reverse, which would make other pairs
-wherever the batch is shared by another number of hosts.
+labels, or shares of the classes, and give uint8 images and labels that say how much of each class they
+show. Every image is mixed with its neighbour, the first with the second, the third with the fourth, by
+an amount that follows from its own seed. Deviation: the reference pairs a batch with its reverse, which
+would make other pairs wherever the batch is shared by another number of hosts.
 """
 
 import tensorflow as tf
@@ -28,13 +28,13 @@ def mixup(
 
     Args:
       images: uint8 [B, H, W, 3].
-      labels: int [B], in [0, num_classes).
+      labels: int [B], in [0, num_classes); or float32 [B, num_classes], shares of the classes.
       seeds: int32 or int64 [B, 2], one of each image.
       alpha: above 0; the larger, the more even the blends.
       num_classes: of the labels.
 
     Returns:
-      (uint8 [B, H, W, 3], float32 [B, num_classes] whose rows add up to 1). Deviation: the reference
+      (uint8 [B, H, W, 3], float32 [B, num_classes], blended in the same shares). Deviation: the reference
       blends normalised floats; rounding to uint8 moves a pixel by half a grey level at most.
     """
     _check_alpha("mixup", alpha)
@@ -92,13 +92,13 @@ def mix(
         mixed, shares = (
             tf.dynamic_stitch(rows, both) for both in zip(blended, pasted, strict=True)
         )
-        shares = tf.ensure_shape(shares, [*labels.shape, num_classes])
+        shares = tf.ensure_shape(shares, [labels.shape[0], num_classes])
         return tf.ensure_shape(mixed, images.shape), shares
     if mixup_alpha:
         return mixup(images, labels, seeds, alpha=mixup_alpha, **options)
     if cutmix_alpha:
         return cutmix(images, labels, seeds, alpha=cutmix_alpha, **options)
-    return images, tf.one_hot(labels, num_classes)
+    return images, _as_shares(labels, num_classes)
 
 
 def random_erasing(
@@ -160,8 +160,12 @@ def _partners(values: tf.Tensor) -> tf.Tensor:
 
 
 def _mix_labels(labels: tf.Tensor, share: tf.Tensor, num_classes: int) -> tf.Tensor:
-    own = tf.one_hot(labels, num_classes)
+    own = _as_shares(labels, num_classes)
     return own * share[:, tf.newaxis] + _partners(own) * (1.0 - share)[:, tf.newaxis]
+
+
+def _as_shares(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    return labels if labels.dtype.is_floating else tf.one_hot(labels, num_classes)
 
 
 def _draw(seeds: tf.Tensor, stream: int, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:

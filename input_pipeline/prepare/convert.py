@@ -28,7 +28,7 @@ from input_pipeline.sources.dataset_info import (
 )
 from input_pipeline.sources.listing import (
     ClassImages,
-    ImageFile,
+    Labelled,
 )
 from input_pipeline.sources.record_index import write_offsets
 from input_pipeline.sources.records import ImageRecord, serialize, write_shard
@@ -48,7 +48,7 @@ class Shard:
 
     split: str
     file: str
-    images: tuple[tuple[ImageFile, int], ...]
+    images: tuple[Labelled, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ShardReport:
     num_examples: int
     num_bytes: int
     checksum: str
-    labels: list[int]  # classes from 0
+    labels: list[int]  # classes of all images, from 0
     heights: list[int]
     widths: list[int]
     encoded_bytes: list[int]
@@ -100,8 +100,9 @@ def plan_digest(images: ClassImages, shards: Sequence[Shard], keep_png: bool) ->
     digest = hashlib.sha256(json.dumps([list(images.class_names), keep_png]).encode())
     for shard in shards:
         digest.update(shard.file.encode())
-        for image, label in shard.images:
-            digest.update(f"{image.name}\0{label}\0{image.size}\n".encode())
+        for image, labels in shard.images:
+            classes = ",".join(map(str, labels))
+            digest.update(f"{image.name}\0{classes}\0{image.size}\n".encode())
     return digest.hexdigest()
 
 
@@ -116,7 +117,7 @@ def make_shard(
     rejected: list[tuple[str, str]] = []
 
     def examples() -> Iterator[bytes]:
-        for image, label in shard.images:
+        for image, classes in shard.images:
             try:
                 checked = check_image(image.read(), keep_png=keep_png)
             except (BrokenImageError, OSError) as error:
@@ -124,17 +125,17 @@ def make_shard(
                 continue
             if checked.change:
                 converted.append((image.name, checked.change))
-            labels.append(label)
+            labels.extend(classes)
             sizes.append((checked.height, checked.width, len(checked.encoded)))
             record = serialize(
                 ImageRecord(
                     encoded=checked.encoded,
-                    label=label + 1,
+                    label=tuple(label + 1 for label in classes),
                     height=checked.height,
                     width=checked.width,
                     image_format=checked.image_format,
                     file_name=os.path.basename(image.name),
-                    synset=class_names[label],
+                    synset=tuple(class_names[label] for label in classes),
                 )
             )
             ends.append(ends[-1] + RECORD_OVERHEAD_BYTES + len(record))
@@ -144,7 +145,7 @@ def make_shard(
     written = _write_and_hash(path, examples())
     report = ShardReport(
         file=shard.file,
-        num_examples=len(labels),
+        num_examples=len(sizes),
         num_bytes=written["bytes"],
         checksum=f"sha256:{written['sha256']}",
         labels=labels,
@@ -203,7 +204,7 @@ def describe(
         labels = np.concatenate([np.array(part.labels, np.int64) for part in parts])
         counts = np.bincount(labels, minlength=len(images.class_names))
         splits[split] = SplitInfo(
-            num_examples=len(labels),
+            num_examples=sum(part.num_examples for part in parts),
             shards=tuple(
                 ShardInfo(part.file, part.num_examples, part.num_bytes, part.checksum)
                 for part in parts

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
-from input_pipeline.sources.listing import ImageFile
+from input_pipeline.sources.listing import ImageFile, Labelled
 from system.files import open_binary
 
 META = "meta.mat"
@@ -20,7 +20,7 @@ META = "meta.mat"
 
 def label_validation(
     images: Sequence[ImageFile], labels_path: str, class_names: Sequence[str]
-) -> tuple[tuple[ImageFile, int], ...]:
+) -> tuple[Labelled, ...]:
     """Return (file, class) of every image, sorted by class and name.
 
     Args:
@@ -36,7 +36,7 @@ def label_validation(
     unknown = [name for name in names if name not in number]
     if unknown:
         raise DatasetError(f"{labels_path}: class {unknown[0]!r} has no training images")
-    labelled = [(image, number[name]) for image, name in zip(images, names, strict=True)]
+    labelled = [(image, (number[name],)) for image, name in zip(images, names, strict=True)]
     return tuple(sorted(labelled, key=lambda pair: (pair[1], pair[0].name)))
 
 

@@ -22,6 +22,8 @@ from input_pipeline.sources.source import (
 from input_pipeline.sources.synthetic import open_synthetic
 from input_pipeline.sources.tfds import open_tfds
 from input_pipeline.sources.tfrecord import open_tfrecord
+from input_pipeline.targets.class_label import CLASS_LABEL
+from input_pipeline.targets.target import Target
 
 __all__ = [
     "SOURCES",
@@ -51,6 +53,7 @@ def get_source(
     image_size: int | None = None,
     holdout_shards: int = 0,
     skip_damage: bool = False,
+    target: Target = CLASS_LABEL,
 ) -> Source:
     """Open the source called `name`.
 
@@ -62,6 +65,7 @@ def get_source(
       image_size: pixels per side of synthetic images.
       holdout_shards: the first n train shards leave the train split and become the split "minival".
       skip_damage: for on_error="skip"; only warn of files that are not as they were described.
+      target: what to read beside the images.
 
     Raises:
       DatasetError: unknown name (the known ones are listed), or data that are missing or unusable.
@@ -79,8 +83,10 @@ def get_source(
             num_train_examples=num_train_examples,
             image_size=image_size,
             skip_damage=skip_damage,
+            target=target,
         )
     )
+    source = replace(source, target=target)
     return hold_out(source, holdout_shards) if holdout_shards else source
 
 
@@ -98,7 +104,8 @@ def hold_out(source: Source, num_shards: int) -> Source:
         )
     kept, minival = train.part(num_shards, None), train.part(0, num_shards)
     shards = source.info.splits["train"].shards
-    return Source(
+    return replace(
+        source,
         info=replace(
             source.info,
             splits={

@@ -18,6 +18,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError, plain_message
 from input_pipeline.sources.source import Examples, IndexedExamples, ShardedExamples, Source
 from input_pipeline.stream.order import PARALLEL_FILES, sharded_once
+from input_pipeline.targets.target import Features
 from system.files import replacing
 from system.memory import available_memory_bytes
 
@@ -99,10 +100,15 @@ def _load_indexed(examples: IndexedExamples) -> IndexedExamples:
         examples.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     try:
-        encoded, labels = images.batch(examples.num_examples).get_single_element()
+        # Images have different numbers of labels.
+        encoded, features = images.ragged_batch(examples.num_examples).get_single_element()
     except tf.errors.OpError as error:
         raise DatasetError(f"cannot read an image: {plain_message(error.message)}") from None
-    return replace(examples, read=lambda index: (encoded[index], labels[index]), in_memory=True)
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, Features]:
+        return encoded[index], {name: values[index] for name, values in features.items()}
+
+    return replace(examples, read=read, in_memory=True)
 
 
 def _load_sharded(examples: ShardedExamples, skip_damage: bool) -> IndexedExamples:

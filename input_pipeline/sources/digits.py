@@ -28,9 +28,11 @@ def open_digits(request: SourceRequest) -> Source:
     """Open the digits in `request.data_dir` (default: data/digits); write them if missing."""
     data_dir = request.data_dir or "data/digits"
     info = _read_existing(data_dir) or write_digits(data_dir)
-    return Source(
-        info, {name: sharded_examples(data_dir, split) for name, split in info.splits.items()}
-    )
+    splits = {
+        name: sharded_examples(data_dir, split, request.target)
+        for name, split in info.splits.items()
+    }
+    return Source(info, splits)
 
 
 def write_digits(data_dir: str) -> DatasetInfo:

@@ -3,17 +3,24 @@
 For many epochs, or from gs://, records are faster: see input_pipeline.prepare.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.listing import (
-    DEFAULT_VALIDATION_FRACTION,
-    ImageFile,
+    ClassImages,
+    Labelled,
     arrange,
     list_images,
+    parse_fraction,
 )
 from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
+from input_pipeline.targets.class_label import LABELS
+from input_pipeline.targets.target import Features
 
 ASSUMED_BYTES = (
     110_000  # of one image file, the mean of ImageNet's; reading each size would take long
@@ -32,20 +39,23 @@ def open_image_folder(request: SourceRequest) -> Source:
         )
     if not tf.io.gfile.isdir(request.data_dir):
         raise DatasetError(f"{request.data_dir}: no such folder; data_dir must hold class folders")
-    files = list_images(request.data_dir)
-    images = arrange(files, request.data_dir, _fraction(request.argument))
-    counts = {
-        split: tf.math.bincount(
-            tf.constant([label for _, label in files], tf.int32), minlength=len(images.class_names)
-        ).numpy()
-        for split, files in images.splits.items()
-    }
+    images = arrange(
+        list_images(request.data_dir),
+        request.data_dir,
+        parse_fraction("image_folder", request.argument),
+    )
+    return read_files(request.data_dir.rstrip("/").rsplit("/", 1)[-1], images)
+
+
+def read_files(name: str, images: ClassImages) -> Source:
+    """Return the source of listed image files."""
+    num_classes = len(images.class_names)
     info = DatasetInfo(
-        name=request.data_dir.rstrip("/").rsplit("/", 1)[-1],
-        num_classes=len(images.class_names),
+        name=name,
+        num_classes=num_classes,
         class_names=images.class_names,
         splits={
-            split: SplitInfo(len(files), class_counts=tuple(int(n) for n in counts[split]))
+            split: SplitInfo(len(files), class_counts=_class_counts(files, num_classes))
             for split, files in images.splits.items()
         },
         label_offset=0,
@@ -54,22 +64,18 @@ def open_image_folder(request: SourceRequest) -> Source:
     return Source(info, splits, images.notes)
 
 
-def _fraction(argument: str) -> float:
-    try:
-        return float(argument) if argument else DEFAULT_VALIDATION_FRACTION
-    except ValueError:
-        raise DatasetError(
-            f"data source image_folder:{argument}: invalid fraction {argument!r}; expected the fraction "
-            "of each class to validate on, as in image_folder:0.1"
-        ) from None
+def _class_counts(files: Sequence[Labelled], num_classes: int) -> tuple[int, ...]:
+    counts = Counter(label for _, labels in files for label in labels)
+    return tuple(counts[label] for label in range(num_classes))
 
 
-def _examples(files: tuple[tuple[ImageFile, int], ...]) -> IndexedExamples:
+def _examples(files: Sequence[Labelled]) -> IndexedExamples:
     paths = tf.constant([image.path for image, _ in files], tf.string)
-    labels = tf.constant([label for _, label in files], tf.int64)
+    labels = tf.constant([label for _, labels in files for label in labels], tf.int64)
+    starts = tf.constant(np.cumsum([0, *(len(labels) for _, labels in files)]), tf.int64)
 
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.io.read_file(paths[index]), labels[index]
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, Features]:
+        return tf.io.read_file(paths[index]), {LABELS: labels[starts[index] : starts[index + 1]]}
 
     return IndexedExamples(
         num_examples=len(files),

@@ -45,15 +45,18 @@ class ImageFile:
             return file.read(self.size)
 
 
+Labelled = tuple[ImageFile, tuple[int, ...]]  # an image and its classes, from 0
+
+
 @dataclass(frozen=True)
 class ClassImages:
-    """Images of each split as (file, class), sorted by class and name; classes from 0.
+    """Images of each split with their classes.
 
-    `notes` are lines for the user: the evaluation images, and the folders not used.
+    `notes` are lines for the user: the evaluation images, and what is not used.
     """
 
     class_names: tuple[str, ...]
-    splits: Mapping[str, tuple[tuple[ImageFile, int], ...]]
+    splits: Mapping[str, tuple[Labelled, ...]]
     notes: tuple[str, ...] = ()
 
 
@@ -126,8 +129,8 @@ def arrange(
     for image, name in found.get("validation", ()):
         if name not in number:
             raise DatasetError(f"{where}/{image.name}: no class {name!r} in the training images")
-    labelled = {
-        split: tuple((image, number[name]) for image, name in members)
+    labelled: dict[str, tuple[Labelled, ...]] = {
+        split: tuple((image, (number[name],)) for image, name in members)
         for split, members in found.items()
     }
     notes = []
@@ -142,6 +145,17 @@ def arrange(
         counts = (f"{top}/ (images: {count:,})" for top, count in sorted(unused.items()))
         notes.append(f"not used: {', '.join(counts)}")
     return ClassImages(class_names, labelled, tuple(notes))
+
+
+def parse_fraction(source: str, argument: str) -> float:
+    """Parse what follows the colon in "image_folder:0.1": the fraction of images to validate on."""
+    try:
+        return float(argument) if argument else DEFAULT_VALIDATION_FRACTION
+    except ValueError:
+        raise DatasetError(
+            f"data source {source}:{argument}: invalid fraction {argument!r}; expected the fraction "
+            f"of the images to validate on, as in {source}:0.1"
+        ) from None
 
 
 def _split_folders(parts: Sequence[Sequence[str]]) -> Mapping[str, str]:
@@ -223,12 +237,10 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not hidden
 
 
-def _hold_out(
-    train: tuple[tuple[ImageFile, int], ...], fraction: float
-) -> dict[str, tuple[tuple[ImageFile, int], ...]]:
+def _hold_out(train: tuple[Labelled, ...], fraction: float) -> dict[str, tuple[Labelled, ...]]:
     """Split every class at random, with a fixed seed."""
     of_class: dict[int, list[int]] = {}
-    for place, (_, label) in enumerate(train):
+    for place, (_, (label,)) in enumerate(train):
         of_class.setdefault(label, []).append(place)
     held_out: set[int] = set()
     for label, places in of_class.items():

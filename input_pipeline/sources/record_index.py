@@ -15,6 +15,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import record_starts
 from input_pipeline.sources.source import IndexedExamples, ShardedExamples
+from input_pipeline.targets.target import Features
 from system import files
 
 OFFSETS_NAME = "record_offsets.json"
@@ -42,7 +43,7 @@ def index_records(examples: ShardedExamples) -> IndexedExamples:
         flat = tf.searchsorted(ends, tf.reshape(index, [-1]), side="right")
         return tf.reshape(flat, tf.shape(index))
 
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, Features]:
         return examples.parse(read_record(paths[file_number(index)], offsets[index]))
 
     return IndexedExamples(

@@ -4,6 +4,7 @@ Examples in shards can only be read file by file; indexed examples can be read o
 allows a full shuffle. order.py decides the order of the examples.
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import records
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
+from input_pipeline.targets.class_label import CLASS_LABEL
+from input_pipeline.targets.target import Features, Target
 
-Parse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Parse = Callable[[tf.Tensor], tuple[tf.Tensor, Features]]
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,14 @@ class SourceRequest:
     num_train_examples: int | None = None
     image_size: int | None = None
     skip_damage: bool = False  # warn of damaged files instead of refusing them
+    target: Target = CLASS_LABEL  # what is read beside the images
 
 
 @dataclass(frozen=True)
 class ShardedExamples:
     """TFRecord files with a known number of records each.
 
-    `parse` turns a serialized record into (bytes: string [], label: int64 [] as written).
+    `parse` turns a serialized record into (bytes: string [], features of the target).
     """
 
     files: tuple[str, ...]  # full paths
@@ -59,8 +63,8 @@ class ShardedExamples:
 class IndexedExamples:
     """Examples that can be read in any order, by their index (int64 [], in [0, num_examples)).
 
-    `read` returns (bytes: string [], label: int64 [] as written) of an index; `file` returns the name
-    of its file (string []) and never fails.
+    `read` returns (bytes: string [], features of the target) of an index; `file` returns the name of
+    its file (string []) and never fails.
     """
 
     num_examples: int
@@ -75,14 +79,19 @@ Examples = ShardedExamples | IndexedExamples
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that can be read: its description, and the examples of each split.
+    """A data set that can be read.
 
-    `notes` are lines for the user about the data.
+    Attributes:
+      info: its description.
+      splits: the examples of each split.
+      notes: lines for the user about the data.
+      target: what the examples hold beside their images.
     """
 
     info: DatasetInfo
     splits: Mapping[str, Examples]
     notes: tuple[str, ...] = ()
+    target: Target = CLASS_LABEL
 
     def examples(self, split: str) -> Examples:
         """Return the examples of `split`; raise DatasetError with the known splits if there are none."""
@@ -95,10 +104,11 @@ class Source:
         return self.splits[split]
 
 
-def sharded_examples(data_dir: str, split: SplitInfo) -> ShardedExamples:
+def sharded_examples(data_dir: str, split: SplitInfo, target: Target) -> ShardedExamples:
     """Return the record files of `split` in `data_dir`."""
     return ShardedExamples(
         files=tuple(os.path.join(data_dir, shard.file) for shard in split.shards),
         counts=tuple(shard.num_examples for shard in split.shards),
         num_bytes=split.num_bytes,
+        parse=functools.partial(records.parse, features=target.features),
     )

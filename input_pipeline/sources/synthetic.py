@@ -12,6 +12,8 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
+from input_pipeline.targets.class_label import LABELS
+from input_pipeline.targets.target import Features
 
 DEFAULT_TRAIN_EXAMPLES = 1_281_167  # as ImageNet
 VALIDATION_SHARE = 25  # one validation image for so many training images, as ImageNet has
@@ -35,8 +37,10 @@ def open_synthetic(request: SourceRequest) -> Source:
     mean_bytes = sum(len(image) for image in pool) // len(pool)
     table = tf.constant(pool)
 
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return table[index % len(pool)], index % num_classes + 1
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, Features]:
+        return table[index % len(pool)], {
+            LABELS: tf.cast(index % num_classes + 1, tf.int64)[tf.newaxis]
+        }
 
     return Source(
         info=DatasetInfo(

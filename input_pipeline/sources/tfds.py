@@ -11,6 +11,8 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import Parse, ShardedExamples, Source, SourceRequest
+from input_pipeline.targets.class_label import LABELS
+from input_pipeline.targets.target import Features
 from system.errors import first_line
 
 VALIDATION_SPLITS = ("validation", "val", "test")  # the first that the set has
@@ -96,9 +98,9 @@ def _parser(features: Any, image_key: str, label_key: str) -> Parse:
     )
     decoders = {image_key: tfds.decode.SkipDecoding()}
 
-    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, Features]:
         example = wanted.deserialize_example(record, decoders=decoders)
-        return example[image_key], tf.cast(example[label_key], tf.int64)
+        return example[image_key], {LABELS: tf.cast(example[label_key], tf.int64)[tf.newaxis]}
 
     return parse
 

@@ -19,6 +19,7 @@ def open_tfrecord(request: SourceRequest) -> Source:
         request.data_dir, num_classes=request.num_classes, skip_damage=request.skip_damage
     )
     splits = {
-        name: sharded_examples(request.data_dir, split) for name, split in info.splits.items()
+        name: sharded_examples(request.data_dir, split, request.target)
+        for name, split in info.splits.items()
     }
     return Source(info, splits)

@@ -14,9 +14,9 @@ from typing import Literal
 import tensorflow as tf
 
 from input_pipeline.sources.dataset_info import DatasetInfo
-from input_pipeline.sources.records import MISSING_LABEL
 from input_pipeline.sources.source import Examples, IndexedExamples
 from input_pipeline.stream.order import Row
+from input_pipeline.targets.target import Features, Target
 
 OnError = Literal["fail", "skip"]
 MakeImage = Callable[[tf.Tensor, Row], tf.Tensor]
@@ -31,6 +31,7 @@ NO_EXAMPLE = -1  # the index of a row that is padding
 def decode_batches(
     rows: tf.data.Dataset,
     info: DatasetInfo,
+    target: Target,
     examples: Examples,
     make_image: MakeImage,
     *,
@@ -43,6 +44,7 @@ def decode_batches(
     Args:
       rows: dataset from order.py of a multiple of `host_batch_size` rows; index NO_EXAMPLE is padding.
       info: defines the range of allowed labels.
+      target: checks and converts what a record holds beside its image.
       examples: the split that the rows come from.
       make_image: (bytes: string [], row) -> uint8 [image_size, image_size, 3]; it may fail.
       image_size: pixels per side.
@@ -50,26 +52,26 @@ def decode_batches(
       num_parallel_calls: chunks decoded at once.
 
     Returns:
-      Dataset of {"image": uint8 [b, S, S, 3], "label": int32 [b], "index": int32 [b], "problem":
-      string [b]}. `problem` names file, example and fault of a broken row, and is "" for all
+      Dataset of {"image": uint8 [b, S, S, 3], "index": int32 [b], "problem": string [b]} and the
+      parts of `target`. `problem` names file, example and fault of a broken row, and is "" for all
       others. Images of padding and of broken rows are black.
     """
-    chunk = _chunk_size(host_batch_size)
+    chunk, parts = _chunk_size(host_batch_size), target.batch_spec(1)
     blank = {
         "image": tf.zeros([image_size, image_size, 3], tf.uint8),
-        "label": tf.constant(0),
+        **{name: tf.zeros(part.shape[1:], part.dtype) for name, part in parts.items()},
         "index": tf.constant(NO_EXAMPLE),
         "problem": tf.constant(""),
     }
 
     def decode_row(place: tf.Tensor, row: Row) -> Row:
-        encoded, label = _read(examples, row)
-        label, problem = _check_label(info, encoded, label)
+        encoded, features = _read(examples, row)
+        found, problem = _check_record(info, target, encoded, features)
         problem = tf.cond(_is_lost(row), lambda: tf.constant(LOST), lambda: problem)
         image = tf.cond(problem == "", lambda: make_image(encoded, row), lambda: blank["image"])
         return {
             "image": tf.ensure_shape(image, blank["image"].shape),
-            "label": label,
+            **found,
             "index": tf.cast(row["index"], tf.int32),
             "problem": tf.cond(
                 problem == "", lambda: problem, lambda: _name_problem(examples, row, problem)
@@ -225,7 +227,7 @@ def _chunk_size(host_batch_size: int) -> int:
     return max(n for n in range(1, LARGEST_CHUNK + 1) if host_batch_size % n == 0)
 
 
-def _read(examples: Examples, row: Row) -> tuple[tf.Tensor, tf.Tensor]:
+def _read(examples: Examples, row: Row) -> tuple[tf.Tensor, Features]:
     if isinstance(examples, IndexedExamples):
         return examples.read(row["index"])
     return examples.parse(row["record"])
@@ -240,24 +242,15 @@ def _is_empty(text: tf.Tensor) -> tf.Tensor:
     return tf.strings.length(text) == 0
 
 
-def _check_label(
-    info: DatasetInfo, encoded: tf.Tensor, label: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the class, int32 [], and the problem with the record, string [] ("" if there is none)."""
-    offset, num_classes = info.label_offset, info.num_classes
-    allowed = f" is outside {offset}..{num_classes - 1 + offset}"
-    problem = tf.case(
-        [
-            (_is_empty(encoded), lambda: tf.constant("feature image/encoded is missing")),
-            (label == MISSING_LABEL, lambda: tf.constant("feature image/class/label is missing")),
-            (
-                (label < offset) | (label >= num_classes + offset),
-                lambda: tf.strings.join(["label ", tf.strings.as_string(label), allowed]),
-            ),
-        ],
-        default=lambda: tf.constant(""),
+def _check_record(
+    info: DatasetInfo, target: Target, encoded: tf.Tensor, features: Features
+) -> tuple[Row, tf.Tensor]:
+    """Return the target's row, and the problem with the record, string [] ("" if there is none)."""
+    row, problem = target.check(
+        features, num_classes=info.num_classes, label_offset=info.label_offset
     )
-    return tf.cast(label - offset, tf.int32), problem
+    missing = tf.constant("feature image/encoded is missing")
+    return dict(row), tf.cond(_is_empty(encoded), lambda: missing, lambda: problem)
 
 
 def _name_problem(examples: Examples, rows: Row, problem: tf.Tensor | str) -> tf.Tensor:

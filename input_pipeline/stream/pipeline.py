@@ -44,6 +44,7 @@ from input_pipeline.stream.order import (
     sharded_once,
     sharded_order,
 )
+from input_pipeline.targets.target import Target
 
 __all__ = [
     "DEFAULT_SHUFFLE_BUFFER_MIB",
@@ -127,9 +128,10 @@ def make_train_dataset(
       num_threads: size of a thread pool of this pipeline's own; None shares TensorFlow's.
 
     Returns:
-      Dataset of {"image": uint8 [host_batch_size, S, S, 3], "label": int32 [host_batch_size] in
-      [0, num_classes), "index": int32 [host_batch_size], the example's number within the split}.
-      With mixup or cutmix "label" is float32 [host_batch_size, num_classes], whose rows add up to 1.
+      Dataset of {"image": uint8 [host_batch_size, S, S, 3], "index": int32 [host_batch_size], the
+      example's number within the split} and the parts of `source.target`, as "label": int32
+      [host_batch_size] in [0, num_classes). With mixup or cutmix "label" is float32
+      [host_batch_size, num_classes], the shares of the classes.
 
     Raises:
       DatasetError: no such split, or fewer examples than hosts. While iterating, tf.errors.OpError,
@@ -168,6 +170,7 @@ def make_train_dataset(
         decoded = decode_batches(
             rows,
             source.info,
+            source.target,
             examples,
             make_image,
             image_size=image_size,
@@ -187,7 +190,8 @@ def make_train_dataset(
         )
     else:
         dataset = stop_at_broken(dataset)
-    dataset = dataset.map(lambda batch: {key: batch[key] for key in ("image", "label", "index")})
+    kept = ("image", *source.target.batch_spec(1), "index")
+    dataset = dataset.map(lambda batch: {key: batch[key] for key in kept})
     if mixup_alpha or cutmix_alpha:
         first = first_example + (start_step * num_hosts + host_index) * host_batch_size
         starts = tf.data.Dataset.range(first, ENDLESS, num_hosts * host_batch_size)
@@ -196,6 +200,7 @@ def make_train_dataset(
             seed=seed,
             mixup_alpha=mixup_alpha,
             cutmix_alpha=cutmix_alpha,
+            target=source.target,
             num_classes=source.info.num_classes,
         )
         dataset = tf.data.Dataset.zip(starts, dataset).map(
@@ -285,6 +290,7 @@ def mix_batch(
     seed: int,
     mixup_alpha: float,
     cutmix_alpha: float,
+    target: Target,
     num_classes: int,
 ) -> Row:
     """Mix the images of a training batch, and return "label" as float32 [b, num_classes].
@@ -295,7 +301,7 @@ def mix_batch(
     places = start + tf.range(batch["image"].shape[0], dtype=tf.int64)
     image, label = mixing.mix(
         batch["image"],
-        batch["label"],
+        target.shares(batch["label"], num_classes),
         tf.stack([tf.fill(tf.shape(places), tf.constant(seed, tf.int64)), places + _MIX], axis=1),
         mixup_alpha=mixup_alpha,
         cutmix_alpha=cutmix_alpha,
@@ -338,8 +344,9 @@ def make_eval_dataset(
       num_threads: size of a thread pool of this pipeline's own; None shares TensorFlow's.
 
     Returns:
-      Dataset of {"image": uint8 [host_batch_size, S, S, 3], "label": int32 [host_batch_size],
-      "mask": float32 [host_batch_size], 1 for images and 0 for padding}.
+      Dataset of {"image": uint8 [host_batch_size, S, S, 3], "mask": float32 [host_batch_size], 1 for
+      images and 0 for padding} and the parts of `source.target`, as "label": int32
+      [host_batch_size].
     """
     examples = source.examples(split)
     _check_host_index(host_index, num_hosts)
@@ -357,6 +364,7 @@ def make_eval_dataset(
     dataset = decode_batches(
         rows.concatenate(padding(rows, steps * host_batch_size - (last - first))),
         source.info,
+        source.target,
         examples,
         lambda encoded, _: crop.eval_crop_uint8(
             encoded, image_size=image_size, crop_padding=crop_padding, resize=resize
@@ -371,7 +379,8 @@ def make_eval_dataset(
         )
     else:
         dataset = stop_at_broken(dataset)
-    dataset = dataset.map(_with_mask).prefetch(2).with_options(_options(num_threads))
+    dataset = dataset.map(partial(_with_mask, source.target)).prefetch(2)
+    dataset = dataset.with_options(_options(num_threads))
     return dataset.apply(tf.data.experimental.assert_cardinality(steps))
 
 
@@ -381,9 +390,10 @@ def eval_steps(num_examples: int, host_batch_size: int, num_hosts: int = 1) -> i
     return -(-largest_share // host_batch_size)
 
 
-def _with_mask(batch: Row) -> Row:
+def _with_mask(target: Target, batch: Row) -> Row:
     counts = (batch["index"] != NO_EXAMPLE) & (batch["problem"] == "")
-    return {"image": batch["image"], "label": batch["label"], "mask": tf.cast(counts, tf.float32)}
+    kept = {key: batch[key] for key in ("image", *target.batch_spec(1))}
+    return {**kept, "mask": tf.cast(counts, tf.float32)}
 
 
 def resident(examples: Examples, on_error: OnError) -> Examples:

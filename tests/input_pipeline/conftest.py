@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.sources import records
+from input_pipeline.targets.class_label import LABELS
+from input_pipeline.targets.target import Features
 
 
 def encode(number: int, *, height: int = 12, width: int = 16, image_format: str = "PNG") -> bytes:
@@ -21,6 +23,12 @@ def encode(number: int, *, height: int = 12, width: int = 16, image_format: str 
 def example(number: int, label: int) -> bytes:
     """A serialized record of that image; `label` from 1."""
     return records.serialize(records.ImageRecord(encode(number), label, 12, 16, "PNG"))
+
+
+def label_of(read: tuple[tf.Tensor, Features]) -> int:
+    """The one label of an example, as written."""
+    (label,) = read[1][LABELS].numpy()
+    return int(label)
 
 
 def write_split(directory: Path, split: str, counts: Sequence[int], classes: int) -> None:

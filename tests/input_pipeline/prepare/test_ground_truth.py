@@ -16,7 +16,7 @@ WANTED = {1: 2, 2: 0, 3: 0, 4: 1}  # image -> class
 def labels(path: Path) -> dict[int, int]:
     pairs = label_validation(IMAGES, str(path), CLASSES)
     assert [label for _, label in pairs] == sorted(label for _, label in pairs)
-    return {image.offset: label for image, label in pairs}
+    return {image.offset: label for image, (label,) in pairs}
 
 
 @pytest.mark.parametrize(

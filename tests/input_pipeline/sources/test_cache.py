@@ -9,10 +9,11 @@ from input_pipeline.errors import DatasetError
 from input_pipeline.sources import IndexedExamples, ShardedExamples, cache, get_source
 from input_pipeline.sources.cache import cache_source, load_into_memory
 from input_pipeline.stream import pipeline
+from tests.input_pipeline.conftest import label_of
 
 
 def _labels(examples: IndexedExamples) -> list[int]:
-    return [int(examples.read(tf.constant(n))[1]) for n in range(examples.num_examples)]
+    return [label_of(examples.read(tf.constant(n))) for n in range(examples.num_examples)]
 
 
 def test_records_held_in_memory_are_those_on_disk(make_records):

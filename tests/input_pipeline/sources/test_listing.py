@@ -17,7 +17,7 @@ def files(*names: str) -> list[ImageFile]:
 
 
 def labels(images: ClassImages, split: str) -> dict[str, int]:
-    return {image.name: label for image, label in images.splits[split]}
+    return {image.name: label for image, (label,) in images.splits[split]}
 
 
 def a_tar(members: dict[str, bytes], mode: str = "w") -> bytes:

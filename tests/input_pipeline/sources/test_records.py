@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.sources import records
+from input_pipeline.targets.class_label import LABELS
 
 RECORD = records.ImageRecord(b"\xff\xd8jpeg", 7, 30, 40, "JPEG", "a.JPEG", "n01440764")
 
@@ -29,15 +31,27 @@ def test_records_have_imagenets_keys():
 
 
 def test_what_is_serialized_is_parsed_back():
-    encoded, label = records.parse(tf.constant(records.serialize(RECORD)))
+    encoded, features = records.parse(tf.constant(records.serialize(RECORD)))
     assert encoded.numpy() == RECORD.encoded
-    assert int(label) == 7
+    assert features[LABELS].numpy().tolist() == [7]
 
 
-def test_missing_features_are_told_from_any_value():
-    encoded, label = records.parse(tf.constant(tf.train.Example().SerializeToString()))
+def test_several_labels_are_parsed_back_in_their_order():
+    record = dataclasses.replace(RECORD, label=(7, 2), synset=("n7", "n2"))
+    _, features = records.parse(tf.constant(records.serialize(record)))
+    assert features[LABELS].numpy().tolist() == [7, 2]
+
+
+def test_missing_features_are_empty():
+    encoded, features = records.parse(tf.constant(tf.train.Example().SerializeToString()))
     assert encoded.numpy() == b""
-    assert int(label) == records.MISSING_LABEL
+    assert features[LABELS].numpy().tolist() == []
+
+
+def test_a_target_decides_what_is_parsed_beside_the_image():
+    features = {"image/height": tf.io.FixedLenFeature([], tf.int64)}
+    _, found = records.parse(tf.constant(records.serialize(RECORD)), features)
+    assert {name: int(value) for name, value in found.items()} == {"image/height": 30}
 
 
 def test_a_shard_is_written_whole_or_not_at_all(tmp_path: Path):

@@ -9,10 +9,11 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import SOURCES, IndexedExamples, ShardedExamples, get_source
 from input_pipeline.sources.cache import load_into_memory
+from tests.input_pipeline.conftest import label_of
 
 
 def _labels(examples: IndexedExamples) -> list[int]:
-    return [int(examples.read(tf.constant(n))[1]) for n in range(examples.num_examples)]
+    return [label_of(examples.read(tf.constant(n))) for n in range(examples.num_examples)]
 
 
 def test_an_unknown_source_lists_the_known_ones():
@@ -118,7 +119,7 @@ def test_synthetic_images_are_deterministic_and_labelled_evenly(num_classes: int
         train = source.examples("train")
         assert source.info.splits["validation"].num_examples == 12
         looked_up = [train.read(tf.constant(n, tf.int64)) for n in range(300)]
-        return [(encoded.numpy(), int(label)) for encoded, label in looked_up]
+        return [(read[0].numpy(), label_of(read)) for read in looked_up]
 
     first = examples()
     assert first == examples()

@@ -7,6 +7,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import get_source
 from input_pipeline.stream import pipeline
+from input_pipeline.targets.class_label import LABELS
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -67,10 +68,10 @@ def test_a_set_trains_and_evaluates_every_image_once(data_dir: str, monkeypatch,
 def test_images_are_not_decoded_when_they_are_parsed(data_dir: str):
     train = get_source("tfds:levels", data_dir).examples("train")
     record = next(iter(tf.data.TFRecordDataset(list(train.files))))
-    encoded, label = train.parse(record)
+    encoded, features = train.parse(record)
     assert encoded.dtype == tf.string
     assert tf.io.is_jpeg(encoded)
-    assert label.dtype == tf.int64
+    assert features[LABELS].dtype == tf.int64
 
 
 def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path: Path):

@@ -1,0 +1,1 @@
+"""Targets: what a record holds beside its image, one file each."""

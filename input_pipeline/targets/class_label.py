@@ -1,0 +1,62 @@
+"""One class for each image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from input_pipeline.targets.target import Features
+
+LABELS = "image/class/label"  # int64 [n], the classes of an image; ImageNet's key
+LABEL_FEATURES: Mapping[str, Any] = {
+    LABELS: tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True)
+}
+MISSING = f"feature {LABELS} is missing"
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """The one class of an image: "label", int32 [] in [0, num_classes)."""
+
+    features = LABEL_FEATURES
+
+    def check(
+        self, features: Features, *, num_classes: int, label_offset: int
+    ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+        """Convert the label of a record; none, several, or one outside the classes is a problem."""
+        labels = features[LABELS]
+        label = tf.reduce_max(labels)
+        last = num_classes - 1 + label_offset
+        several = " labels; expected 1 (task.name=multi_label takes several)"
+        problem = tf.case(
+            [
+                (tf.size(labels) == 0, lambda: tf.constant(MISSING)),
+                (
+                    tf.size(labels) > 1,
+                    lambda: tf.strings.join([tf.strings.as_string(tf.size(labels)), several]),
+                ),
+                (
+                    (label < label_offset) | (label > last),
+                    lambda: outside(label, label_offset, last),
+                ),
+            ],
+            default=lambda: tf.constant(""),
+        )
+        return {"label": tf.cast(label - label_offset, tf.int32)}, problem
+
+    def batch_spec(self, batch_size: int) -> Mapping[str, tf.TensorSpec]:
+        """Return the spec of "label": int32 [batch_size]."""
+        return {"label": tf.TensorSpec([batch_size], tf.int32)}
+
+    def shares(self, labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+        """Return the labels one-hot: float32 [b, num_classes]."""
+        return tf.one_hot(labels, num_classes)
+
+
+CLASS_LABEL = ClassLabel()
+
+
+def outside(label: tf.Tensor, first: int, last: int) -> tf.Tensor:
+    """Describe a label outside the classes: string []."""
+    return tf.strings.join(["label ", tf.strings.as_string(label), f" is outside {first}..{last}"])

@@ -235,6 +235,13 @@ class ImageFolder(Data):
     data_dir: Text | None = None  # the folder above the classes'; --data_dir
 
 
+class CSV(Data):
+    """Image files that CSV files list with their labels."""
+
+    source: Annotated[str, Field(pattern=r"^csv(:[^:]+)?$", description="csv[:SHARE]")] = "csv"
+    data_dir: Text | None = None  # the training list, or the folder of train.csv; --data_dir
+
+
 class Digits(Data):
     """The 1,797 handwritten digits that ship inside scikit-learn."""
 
@@ -532,7 +539,9 @@ class Experiment(Section):
     model_dir: Text | None = None  # checkpoints, curves, exports; --model_dir; None: runs/NAME
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of every random choice
     model: Model = Model()
-    data: Annotated[TFRecord | ImageFolder | Digits | Synthetic | TFDS, By("source")] = TFRecord()
+    data: Annotated[TFRecord | ImageFolder | CSV | Digits | Synthetic | TFDS, By("source")] = (
+        TFRecord()
+    )
     augment: Annotated[AutoAugment | RandAugment | NoAugment, By("policy")] = AutoAugment()
     train: Train = Train()
     optimizer: Annotated[RMSProp | SGD | AdamW | LARS, By("name")] = RMSProp()

@@ -5,6 +5,7 @@
 --source is one of
   a folder of class folders, or with train/ and val/ (or validation/, or test/) above them;
   an uncompressed tar of such, or of one tar per class as ILSVRC2012_img_train.tar;
+  a CSV file of path and label, or path and labels (A;B), with validation.csv beside it or not;
 and where the validation images have no class folders, as ImageNet's, add
   --validation=DIR_OR_TAR --validation_labels=FILE.
 
@@ -28,6 +29,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError, plain_message
 from input_pipeline.prepare.convert import REPORT_NAME, ShardReport, prepare
 from input_pipeline.prepare.ground_truth import label_validation
+from input_pipeline.sources.csv_list import read_lists
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo
 from input_pipeline.sources.listing import (
     DEFAULT_VALIDATION_FRACTION,
@@ -88,7 +90,7 @@ def gather(
     """List all images of both splits with their classes.
 
     Args:
-      source: folder or tar; or the folder that holds ImageNet's two tars.
+      source: folder or tar; the folder that holds ImageNet's two tars; or a CSV list.
       validation: folder or tar of flat validation images.
       validation_labels: their labels; see ground_truth.
       validation_fraction: of each class, when there are no validation images.
@@ -96,6 +98,13 @@ def gather(
     Raises:
       DatasetError: something is missing or does not fit together.
     """
+    if source.endswith(".csv"):
+        if validation or validation_labels:
+            raise DatasetError(
+                f"{source}: a list has its validation images in validation.csv beside it; leave out "
+                "--validation and --validation_labels"
+            )
+        return read_lists(source, validation_fraction)
     if tf.io.gfile.exists(os.path.join(source, TRAIN_TAR)):
         folder, source = source, os.path.join(source, TRAIN_TAR)
         if validation is None and tf.io.gfile.exists(os.path.join(folder, VALIDATION_TAR)):
@@ -119,7 +128,7 @@ def gather(
 def _parser() -> Parser:
     parser = Parser("input_pipeline.prepare", __doc__)
     add = parser.add_argument
-    add("--source", required=True, help="folder or tar of images")
+    add("--source", required=True, help="folder, tar or CSV list of images")
     add("--output", required=True, help="folder or gs:// path to write to")
     add("--validation", help="folder or tar of flat validation images")
     add(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from input_pipeline.errors import DatasetError
+from input_pipeline.sources.csv_list import open_csv
 from input_pipeline.sources.dataset_info import SplitInfo
 from input_pipeline.sources.digits import open_digits
 from input_pipeline.sources.image_folder import open_image_folder
@@ -40,6 +41,7 @@ SOURCES: dict[str, Callable[[SourceRequest], Source]] = {
     "digits": open_digits,
     "synthetic": open_synthetic,
     "image_folder": open_image_folder,
+    "csv": open_csv,
     "tfds": open_tfds,
 }
 

@@ -126,9 +126,18 @@ def test_steps_that_are_skipped_may_be_counted():
             "optimizer=sgd",
             "optimizer must be a section with the keys name, layer_decay, decay, ",
         ),
-        ("data.source=tfds", "data.source must be tfrecord, image_folder[:SHARE], digits, synth"),
-        ("data.source='tfds:'", "data.source must be tfrecord, image_folder[:SHARE], digits, syn"),
-        ("data.source=digits:1", "data.source must be tfrecord, image_folder[:SHARE], digits, s"),
+        (
+            "data.source=tfds",
+            "data.source must be tfrecord, image_folder[:SHARE], csv[:SHARE], dig",
+        ),
+        (
+            "data.source='tfds:'",
+            "data.source must be tfrecord, image_folder[:SHARE], csv[:SHARE], dig",
+        ),
+        (
+            "data.source=digits:1",
+            "data.source must be tfrecord, image_folder[:SHARE], csv[:SHARE], dig",
+        ),
         ("optimizer.nestrov=true", "unknown key optimizer.nestrov (with the value true); did you"),
         ("optimizer.sgd.nesterov=true", "unknown key optimizer.sgd (with the value {"),
     ],

@@ -39,10 +39,11 @@ FLAG_KEYS = {
     "seed": "seed",
 }
 
-# A resumed run must have the same network, data set and batch as the run it continues: the position in the
-# data is a number of batches.
+# A resumed run must have the same network, task, data set and batch as the run it continues: the position
+# in the data is a number of batches.
 RESUME_KEYS = (
     "model",
+    "task.name",
     "data.source",
     "data.data_dir",
     "data.holdout_shards",

@@ -163,6 +163,25 @@ class Model(Section):
         return self
 
 
+class Task(Section):
+    """What the network learns."""
+
+    name: str  # how labels become a loss and a score
+
+
+class Classification(Task):
+    """One class for each image: softmax."""
+
+    name: Literal["classification"] = "classification"
+
+
+class MultiLabel(Task):
+    """Any number of classes for each image: a sigmoid for each class."""
+
+    name: Literal["multi_label"] = "multi_label"
+    max_labels: Count = 32  # largest number of labels of an image
+
+
 class Data(Section):
     """Where the images come from, and how they are read."""
 
@@ -539,6 +558,7 @@ class Experiment(Section):
     model_dir: Text | None = None  # checkpoints, curves, exports; --model_dir; None: runs/NAME
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of every random choice
     model: Model = Model()
+    task: Annotated[Classification | MultiLabel, By("name")] = Classification()
     data: Annotated[TFRecord | ImageFolder | CSV | Digits | Synthetic | TFDS, By("source")] = (
         TFRecord()
     )

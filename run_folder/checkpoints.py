@@ -64,6 +64,7 @@ class CheckpointStore:
       model_dir: of the run, local or gs://; checkpoints go to a folder in it.
       keep: number of newest checkpoints to keep, in addition to the best one.
       asynchronous: whether `save` returns while a thread writes; at most one write is pending.
+      best_metric: name of the metric that compares checkpoints; higher is better.
       log: called with a line for each checkpoint that is skipped.
     """
 
@@ -73,11 +74,13 @@ class CheckpointStore:
         *,
         keep: int = 3,
         asynchronous: bool = False,
+        best_metric: str = "top_1",
         log: Log = lambda line: None,
     ) -> None:
         self.directory = posixpath.join(model_dir, "checkpoints")
         self._keep = keep
         self._asynchronous = asynchronous
+        self._best_metric = best_metric
         self._log = log
         self._writer: threading.Thread | None = None
         self._failure: Exception | None = None
@@ -112,9 +115,10 @@ class CheckpointStore:
         return next(iter(self._good()), None)
 
     def best(self) -> Checkpoint | None:
-        """Return the intact checkpoint with the highest top-1 (the later of equals), None without one."""
-        measured = [c for c in self._good() if "top_1" in c.metrics]
-        return max(measured, key=lambda c: (c.metrics["top_1"], c.step), default=None)
+        """Return the intact checkpoint with the best metric (the later of equals), None without one."""
+        name = self._best_metric
+        measured = [c for c in self._good() if name in c.metrics]
+        return max(measured, key=lambda c: (c.metrics[name], c.step), default=None)
 
     def add_metrics(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
         """Write metrics into the manifest of an existing checkpoint."""
@@ -179,10 +183,11 @@ class CheckpointStore:
             for step, path in self._folders().items()
             if (manifest := _read_manifest(path))
         }
-        tops = {s: m["metrics"]["top_1"] for s, m in manifests.items() if "top_1" in m["metrics"]}
+        name = self._best_metric
+        values = {s: m["metrics"][name] for s, m in manifests.items() if name in m["metrics"]}
         kept = sorted(manifests)[-self._keep :]
-        if tops:
-            kept.append(max(tops, key=lambda step: (tops[step], step)))
+        if values:
+            kept.append(max(values, key=lambda step: (values[step], step)))
         newest = max(manifests, default=0)
         for step, path in self._folders().items():
             if step not in kept and step < newest:
@@ -192,17 +197,20 @@ class CheckpointStore:
                 tf.io.gfile.rmtree(path)
 
 
-def best_checkpoint(model_dir: str, *, log: Log = lambda line: None) -> Checkpoint:
+def best_checkpoint(
+    model_dir: str, best_metric: str, *, log: Log = lambda line: None
+) -> Checkpoint:
     """Return the best intact checkpoint of a run, or the newest when none was evaluated.
 
     Args:
       model_dir: of the run, local or gs://.
+      best_metric: see CheckpointStore.
       log: called with a line for each checkpoint that is skipped.
 
     Raises:
       CheckpointError: there is none.
     """
-    store = CheckpointStore(model_dir, log=log)
+    store = CheckpointStore(model_dir, best_metric=best_metric, log=log)
     checkpoint = store.best() or store.latest()
     if not checkpoint:
         raise CheckpointError(

@@ -22,7 +22,7 @@ from serving.tflite import CALIBRATION_IMAGES, VARIANTS, write_tflite
 from serving.version_folder import write_version
 from system.console import log
 from system.errors import first_line
-from training.job import model_spec, open_source
+from training.job import make_task, model_spec, open_source
 from training.step.state import WeightsKind
 
 
@@ -98,7 +98,7 @@ def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNet
     """
     experiment = _load_run_experiment(model_dir)
     spec = model_spec(experiment)
-    checkpoint = best_checkpoint(model_dir, log=log)
+    checkpoint = best_checkpoint(model_dir, make_task(experiment).best, log=log)
     arrays = checkpoint.read()
     has_average = any(name.startswith("ema/") for name in arrays)
     kind = kind or ("ema" if has_average else "raw")
@@ -146,6 +146,7 @@ def _saved_model(directory: str, network: TrainedNetwork) -> str:
         class_names=network.info.class_names,
         crop_padding=preprocessing.crop_padding,
         resize=network.experiment.augment.resize,
+        activation=make_task(network.experiment).activation,
         version=network.checkpoint.step,
         finish=lambda folder: write_model_card(folder, _card("saved_model", network)),
     )
@@ -195,6 +196,7 @@ def _card(format_name: str, network: TrainedNetwork) -> ModelCard:
         metrics=network.checkpoint.metrics,
         data={"name": network.info.name, "splits": splits},
         recipe=network.experiment.model_dump(mode="json"),
+        activation=make_task(network.experiment).activation,
         parameters=sum(value.size for value in network.weights + network.statistics),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from serving.network import ExportError
+from serving.network import ACTIVATIONS, ExportError
 from system.files import Fingerprint, fingerprint
 
 JSON_FILE = "model_card.json"
@@ -47,6 +47,7 @@ class ModelCard:
       step: number of updates; also the version of the export.
       class_names: in the order of the logits.
       preprocessing: the steps from an encoded image to the network's input.
+      activation: from logits to probabilities, "softmax" or "sigmoid".
       metrics: measured at the checkpoint, such as top_1 in [0, 1]; empty if it was not evaluated.
       data: name of the data set and number of examples in each split.
       recipe: the whole experiment, as in experiment.yaml.
@@ -64,6 +65,7 @@ class ModelCard:
     data: Mapping[str, Any]
     recipe: Mapping[str, Any]
     parameters: int
+    activation: str = "softmax"  # cards of earlier versions have none
     files: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
 
 
@@ -93,7 +95,10 @@ def read_model_card(folder: str) -> ModelCard:
         for key in ("mean_rgb", "stddev_rgb"):
             preprocessing[key] = tuple(preprocessing[key])
         content["class_names"] = tuple(content["class_names"])
-        return ModelCard(preprocessing=Preprocessing(**preprocessing), **content)
+        card = ModelCard(preprocessing=Preprocessing(**preprocessing), **content)
+        if card.activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {card.activation!r}")
+        return card
     except tf.errors.NotFoundError:
         raise ExportError(f"{folder}: not an export (no {JSON_FILE} in it)") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -129,7 +134,7 @@ def _text(card: ModelCard) -> str:
         _USE[card.format].format(size=size),
         "",
         f"- Weights: {average} ({card.weights}), {card.parameters:,} values",
-        f"- Classes: {len(card.class_names)}",
+        f"- Classes: {len(card.class_names)}; probabilities are the {card.activation} of the logits",
         f"- Data: {card.data['name']}, "
         + ", ".join(f"{count:,} {split}" for split, count in card.data["splits"].items()),
         *(f"- Measured {name}: {value:.4f}" for name, value in sorted(card.metrics.items())),

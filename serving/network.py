@@ -1,10 +1,11 @@
 """Build the network that is served: float32, trained weights, no random layers' seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from efficientnet import ModelSpec, build_model
 from system.errors import UserError
@@ -12,6 +13,13 @@ from system.errors import UserError
 
 class ExportError(UserError):
     """An export that cannot be written or cannot be read."""
+
+
+# From logits to probabilities, by the name that the task gives.
+ACTIVATIONS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "softmax": tf.nn.softmax,
+    "sigmoid": tf.sigmoid,
+}
 
 
 def build_inference_network(

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from input_pipeline.images.crop import eval_crop_uint8
 from serving.model_card import ModelCard, read_model_card
-from serving.network import ExportError
+from serving.network import ACTIVATIONS, ExportError
 from serving.onnx import FILE as ONNX_FILE
 from serving.packages import require
 from serving.saved_model import crop_all
@@ -118,8 +118,8 @@ def load_signatures(folder: str) -> Any:
 def _with_preprocessing(
     folder: str, card: ModelCard, logits: Callable[[np.ndarray], np.ndarray]
 ) -> Predictor:
-    """Add the crop before a network that takes pixels, and softmax after it."""
-    preprocessing = card.preprocessing
+    """Add the crop before a network that takes pixels, and the activation after it."""
+    preprocessing, activation = card.preprocessing, ACTIVATIONS[card.activation]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def crops(image_bytes: tf.Tensor) -> Any:
@@ -135,7 +135,7 @@ def _with_preprocessing(
         )
 
     def from_pixels(pixels: np.ndarray) -> np.ndarray:
-        return _softmax(logits(pixels))
+        return activation(tf.constant(logits(pixels))).numpy()
 
     def predict(images: Sequence[bytes]) -> Probabilities:
         pixels, valid = (x.numpy() for x in crops(tf.constant(list(images), tf.string)))
@@ -177,8 +177,3 @@ def _open_onnx(folder: str, card: ModelCard) -> Callable[[np.ndarray], np.ndarra
         return session.run(["logits"], {"images": (pixels.astype(np.float32) - mean) / stddev})[0]
 
     return logits
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -5,6 +5,7 @@ serving it needs neither this project nor Keras. The variables are stored once; 
 the same function of the network.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from efficientnet import ModelSpec, endpoints, normalize_images
 from input_pipeline.images.crop import Resize, eval_crop_uint8
-from serving.network import ExportError, build_inference_network
+from serving.network import ACTIVATIONS, ExportError, build_inference_network
 from serving.version_folder import write_version
 from serving.warmup import write_warmup_requests
 
@@ -37,6 +38,7 @@ def export_saved_model(
     class_names: Sequence[str] | None = None,
     crop_padding: int | None = None,
     resize: Resize = "bicubic",
+    activation: str = "softmax",
     version: int,
     finish: Callable[[str], object] | None = None,
 ) -> str:
@@ -75,6 +77,7 @@ def export_saved_model(
       class_names: one per class; None names them "0", "1", ...
       crop_padding: of the evaluation crop, see `input_pipeline.images.crop.eval_crop`.
       resize: of the evaluation crop, "bicubic" or "bilinear".
+      activation: from logits to probabilities, "softmax" or "sigmoid".
       version: 0 or above; TensorFlow Serving serves the highest.
       finish: called with the path of the temporary folder before it is renamed, to add files.
 
@@ -113,7 +116,8 @@ def export_saved_model(
             image_bytes, image_size=image_size, crop_padding=crop_padding, resize=resize
         )
 
-    signatures = _signatures(compute, crop, image_size, class_names)
+    answer = functools.partial(_answer, activation=ACTIVATIONS[activation], class_names=class_names)
+    signatures = _signatures(compute, crop, image_size, answer)
     endpoint = heatmap_endpoint(network)
     signatures["explain"] = _heatmap_signature(compute, crop, image_size, endpoint)
 
@@ -130,7 +134,7 @@ def _signatures(
     compute: Callable[[tf.Tensor], Outputs],
     crop: Callable[[tf.Tensor], tf.Tensor],
     image_size: int,
-    class_names: Sequence[str],
+    answer: Callable[[tf.Tensor, tf.Tensor], Outputs],
 ) -> dict[str, Any]:
     shape = [None, image_size, image_size, 3]
     # All signatures share one function of the network; loading prunes what a signature does not use.
@@ -139,12 +143,12 @@ def _signatures(
     @tf.function(input_signature=[ENCODED])
     def predict_bytes(image_bytes: tf.Tensor) -> Outputs:
         images, valid = crop_all(image_bytes, crop, image_size)
-        return _answer(run(tf.cast(images, tf.float32))["logits"], valid, class_names)
+        return answer(run(tf.cast(images, tf.float32))["logits"], valid)
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
     def predict_images(images: tf.Tensor) -> Outputs:
         valid = tf.reduce_all(tf.math.is_finite(images), axis=[1, 2, 3])
-        return _answer(run(images)["logits"], valid, class_names)
+        return answer(run(images)["logits"], valid)
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8, "images")])
     def predict_images_uint8(images: tf.Tensor) -> Outputs:
@@ -240,8 +244,14 @@ def crop_all(
         return tf.gather(images, row[:n]), valid[:n]
 
 
-def _answer(logits: tf.Tensor, valid: tf.Tensor, class_names: Sequence[str]) -> Outputs:
-    probabilities = tf.nn.softmax(logits)
+def _answer(
+    logits: tf.Tensor,
+    valid: tf.Tensor,
+    *,
+    activation: Callable[[tf.Tensor], tf.Tensor],
+    class_names: Sequence[str],
+) -> Outputs:
+    probabilities = activation(logits)
     probabilities = tf.where(valid[:, tf.newaxis], probabilities, 0.0)
     scores, best = tf.math.top_k(probabilities, k=min(MAX_LABELS, len(class_names)))
     labels = tf.gather(tf.constant(list(class_names), tf.string), best)

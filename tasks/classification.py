@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +26,7 @@ class Classification:
 
     metrics = ("cross_entropy", "top_1")
     best = "top_1"
+    activation: ClassVar[Literal["softmax"]] = "softmax"
 
     def prepare(self, batch: Batch) -> Batch:
         """Return the batch as it is."""

@@ -1,7 +1,7 @@
 """The interface of a task: the only code that interprets labels."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -32,6 +32,10 @@ class Task(Protocol):
     @property
     def best(self) -> str:
         """Name of the value of `score` that compares checkpoints; higher is better."""
+
+    @property
+    def activation(self) -> Literal["softmax", "sigmoid"]:
+        """Function that turns the outputs of the network into the probabilities that are served."""
 
     def prepare(self, batch: Batch) -> Batch:
         """Convert an input batch to the form that `loss` takes, on the device and without a gradient."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 from configs.sections import own_settings
 from input_pipeline.augment import get_augment
 from input_pipeline.stream.pipeline import eval_steps, make_eval_dataset, make_train_dataset
-from training.job import Job
+from training.job import Job, make_target
 
 MakeDataset = Callable[[int, int], tf.data.Dataset]  # (host_index, num_hosts) -> a host's batches
 
@@ -50,12 +50,12 @@ def train_batch_spec(job: Job) -> dict[str, tf.TensorSpec]:
     """Return the dtypes and shapes of one replica's training batch."""
     experiment = job.experiment
     size = experiment.train.global_batch_size // job.distribution.num_replicas
-    labels = tf.TensorSpec([size], tf.int32)
+    labels = dict(make_target(experiment).batch_spec(size))
     if experiment.augment.mixes_labels:
-        labels = tf.TensorSpec([size, experiment.model.num_classes], tf.float32)
+        labels["label"] = tf.TensorSpec([size, experiment.model.num_classes], tf.float32)
     return {
         "image": tf.TensorSpec([size, job.spec.side, job.spec.side, 3], tf.uint8),
-        "label": labels,
+        **labels,
         "index": tf.TensorSpec([size], tf.int32),
     }
 

@@ -13,8 +13,7 @@ from input_pipeline.sources import Source, get_source
 from input_pipeline.sources.cache import cache_source
 from input_pipeline.sources.dataset_info import DatasetInfo
 from system.errors import UsageError
-from tasks.classification import Classification
-from tasks.task import Task
+from tasks import TASKS, Target, Task
 from training.devices.distribution import Distribution, batch_norm_group_size
 from training.plan import Plan, Stage, make_plan
 
@@ -177,13 +176,20 @@ def open_source(experiment: Experiment, spec: ModelSpec) -> Source:
         num_classes=experiment.model.num_classes,
         image_size=spec.side,
         skip_damage=data.on_error == "skip",
+        target=make_target(experiment),
     )
 
 
 def make_task(experiment: Experiment) -> Task:
     """Return the task; the experiment's number of classes must be known."""
     assert experiment.model.num_classes
-    return Classification(experiment.model.num_classes, experiment.train.label_smoothing)
+    kind = TASKS[experiment.task.name]
+    return kind.task(experiment.model.num_classes, experiment.train.label_smoothing)
+
+
+def make_target(experiment: Experiment) -> Target:
+    """Return what the task reads beside the images."""
+    return TASKS[experiment.task.name].target(**own_settings(experiment.task))
 
 
 def check_batches(experiment: Experiment, distribution: Distribution) -> None:

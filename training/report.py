@@ -17,8 +17,8 @@ def print_outcome(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) 
     """Print the metrics of a training run and the paths of its files."""
     if outcome.measured:
         print_evaluation(outcome.measured)
-    elif outcome.best and outcome.best.metrics:
-        log(f"best: top-1 {outcome.best.metrics['top_1']:.2%} at step {outcome.best.step}")
+    elif outcome.best and outcome.best_figure:
+        log(f"best: {outcome.best_figure} at step {outcome.best.step}")
     places = Table(title="where things are", show_header=False, title_justify="left")
     best = outcome.best.path if outcome.best else f"{model_dir}/checkpoints"
     for what, where in {

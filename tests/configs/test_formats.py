@@ -178,6 +178,12 @@ def test_a_file_by_hand_may_name_the_format():
     assert loaded(text).augment == RandAugment(layers=1)
 
 
+def test_a_file_from_before_tasks_is_a_classification():
+    text = to_yaml(load_experiment()).replace("task:\n  name: classification\n", "")
+    assert "task" not in yaml.safe_load(text)
+    assert loaded(text) == load_experiment()
+
+
 @pytest.mark.parametrize("value", ["3", "1", "true", "'2'", "null", "2.0"])
 def test_another_format_is_one_line(value):
     with pytest.raises(ConfigError) as raised:

@@ -25,8 +25,8 @@ TRAIN_KEYS = (
     " trainable, freeze_batch_norm, precision, on_nonfinite, max_skipped_steps"
 )
 TOP_KEYS = (
-    "name, model_dir, seed, model, data, augment, train, optimizer, schedule, ema, batch_norm,"
-    " eval, checkpoint, init, export"
+    "name, model_dir, seed, model, task, data, augment, train, optimizer, schedule, ema, batch_norm,"
+    " eval, checkpoint, init, export, stages"
 )
 
 

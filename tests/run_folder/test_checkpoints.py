@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from run_folder import checkpoints
-from run_folder.checkpoints import CheckpointError, CheckpointStore
+from run_folder.checkpoints import CheckpointError, CheckpointStore, best_checkpoint
 from tests.full_disk import full_disk
 
 ARRAYS = {"step": np.int32(7), "network/stem_conv/kernel": np.arange(6.0, dtype=np.float32)}
@@ -52,6 +52,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert names == ["step_00000002", "step_00000004", "step_00000005"]
     best = store.best()
     assert best is not None
+    assert best.step == 2
+
+
+def test_the_best_is_that_of_the_tasks_own_metric(tmp_path: Path) -> None:
+    store, _ = _store(tmp_path, keep=1, best_metric="mean_average_precision")
+    for step, precision in ((1, 0.1), (2, 0.9), (3, 0.3)):
+        store.save(step, ARRAYS, {"mean_average_precision": precision, "top_1": step})
+    assert store.steps() == [2, 3]
+    best = best_checkpoint(str(tmp_path), "mean_average_precision")
     assert best.step == 2
 
 

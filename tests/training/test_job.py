@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from configs.load import IMAGENET, load_experiment
 from configs.model_file import write_model_file
@@ -10,6 +11,7 @@ from efficientnet import get_spec, to_plain
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from training.devices.distribution import connect
+from training.inputs import train_batch_spec
 from training.job import (
     ExperimentError,
     check_batches,
@@ -34,6 +36,15 @@ def test_a_job_needs_no_images_until_it_is_asked_for_them() -> None:
     assert job.task.num_classes == 7
     with pytest.raises(DatasetError, match="/nowhere"):
         job.source()
+
+
+def test_a_task_and_what_it_reads_are_the_experiments() -> None:
+    of_many = ["task.name=multi_label", "task.max_labels=3"]
+    job = job_of(DatasetInfo("pets", 7, None, SPLITS), *of_many)
+    assert (job.task.num_classes, job.task.activation) == (7, "sigmoid")
+    assert train_batch_spec(job)["label"] == tf.TensorSpec([8, 3], tf.int32)
+    mixing = job_of(DatasetInfo("pets", 7, None, SPLITS), *of_many, "augment.mixup_alpha=0.2")
+    assert train_batch_spec(mixing)["label"] == tf.TensorSpec([8, 7], tf.float32)
 
 
 def test_opened_images_stay_the_same() -> None:

@@ -77,7 +77,7 @@ def test_an_evaluation_without_confusion_is_its_figures(capsys: pytest.CaptureFi
 
 def test_a_run_ends_with_where_things_are(capsys: pytest.CaptureFixture) -> None:
     exports = {"onnx": "runs/x/export/onnx/40"}
-    report.print_outcome("runs/x", Outcome(40, CHECKPOINT, measured=None), exports)
+    report.print_outcome("runs/x", Outcome(40, CHECKPOINT, None, "top-1 50.00%"), exports)
     assert (
         printed(capsys)
         == """\

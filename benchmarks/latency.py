@@ -41,6 +41,7 @@ from serving.predictor import FORMATS, Predictor, find_export, open_predictor
 from serving.tflite import VARIANTS
 from system.command import Parser, command, positives
 from system.conditions import conditions
+from system.errors import UsageError
 from training.job import model_spec, open_source
 
 ROUNDS = 5
@@ -324,6 +325,11 @@ def evaluation_images(model_dir: str, predictor: Predictor) -> tuple[np.ndarray,
     """Read all images of the run's evaluation split, uint8 [n, S, S, 3], and their labels, int [n]."""
     experiment = load_experiment(os.path.join(model_dir, "experiment.yaml"))
     source = open_source(experiment, model_spec(experiment))
+    if source.target.batch_spec(1)["label"].shape.rank != 1:
+        raise UsageError(
+            f"{model_dir}: accuracy needs one label for each image, and this run has several; "
+            "use --untrained"
+        )
     how = predictor.card.preprocessing
     dataset = make_eval_dataset(
         source,

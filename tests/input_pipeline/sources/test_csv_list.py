@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline import inspect
 from input_pipeline.errors import DatasetError
 from input_pipeline.prepare.__main__ import gather
 from input_pipeline.prepare.convert import prepare
@@ -93,6 +94,15 @@ def test_lists_become_records(tmp_path: Path):
     }
     with pytest.raises(DatasetError, match="leave out --validation"):
         gather(f"{data_dir}/train.csv", validation="val")
+
+
+def test_a_survey_counts_every_label_of_an_image(tmp_path: Path, capsys: pytest.CaptureFixture):
+    data_dir = write(tmp_path, train=SEVERAL, validation="path,labels\nimages/3.png,red\n")
+    arguments = [f"--data_dir={data_dir}", "--source=csv", "--sheet="]
+    assert inspect.main([*arguments, "--several_labels"]) == 0
+    assert "rarest: red (1), blue (2)" in capsys.readouterr().out
+    assert inspect.main(arguments) == 1
+    assert "example 0: 2 labels; expected 1" in capsys.readouterr().out
 
 
 def test_images_of_several_classes_are_broken_where_one_is_expected(tmp_path: Path):

@@ -14,6 +14,7 @@ from efficientnet import build_model, endpoints, get_spec, normalize_images
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.tf1 import tf1_names
 from input_pipeline.augment.policies import make_operations
+from input_pipeline.augment.published_mixing import blend_with_reverse, paste_from_reverse
 from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
 from tasks.classification import Classification
 from training.devices.distribution import connect
@@ -271,9 +272,37 @@ def augmentation_rows(goldens: Path) -> Iterator[ParityRow]:
         )
 
 
+# -- mixup and cutmix ---------------------------------------------------------------------------
+
+
+def mixing_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare mixup, cutmix and both of one batch, with the recorded draws."""
+    archive = np.load(goldens / "v2_mixing.npz")
+    images = tf.constant(np.round(archive["images"] * 128 + 128).astype(np.uint8))
+    labels, own = tf.constant(archive["labels"]), tf.constant(archive["lambda"][:, 0])
+    centre = tf.constant(archive["centre_yx"].astype(np.int32))
+    kept, half = tf.constant(archive["beta"]), images.shape[0] // 2
+    pasted_half = paste_from_reverse(images[half:], labels[half:], kept[half:], centre[half:])
+    blended_half = blend_with_reverse(images[:half], labels[:half], own[:half])
+    results = {
+        "mixup": blend_with_reverse(images, labels, own),
+        "cutmix": paste_from_reverse(images, labels, kept, centre),
+        "mixing": tuple(tf.concat(both, 0) for both in zip(blended_half, pasted_half, strict=True)),
+    }
+    row = functools.partial(ParityRow, "V2 mixing")
+    for kind, (mixed, shares) in results.items():
+        expected = archive[f"{kind}/images"] * 128 + 128
+        measured = largest(mixed.numpy().astype(np.float32), expected)
+        yield row(f"{kind}, pixels", "blended as floats", "uint8", measured, 0.501, "grey levels")
+        measured = largest(shares.numpy(), archive[f"{kind}/labels"])
+        text = "reversed pairs, one area for all"
+        yield row(f"{kind}, labels", text, "the same", measured, 1e-6, "absolute")
+
+
 SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
     inference_rows,
     schedule_rows,
     training_rows,
     augmentation_rows,
+    mixing_rows,
 )

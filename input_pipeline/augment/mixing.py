@@ -39,7 +39,7 @@ def mixup(
     """
     _check_alpha("mixup", alpha)
     shape = tf.shape(images)
-    share, _ = _draw(seeds, MIXUP_STREAM, alpha)
+    share, _ = draw_beta(seeds, MIXUP_STREAM, alpha)
     parts = tf.round(256.0 * tf.maximum(share, 1.0 - share))
     weight = tf.cast(parts, tf.uint16)[:, tf.newaxis]
     rows = tf.reshape(images, [shape[0], -1])  # weights spread fastest along long rows
@@ -61,8 +61,9 @@ def cutmix(
     """
     _check_alpha("cutmix", alpha)
     size = tf.shape(images)[1:3]
-    share, centre = _draw(seeds, CUTMIX_STREAM, alpha)
-    first, last = _rectangle(size, centre, tf.sqrt(1.0 - share)[:, tf.newaxis])
+    share, centre = draw_beta(seeds, CUTMIX_STREAM, alpha)
+    middle = tf.cast(centre * tf.cast(size, tf.float32), tf.int32)
+    first, last = rectangle(size, middle, tf.sqrt(1.0 - share)[:, tf.newaxis])
     mixed = replace_rectangle(images, _partners(images), first, last)
     shown = tf.reduce_prod(last - first, axis=1) / tf.reduce_prod(size)
     mixed = tf.ensure_shape(mixed, images.shape)
@@ -98,7 +99,7 @@ def mix(
         return mixup(images, labels, seeds, alpha=mixup_alpha, **options)
     if cutmix_alpha:
         return cutmix(images, labels, seeds, alpha=cutmix_alpha, **options)
-    return images, _as_shares(labels, num_classes)
+    return images, as_shares(labels, num_classes)
 
 
 def random_erasing(
@@ -143,14 +144,18 @@ def random_erasing(
     return tf.cond(fires < probability, erase, lambda: image)
 
 
-def _rectangle(
+def rectangle(
     size: tf.Tensor, centre: tf.Tensor, share_of_side: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """First and last (exclusive) row and column, int32 [B, 2], of what is inside the image."""
-    sides = tf.cast(size, tf.float32)
-    half = tf.cast(share_of_side * sides / 2.0, tf.int32)
-    middle = tf.cast(centre * sides, tf.int32)
-    return tf.maximum(middle - half, 0), tf.minimum(middle + half, size)
+    """Return the first and last (exclusive) row and column, int32 [B, 2], of what is inside the image.
+
+    Args:
+      size: int32 [2], height and width.
+      centre: int32 [B, 2].
+      share_of_side: float32 [B, 1], height and width of the rectangle over those of the image.
+    """
+    half = tf.cast(share_of_side * tf.cast(size, tf.float32) / 2.0, tf.int32)
+    return tf.maximum(centre - half, 0), tf.minimum(centre + half, size)
 
 
 def _partners(values: tf.Tensor) -> tf.Tensor:
@@ -160,16 +165,17 @@ def _partners(values: tf.Tensor) -> tf.Tensor:
 
 
 def _mix_labels(labels: tf.Tensor, share: tf.Tensor, num_classes: int) -> tf.Tensor:
-    own = _as_shares(labels, num_classes)
+    own = as_shares(labels, num_classes)
     return own * share[:, tf.newaxis] + _partners(own) * (1.0 - share)[:, tf.newaxis]
 
 
-def _as_shares(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+def as_shares(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Return float32 [B, num_classes]: labels that are shares already, or one-hot."""
     return labels if labels.dtype.is_floating else tf.one_hot(labels, num_classes)
 
 
-def _draw(seeds: tf.Tensor, stream: int, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """For each seed: float32 [B] from Beta(alpha, alpha), and float32 [B, 2] in [0, 1)."""
+def draw_beta(seeds: tf.Tensor, stream: int, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return for each seed: float32 [B] from Beta(alpha, alpha), and float32 [B, 2] in [0, 1)."""
 
     def draw(seed: tf.Tensor) -> tf.Tensor:
         gammas = tf.random.stateless_gamma([2], seed_of_stream(seed, stream + 1), alpha)

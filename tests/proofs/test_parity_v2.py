@@ -9,6 +9,7 @@ ROWS = {
     parity_v2.schedule_rows: 3,
     parity_v2.training_rows: 10,
     parity_v2.augmentation_rows: 12,
+    parity_v2.mixing_rows: 6,
 }
 
 

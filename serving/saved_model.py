@@ -138,29 +138,29 @@ def _signatures(
 ) -> dict[str, Any]:
     shape = [None, image_size, image_size, 3]
     # All signatures share one function of the network; loading prunes what a signature does not use.
-    run = tf.function(compute, input_signature=[tf.TensorSpec(shape, tf.float32)])
+    run = tf.function(compute, autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32)])
 
-    @tf.function(input_signature=[ENCODED])
+    @tf.function(autograph=False, input_signature=[ENCODED])
     def predict_bytes(image_bytes: tf.Tensor) -> Outputs:
         images, valid = crop_all(image_bytes, crop, image_size)
         return answer(run(tf.cast(images, tf.float32))["logits"], valid)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
     def predict_images(images: tf.Tensor) -> Outputs:
         valid = tf.reduce_all(tf.math.is_finite(images), axis=[1, 2, 3])
         return answer(run(images)["logits"], valid)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8, "images")])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.uint8, "images")])
     def predict_images_uint8(images: tf.Tensor) -> Outputs:
         return predict_images(tf.cast(images, tf.float32))
 
-    @tf.function(input_signature=[ENCODED])
+    @tf.function(autograph=False, input_signature=[ENCODED])
     def features(image_bytes: tf.Tensor) -> Outputs:
         images, valid = crop_all(image_bytes, crop, image_size)
         pooled = run(tf.cast(images, tf.float32))["pooled"]
         return {"features": tf.where(valid[:, tf.newaxis], pooled, 0.0), "valid": valid}
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
     def reductions(images: tf.Tensor) -> Outputs:
         return {name: x for name, x in run(images).items() if name.startswith("reduction_")}
 
@@ -188,7 +188,7 @@ def _heatmap_signature(
 ) -> Any:
     """Return Grad-CAM (arXiv 1610.02391): feature maps weighted by the gradient of the best logit."""
 
-    @tf.function(input_signature=[ENCODED])
+    @tf.function(autograph=False, input_signature=[ENCODED])
     def heatmaps(image_bytes: tf.Tensor) -> Outputs:
         images, valid = crop_all(image_bytes, crop, image_size)
         inside = compute(tf.cast(images, tf.float32))
@@ -209,6 +209,7 @@ def _heatmap_signature(
     return heatmaps
 
 
+@tf.autograph.experimental.do_not_convert  # nor may its dataset's map be converted
 def crop_all(
     image_bytes: tf.Tensor, crop: Callable[[tf.Tensor], tf.Tensor], image_size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -68,6 +68,8 @@ DEFAULT_SHUFFLE_BUFFER_MIB = 1024.0
 CROP, AUGMENT, _MIX = 1 << 48, 2 << 48, 3 << 48
 
 
+# No function here needs AutoGraph, whose conversion takes seconds of a program's start.
+@tf.autograph.experimental.do_not_convert
 def make_train_dataset(
     source: Source,
     *,
@@ -310,6 +312,7 @@ def mix_batch(
     return {**batch, "image": image, "label": label}
 
 
+@tf.autograph.experimental.do_not_convert
 def make_eval_dataset(
     source: Source,
     split: str = "validation",

@@ -43,6 +43,7 @@ def image(height=24, width=20, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
+@tf.autograph.experimental.do_not_convert  # as in the training input
 def augmented(augment, picture, seeds, **options):
     """The picture under each of the seeds, augmented inside tf.data."""
     dataset = tf.data.Dataset.from_tensor_slices(np.array(seeds, np.int64))
@@ -247,6 +248,7 @@ def test_int32_and_int64_seeds_of_one_value_give_the_same_pixels():
         np.testing.assert_array_equal(*results)
 
 
+@tf.autograph.experimental.do_not_convert
 def test_images_of_unknown_shape_are_augmented():
     shapes = [(24, 20), (9, 31)]
     dataset = tf.data.Dataset.from_generator(

@@ -176,6 +176,7 @@ def test_stopped_work_goes_on_and_keeps_finished_shards(folder, prepared: Path, 
     assert kept == set(times) - remade
 
 
+@pytest.mark.slow
 def test_killed_work_goes_on(folder, prepared: Path, tmp_path: Path):
     output = tmp_path / "pets"
     script = (

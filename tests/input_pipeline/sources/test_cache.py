@@ -57,6 +57,7 @@ def first_batch(source) -> dict[str, np.ndarray]:
     return next(dataset.as_numpy_iterator())
 
 
+@pytest.mark.slow
 def test_cached_records_train_without_their_files(make_records, tmp_path: Path, monkeypatch):
     data_dir = make_records(train=[5, 4, 3], validation=[2])
     source = get_source("tfrecord", data_dir, num_classes=5)

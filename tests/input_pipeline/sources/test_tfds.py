@@ -52,6 +52,7 @@ def test_a_set_is_described_with_test_as_validation(data_dir: str):
     assert counts == {"train": 13, "validation": 5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory_bytes", [0, 1 << 20])
 def test_a_set_trains_and_evaluates_every_image_once(data_dir: str, monkeypatch, in_memory_bytes):
     monkeypatch.setattr(pipeline, "IN_MEMORY_BYTES", in_memory_bytes)

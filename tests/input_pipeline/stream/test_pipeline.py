@@ -79,12 +79,14 @@ def test_every_epoch_sees_every_image_once_and_drops_none_between(source):
     assert np.array_equal(labels, indices % 5)
 
 
+@pytest.mark.slow
 def test_runs_are_equal_whatever_the_parallelism(streamed):
     batches = train(streamed, 20)
     assert same(batches, train(streamed, 20, num_parallel_calls=7, num_threads=3))
     assert not same(batches, train(streamed, 20, seed=2))
 
 
+@pytest.mark.slow
 def test_a_batch_of_several_chunks_holds_what_smaller_batches_hold(source):
     assert 48 <= decode.LARGEST_CHUNK < 96
     (large,) = train(source, 1, host_batch_size=96)
@@ -105,6 +107,7 @@ def test_a_stream_goes_on_where_batches_of_another_size_ended(source):
     assert same(train(source, 3, first_example=30, start_step=1, **share), wanted)
 
 
+@pytest.mark.slow
 def test_hosts_together_see_one_epoch_with_the_same_pixels(source):
     alone = pixels_by_index(train(source, 1, host_batch_size=62))
     parts = [

@@ -21,6 +21,7 @@ if __name__ == "__main__":
 from benchmarks.input_pipeline import SEED, write_records
 from benchmarks.photographs import jpegs
 from input_pipeline.augment import AutoAugment
+from input_pipeline.images.view import TrainView
 from input_pipeline.stream.pipeline import make_train_dataset
 from system.command import Parser, command, positive
 from system.conditions import conditions
@@ -45,10 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as directory:
         dataset = make_train_dataset(
             write_records(encoded, directory, RECORD_BYTES),
-            image_size=224,
+            TrainView(224, augment=AutoAugment()),
             host_batch_size=BATCH,
             seed=SEED,
-            augment=AutoAugment(),
         )
         print(f"{'images':>8} {'MiB':>6}\n{0:>8} {resident_memory_bytes() >> 20:>6}")
         batches = max(1, flags.images // BATCH)

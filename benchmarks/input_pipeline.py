@@ -40,12 +40,15 @@ from benchmarks.turns import (
     measure_in_turns,
 )
 from input_pipeline.augment import AutoAugment, RandAugment, mixing, policies
-from input_pipeline.images import crop
+from input_pipeline.draws import draw_uniforms
+from input_pipeline.images import crop, framing
+from input_pipeline.images.view import EvalView, TrainView
 from input_pipeline.sources import Source, get_source, records
 from input_pipeline.stream.pipeline import (
     AUGMENT,
     CROP,
     IN_MEMORY_BYTES,
+    Reading,
     make_train_dataset,
     seed_of_choice,
     train_rows,
@@ -84,20 +87,24 @@ def stage_datasets(
     Up to the batching step, only one byte of each image is collected.
     """
 
+    size = (image_size, image_size)
+
     def seed(index: tf.Tensor) -> tf.Tensor:
         return tf.stack([tf.constant(1, tf.int64), index])
 
     def decoded(index: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
-        return crop.decode_window(
-            image_bytes,
-            lambda shape: crop.random_window(shape, seed(index), image_size=image_size),
+        pixels, _, _ = crop.decode_part(
+            image_bytes, lambda shape: framing.RandomCrop().part(shape, size, seed(index))
         )
+        return pixels
 
     def resized(index: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
-        return crop.resize_square(decoded(index, image_bytes), image_size)
+        return crop.resize_to(decoded(index, image_bytes), size)
 
     def cropped(index: tf.Tensor, image_bytes: tf.Tensor, flip: bool = True) -> tf.Tensor:
-        return crop.train_crop(image_bytes, seed(index), image_size=image_size, flip=flip)
+        return framing.frame_train(
+            image_bytes, seed(index), framing.RandomCrop(), size, flip=flip
+        ).image
 
     def augmented(augment: Augment) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         return lambda index, image_bytes: augment(cropped(index, image_bytes), seed(index))
@@ -147,9 +154,7 @@ def operation_datasets(
 
     Levels 0 to 9 and signs alternate and are constants of the graph, as in a policy.
     """
-    crops = tf.stack(
-        [crop.eval_crop_uint8(image_bytes, image_size=image_size) for image_bytes in encoded[:32]]
-    )
+    crops = tf.stack([EvalView(image_size)(image_bytes)["image"] for image_bytes in encoded[:32]])
     images = tf.data.Dataset.from_tensor_slices(crops).repeat().enumerate()
     catalogue: dict[str, policies.Operation] = {
         "nothing": lambda image, level, sign, centre: image,
@@ -190,13 +195,14 @@ def pipeline_datasets(
     return {
         name: make_train_dataset(
             source,
-            image_size=image_size,
+            TrainView(image_size, augment=augment),
             host_batch_size=batch,
             seed=SEED,
-            augment=augment,
-            shuffle_buffer_mib=BUFFER_MIB,
-            num_parallel_calls=CALLS_PER_THREAD * threads,
-            num_threads=threads,
+            reading=Reading(
+                shuffle_buffer_mib=BUFFER_MIB,
+                num_parallel_calls=CALLS_PER_THREAD * threads,
+                num_threads=threads,
+            ),
         )
         for name, augment in augments.items()
     }
@@ -258,7 +264,9 @@ def _published_example(
     parsed = tf.io.parse_single_example(row["record"], features)
     seed = seed_of_choice(SEED, row, CROP)
     image = _published_crop(parsed["image/encoded"], seed, image_size)
-    image = tf.reshape(crop.maybe_flip(image, seed), [image_size, image_size, 3])
+    mirrored = draw_uniforms(seed, 1, stream=framing.FLIP_STREAM)[0] < 0.5
+    image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+    image = tf.reshape(image, [image_size, image_size, 3])
     if augment is not None:
         image = tf.cast(tf.clip_by_value(image, 0.0, 255.0), tf.uint8)
         image = tf.cast(augment(image, seed_of_choice(SEED, row, AUGMENT)), tf.float32)
@@ -282,14 +290,14 @@ def _published_crop(image_bytes: tf.Tensor, seed: tf.Tensor, image_size: int) ->
         pixels = image
         if window is not None:
             pixels = tf.image.decode_and_crop_jpeg(image_bytes, window, channels=3)
-        return crop.resize_square(pixels, image_size)
+        return crop.resize_to(pixels, (image_size, image_size))
 
     image = tf.image.decode_and_crop_jpeg(
         image_bytes, tf.concat([begin[:2], size[:2]], axis=0), channels=3
     )
     return tf.cond(
         tf.reduce_all(tf.equal(tf.shape(image), shape)),
-        lambda: resized(crop.centre_window(shape, image_size=image_size)),
+        lambda: resized(crop.centre_window(shape, size=(image_size, image_size))),
         resized,
     )
 

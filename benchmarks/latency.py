@@ -330,14 +330,11 @@ def evaluation_images(model_dir: str, predictor: Predictor) -> tuple[np.ndarray,
             f"{model_dir}: accuracy needs one label for each image, and this run has several; "
             "use --untrained"
         )
-    how = predictor.card.preprocessing
     dataset = make_eval_dataset(
         source,
+        predictor.card.preprocessing.view(),
         experiment.data.eval_split,
-        image_size=how.image_size,
         host_batch_size=ROWS_AT_A_TIME,
-        crop_padding=how.crop_padding,
-        resize=experiment.augment.resize,
     )
     rows = [
         {key: value[batch["mask"] > 0] for key, value in batch.items()}
@@ -359,8 +356,8 @@ def _keras_applications(first: Predictor) -> Iterator[Candidate]:
     build: Any = getattr(keras.applications, name, None)
     if build is None:
         return
-    side = first.card.preprocessing.image_size
-    model = build(weights=None, classes=len(first.card.class_names), input_shape=(side, side, 3))
+    shape = first.card.preprocessing.view().pixels
+    model = build(weights=None, classes=len(first.card.class_names), input_shape=tuple(shape))
     call = tf.function(lambda pixels: model(pixels, training=False), reduce_retracing=True)
 
     def from_pixels(pixels: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from configs.durations import Duration, Part, PositiveDuration
 from configs.model_file import Network, Normalization
+from configs.model_file import Size as ModelSize
 from configs.sections import By, Kinds, Section, kinds_of
 
 
@@ -58,6 +59,8 @@ Address = Annotated[
     str,
     Field(pattern=r"^grpc://[^/\s]+:[0-9]+$", description="grpc://HOST:PORT"),
 ]
+Size = Annotated[ModelSize, Field(description="pixels, at least 8, or [height, width]")]
+Resize = Literal["bicubic", "bilinear"]
 Range = Annotated[
     tuple[Positive, Positive],
     AfterValidator(_rising),
@@ -122,7 +125,7 @@ class Model(Section):
 
     name: Text = "efficientnet-b0"  # a row of the catalog, or the path of a model file (*.yaml)
     num_classes: Count | None = None  # None: as many as the data set has
-    image_size: Annotated[int, Field(ge=8)] | None = None  # pixels; None: the model's own
+    image_size: Size | None = None  # of the training images; None: the model's own
     width: Positive | None = None  # multiplier of filters; None: the model's own
     depth: Positive | None = None  # multiplier of repeats; None: the model's own
     phi: NotNegative | None = None  # compound scaling, instead of width and depth
@@ -287,10 +290,12 @@ class Augment(Section):
     """How training images are cropped and augmented."""
 
     policy: str  # operations after crop and flip
+    framing: Literal["random_crop", "squash", "scale_jitter"] = "random_crop"  # the part shown
     flip: bool = True  # mirror half of the images
-    crop_area: ShareRange = (0.08, 1.0)  # share of the image's area
-    crop_aspect_ratio: Range = (0.75, 1.3333333333333333)  # width / height
-    resize: Literal["bicubic", "bilinear"] = "bicubic"  # of the crop to the model's size
+    crop_area: ShareRange = (0.08, 1.0)  # of random_crop: share of the image's area
+    crop_aspect_ratio: Range = (0.75, 1.3333333333333333)  # of random_crop: width / height
+    scale_range: Range = (0.1, 2.0)  # of scale_jitter: times the scale at which the image fits
+    resize: Resize = "bicubic"  # of the part to the model's size
     random_erasing: ZeroToOne = 0.0  # share of the images of which a rectangle becomes noise
     mixup_alpha: NotNegative = 0.0  # blend pairs of images, by Beta(alpha, alpha); 0: off
     cutmix_alpha: NotNegative = 0.0  # paste parts of a pair's other image; 0: off; both: in turns
@@ -299,6 +304,31 @@ class Augment(Section):
     def mixes_labels(self) -> bool:
         """Whether training images show shares of several classes."""
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+
+    @model_validator(mode="after")
+    def _check_framing(self) -> "Augment":
+        for key, framing in (
+            ("crop_area", "random_crop"),
+            ("crop_aspect_ratio", "random_crop"),
+            ("scale_range", "scale_jitter"),
+        ):
+            value, default = getattr(self, key), Augment.model_fields[key].default
+            if self.framing != framing and value != default:
+                raise ConflictError(
+                    f"augment.{key}={list(value)} has no effect with augment.framing={self.framing}: it is"
+                    f" for {framing}; leave it out, or set augment.{key}={list(default)}",
+                    f"augment.{key}",
+                    "augment.framing",
+                )
+        if self.framing == "scale_jitter" and self.mixes_labels:
+            raise ConflictError(
+                "augment.framing=scale_jitter pads each image differently, and mixup and cutmix would mix"
+                " images with padding: set augment.mixup_alpha=0 and augment.cutmix_alpha=0",
+                "augment.framing",
+                "augment.mixup_alpha",
+                "augment.cutmix_alpha",
+            )
+        return self
 
 
 class AutoAugment(Augment):
@@ -502,13 +532,35 @@ class BatchNorm(Section):
 
 
 class Evaluation(Section):
-    """When and how the model is measured."""
+    """When and how the model is measured, and what the exports show it."""
 
+    framing: str  # the part of an image that is shown
+    image_size: Size | None = None  # None: the model's own, or model.image_size
+    resize: Resize | None = None  # of the part to that size; None: augment.resize
     every: PositiveDuration = Duration(1, "epochs")  # between two evaluations
     global_batch_size: Count | None = None  # None: the training batch, at most 1024
-    crop_padding: Natural | None = None  # pixels; None: round(S * (1/.875 - 1))
     weights: Literal["ema", "raw"] | None = None  # which to measure; None: ema, raw if ema.decay=0
     timeout_minutes: Positive = 60.0  # --mode=eval_loop: to wait for the next checkpoint
+
+
+class CenterCrop(Evaluation):
+    """The centre, S / (S + crop_padding) of the largest window of the result's shape, S its shorter side."""
+
+    framing: Literal["center_crop"] = "center_crop"
+    crop_padding: Natural | None = None  # pixels; None: round(S * (1/.875 - 1))
+
+
+class Squash(Evaluation):
+    """The whole image, whatever its aspect ratio."""
+
+    framing: Literal["squash"] = "squash"
+
+
+class Letterbox(Evaluation):
+    """The whole image at its aspect ratio, with zeros around it after the normalisation."""
+
+    framing: Literal["letterbox"] = "letterbox"
+    alignment: Literal["center", "top_left"] = "center"  # where the image is
 
 
 class Checkpoint(Section):
@@ -570,7 +622,7 @@ class Experiment(Section):
     )
     ema: Ema = Ema()
     batch_norm: BatchNorm = BatchNorm()
-    eval: Evaluation = Evaluation()
+    eval: Annotated[CenterCrop | Squash | Letterbox, By("framing")] = CenterCrop()
     checkpoint: Checkpoint = Checkpoint()
     init: Init = Init()
     export: Export = Export()

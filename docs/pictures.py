@@ -18,6 +18,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from input_pipeline.augment import get_augment, mixing, policies
+from input_pipeline.images.view import TrainView
 from input_pipeline.stream.pipeline import train_image
 
 FOLDER = Path(__file__).parent / "images"
@@ -96,7 +97,7 @@ def mixing_sheet() -> np.ndarray:
 
 def augmented_sheet() -> np.ndarray:
     """Draw some shapes as training with AutoAugment sees them in the first epochs: uint8 [H, W, 3]."""
-    rows = {}
+    rows, view = {}, TrainView(SIZE, augment=get_augment("autoaugment"))
     for number, name in enumerate(SHAPES):
         original = shape(name, seed=number)
         encoded = tf.io.encode_jpeg(original, quality=95)
@@ -104,10 +105,9 @@ def augmented_sheet() -> np.ndarray:
             train_image(
                 encoded,
                 {"index": tf.constant(number, tf.int64), "epoch": tf.constant(epoch, tf.int64)},
+                view,
                 seed=0,
-                image_size=SIZE,
-                augment=get_augment("autoaugment"),
-            )
+            )["image"]
             for epoch in range(EPOCHS)
         ]
     return _sheet(rows, ["", "original", *(f"epoch {epoch}" for epoch in range(EPOCHS))])

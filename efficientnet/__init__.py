@@ -14,7 +14,17 @@ from efficientnet.complexity import Complexity, complexity
 from efficientnet.layer_kinds import LayerCost
 from efficientnet.layers import BatchNormFactory, UniformNoise, normalize_images
 from efficientnet.plain import from_plain, to_plain
-from efficientnet.spec import BlockSpec, HeadSpec, ModelSpec, Size, SpecError, StageSpec, StemSpec
+from efficientnet.spec import (
+    BlockSpec,
+    HeadSpec,
+    ModelSpec,
+    Size,
+    SpecError,
+    StageSpec,
+    StemSpec,
+    describe_size,
+    height_width,
+)
 
 __all__ = [
     "BatchNormFactory",
@@ -32,9 +42,11 @@ __all__ = [
     "Variation",
     "build_model",
     "complexity",
+    "describe_size",
     "endpoints",
     "from_plain",
     "get_spec",
+    "height_width",
     "list_models",
     "normalize_images",
     "to_plain",

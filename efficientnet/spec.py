@@ -34,6 +34,11 @@ def height_width(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
+def describe_size(size: Size) -> str:
+    """Describe `size` for people: "224" or "224 x 320" (height x width)."""
+    return f"{size}" if isinstance(size, int) else f"{size[0]} x {size[1]}"
+
+
 @dataclass(frozen=True)
 class StageSpec:
     """A run of equal blocks; only the first takes the stride and the change of filters.
@@ -297,18 +302,6 @@ class ModelSpec:
         the first, falling linearly (arXiv 1603.09382), as in the published EfficientNet code.
         """
         return 1.0 - (1.0 - self.survival_probability) * index / len(self.blocks)
-
-    @property
-    def side(self) -> int:
-        """The side of the square training images, in pixels.
-
-        Raises:
-          SpecError: the training images are not square.
-        """
-        height, width = height_width(self.resolution)
-        if height != width:
-            self._reject("resolution", "a square")
-        return height
 
     @cached_property
     def stages(self) -> tuple[tuple[BlockSpec, ...], ...]:

@@ -25,11 +25,12 @@ import tensorflow as tf
 
 from input_pipeline.augment import POLICIES, get_augment
 from input_pipeline.errors import DatasetError, plain_message
+from input_pipeline.images.view import TrainView
 from input_pipeline.sources import Examples, IndexedExamples, Source, get_source
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, ShardInfo
 from input_pipeline.stream.decode import LOST
 from input_pipeline.stream.order import indexed_once, sharded_once, sharded_sample
-from input_pipeline.stream.pipeline import Augment, resident, train_image, train_rows
+from input_pipeline.stream.pipeline import resident, train_image, train_rows
 from input_pipeline.targets.class_label import LABELS, ClassLabel
 from input_pipeline.targets.class_labels import ClassLabels
 from input_pipeline.targets.target import Features
@@ -102,21 +103,17 @@ def survey(source: Source, split: str, *, limit: int = 0, workers: int = 4) -> S
 def contact_sheet(
     source: Source,
     *,
+    view: TrainView,
     num_images: int,
-    image_size: int,
     seed: int = 0,
-    augment: Augment | None = None,
-    **crop_options: Any,
 ) -> np.ndarray:
     """Draw the first training images, and the network's input from them in the first epochs.
 
     Args:
       source: its split "train" is drawn.
+      view: as for make_train_dataset, which gives the same pixels; pictures are scaled to TILE pixels.
       num_images: rows of the sheet.
-      image_size: pixels per side of the network's input; pictures are scaled to TILE pixels.
       seed: of the run.
-      augment: as for make_train_dataset, which gives the same pixels.
-      crop_options: crop parameters of make_train_dataset.
 
     Returns:
       uint8 [height, width, 3].
@@ -135,11 +132,9 @@ def contact_sheet(
             train_image(
                 encoded,
                 {"index": row["index"], "epoch": tf.constant(epoch, tf.int64)},
+                view,
                 seed=seed,
-                image_size=image_size,
-                augment=augment,
-                **crop_options,
-            ).numpy()
+            )["image"].numpy()
             for epoch in range(EPOCHS_SHOWN)
         ]
         for column, picture in enumerate(pictures):
@@ -338,11 +333,9 @@ def _print_failures(what: str, failures: Sequence[tuple[str, str]]) -> None:
 def _draw(source: Source, flags: Namespace) -> None:
     sheet = contact_sheet(
         source,
+        view=TrainView(flags.image_size, augment=get_augment(flags.policy), flip=not flags.no_flip),
         num_images=min(flags.images, source.examples("train").num_examples),
-        image_size=flags.image_size,
         seed=flags.seed,
-        augment=get_augment(flags.policy),
-        flip=not flags.no_flip,
     )
     files.write_bytes(flags.sheet, tf.io.encode_png(sheet).numpy())
     print(f"{flags.sheet}: originals, then the network's input in epochs 0 to {EPOCHS_SHOWN - 1}")

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs.schema import Experiment
+from efficientnet import Size, height_width
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from tasks.classification import Classification
 from training.build import make_recipe, make_state, make_weight_decay
@@ -34,7 +35,7 @@ class Lowered:
 
     module: str  # StableHLO
     state_bytes: int  # of what stays in memory between two steps
-    image_size: int  # side in pixels
+    image_size: Size  # in pixels
 
 
 def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
@@ -62,7 +63,7 @@ def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
     step = traced_train_step(state, recipe, job.distribution, batch_spec)
     arguments = step.structured_input_signature[0]
     return Lowered(
-        _stablehlo(step, arguments), state_bytes=_bytes(arguments[0]), image_size=spec.side
+        _stablehlo(step, arguments), state_bytes=_bytes(arguments[0]), image_size=spec.resolution
     )
 
 
@@ -76,7 +77,7 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
     keras.config.set_dtype_policy("mixed_bfloat16")
     network = build(
         weights=None,
-        input_shape=(spec.side, spec.side, 3),
+        input_shape=(*height_width(spec.resolution), 3),
         classes=experiment.model.num_classes or IMAGENET_CLASSES,
         classifier_activation=None,
     )
@@ -122,7 +123,7 @@ def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> 
 
     state = (weights, statistics, slots, weights)
     return Lowered(
-        _stablehlo(step, (state, batch)), state_bytes=_bytes(state), image_size=spec.side
+        _stablehlo(step, (state, batch)), state_bytes=_bytes(state), image_size=spec.resolution
     )
 
 

@@ -31,7 +31,8 @@ from efficientnet.weights.keras_applications import from_keras_applications
 from efficientnet.weights.keras_file import assign_weights
 from efficientnet.weights.tf1 import read_tf1_checkpoint, tf1_names
 from input_pipeline.augment import operations
-from input_pipeline.images.crop import Resize, eval_crop, eval_crop_uint8
+from input_pipeline.images.crop import Resize
+from input_pipeline.images.framing import CenterCrop, frame_eval, resized_part
 from proofs import parity_v2
 from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
 from system.command import Parser, command
@@ -148,7 +149,8 @@ def preprocessing_rows(goldens: Path) -> Iterator[ParityRow]:
         for key in archive.files:
             image, size, kernel = key.split("/")
             if kernel == method:
-                result = eval_crop(_photograph(image), image_size=int(size), resize=method)
+                encoded = _photograph(image)
+                result, _ = resized_part(encoded, CenterCrop(), int(size), resize=method)
                 differences.append(np.abs(_kept_rows(result, archive[key]) - archive[key]))
         largest = float(max(np.max(d) for d in differences))
         mean = float(max(np.mean(d) for d in differences))
@@ -161,7 +163,7 @@ def preprocessing_rows(goldens: Path) -> Iterator[ParityRow]:
 
 def _uint8_row(archive: Any) -> ParityRow:
     """Measure a deliberate deviation: evaluation sends rounded uint8 pixels to the device."""
-    found = eval_crop_uint8(_photograph("flower"), image_size=224)
+    found = frame_eval(_photograph("flower"), CenterCrop(), 224).image
     expected = np.clip(archive["flower/224/bicubic"], 0, 255)
     reference, ours = "float32 pixels", "rounded and clipped to uint8 (a deviation, see below)"
     measured = largest(_kept_rows(found, expected).astype(np.float32), expected)

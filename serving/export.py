@@ -10,6 +10,7 @@ import tensorflow as tf
 from configs.load import load_experiment
 from configs.schema import Experiment
 from efficientnet import ModelSpec, build_model
+from input_pipeline.images.view import EvalView
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, read_dataset_info
 from input_pipeline.stream.pipeline import make_eval_dataset
 from run_folder.checkpoints import Checkpoint, best_checkpoint
@@ -17,12 +18,12 @@ from run_folder.experiment import EXPERIMENT_FILE, run_experiment_file
 from serving.model_card import ModelCard, Preprocessing, write_model_card
 from serving.network import ExportError, build_inference_network
 from serving.onnx import write_onnx
-from serving.saved_model import export_saved_model
+from serving.saved_model import export_saved_model, pixels_of
 from serving.tflite import CALIBRATION_IMAGES, VARIANTS, write_tflite
 from serving.version_folder import write_version
 from system.console import log
 from system.errors import first_line
-from training.job import make_task, model_spec, open_source
+from training.job import eval_view, make_task, model_spec, open_source
 from training.step.state import WeightsKind
 
 
@@ -37,12 +38,17 @@ class TrainedNetwork(NamedTuple):
     statistics: list[np.ndarray]  # in the order of its non_trainable_variables
     kind: WeightsKind
 
+    @property
+    def view(self) -> EvalView:
+        """What the network sees of an image."""
+        return eval_view(self.experiment, self.spec)
+
     def values(self) -> dict[str, Any]:
         """Return the arguments of `build_inference_network`."""
         return {
             "spec": self.spec,
             "num_classes": self.experiment.model.num_classes,
-            "image_size": self.spec.resolution,
+            "image_size": self.view.size,
             "weights": self.weights,
             "statistics": self.statistics,
         }
@@ -115,7 +121,7 @@ def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNet
             f"{posixpath.join(model_dir, FILE_NAME)}: {len(info.class_names)} class names for the "
             f"{classes} classes of the network; expected one name per class, in label order"
         )
-    shape = build_model(spec, num_classes=classes, image_size=spec.resolution)
+    shape = build_model(spec, num_classes=classes)
     return TrainedNetwork(
         experiment,
         spec,
@@ -139,13 +145,13 @@ def _load_run_experiment(model_dir: str) -> Experiment:
 
 
 def _saved_model(directory: str, network: TrainedNetwork) -> str:
-    preprocessing = _preprocessing(network)
+    values = network.values()
+    del values["image_size"]
     return export_saved_model(
         directory,
-        **network.values(),
+        **values,
+        view=network.view,
         class_names=network.info.class_names,
-        crop_padding=preprocessing.crop_padding,
-        resize=network.experiment.augment.resize,
         activation=make_task(network.experiment).activation,
         version=network.checkpoint.step,
         finish=lambda folder: write_model_card(folder, _card("saved_model", network)),
@@ -202,26 +208,20 @@ def _card(format_name: str, network: TrainedNetwork) -> ModelCard:
 
 
 def _preprocessing(network: TrainedNetwork) -> Preprocessing:
-    return Preprocessing(
-        image_size=network.spec.side,
-        crop_padding=network.experiment.eval.crop_padding,
-        resize=network.experiment.augment.resize,
-        mean_rgb=network.spec.mean_rgb,
-        stddev_rgb=network.spec.stddev_rgb,
-    )
+    return Preprocessing.of(network.view, network.spec.mean_rgb, network.spec.stddev_rgb)
 
 
 def _training_images(network: TrainedNetwork, count: int) -> list[np.ndarray]:
-    """Read the first `count` training images, cropped as for evaluation: uint8 [S, S, 3] each."""
-    preprocessing = _preprocessing(network)
+    """Read the first `count` training images, framed as for evaluation: uint8 [H, W, 3] each."""
     source = open_source(network.experiment, network.spec)
     dataset = make_eval_dataset(
         source,
+        network.view,
         "train",
-        image_size=preprocessing.image_size,
         host_batch_size=min(count, source.info.splits["train"].num_examples),
-        crop_padding=preprocessing.crop_padding,
-        resize=network.experiment.augment.resize,
     )
     batch = next(iter(dataset))
-    return list(batch["image"].numpy()[batch["mask"].numpy() > 0])
+    images = batch["image"]
+    if network.view.framing.pads:
+        images = tf.cast(tf.round(pixels_of(batch, network.spec.mean_rgb)), tf.uint8)
+    return list(images.numpy()[batch["mask"].numpy() > 0])

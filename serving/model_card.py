@@ -8,6 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from input_pipeline.images.crop import Resize
+from input_pipeline.images.framing import EVAL_FRAMINGS
+from input_pipeline.images.placement import Size, height_width
+from input_pipeline.images.view import EvalView
 from serving.network import ACTIVATIONS, ExportError
 from system.files import Fingerprint, fingerprint
 
@@ -15,25 +19,51 @@ JSON_FILE = "model_card.json"
 TEXT_FILE = "MODEL_CARD.md"
 FORMAT_VERSION = 1
 
+RGB = tuple[float, float, float]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """The steps from an encoded image to the network's input.
 
     Attributes:
-      image_size: side of the network's input in pixels, S.
-      crop_padding: in pixels; the crop is the centre square of S / (S + crop_padding) of the shorter
-        side. None is the padding that keeps 87.5 %.
+      image_size: side of the network's input in pixels, or (height, width); S is the shorter side.
+      framing: "center_crop", "squash" or "letterbox".
+      crop_padding: of center_crop, in pixels; the crop is S / (S + crop_padding) of the largest centred
+        window of the input's shape. None is the padding that keeps 87.5 %.
+      alignment: of letterbox, "center" or "top_left".
       resize: "bicubic" or "bilinear", without half-pixel centres and without antialiasing.
       mean_rgb: subtracted from pixels on the scale 0..255.
       stddev_rgb: divides the pixels after the subtraction.
     """
 
-    image_size: int
-    crop_padding: int | None
-    resize: str
-    mean_rgb: tuple[float, float, float]
-    stddev_rgb: tuple[float, float, float]
+    image_size: Size
+    framing: str = "center_crop"
+    crop_padding: int | None = None
+    alignment: str | None = None
+    resize: Resize
+    mean_rgb: RGB
+    stddev_rgb: RGB
+
+    @classmethod
+    def of(cls, view: EvalView, mean_rgb: RGB, stddev_rgb: RGB) -> "Preprocessing":
+        """Describe a view and the normalisation after it."""
+        return cls(
+            image_size=view.size,
+            framing=next(
+                name for name, kind in EVAL_FRAMINGS.items() if kind is type(view.framing)
+            ),
+            **dataclasses.asdict(view.framing),  # type: ignore[call-overload]
+            resize=view.resize,
+            mean_rgb=mean_rgb,
+            stddev_rgb=stddev_rgb,
+        )
+
+    def view(self) -> EvalView:
+        """Return the steps up to the normalisation."""
+        kind = EVAL_FRAMINGS[self.framing]
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(kind)}
+        return EvalView(self.image_size, kind(**settings), self.resize)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,8 +122,9 @@ def read_model_card(folder: str) -> ModelCard:
         if content.pop("format_version") != FORMAT_VERSION:
             raise ValueError(f"format_version must be {FORMAT_VERSION}")
         preprocessing = content.pop("preprocessing")
-        for key in ("mean_rgb", "stddev_rgb"):
-            preprocessing[key] = tuple(preprocessing[key])
+        for key in ("mean_rgb", "stddev_rgb", "image_size"):
+            if isinstance(preprocessing[key], list):
+                preprocessing[key] = tuple(preprocessing[key])
         content["class_names"] = tuple(content["class_names"])
         card = ModelCard(preprocessing=Preprocessing(**preprocessing), **content)
         if card.activation not in ACTIVATIONS:
@@ -116,22 +147,41 @@ _USE = {
     "saved_model": "TensorFlow Serving, or `tf.saved_model.load`. Encoded images go in as they are; "
     "decoding, crop, normalisation and class names are inside.",
     "tflite": "LiteRT. Pixels on the scale 0..255, float32 (uint8 for int8.tflite), "
-    "[1, {size}, {size}, 3], cropped as below; normalisation is inside. Output: logits.",
-    "onnx": "Any ONNX runtime. `images`: float32 [n, {size}, {size}, 3], cropped and normalised as "
+    "[1, {height}, {width}, 3], cropped as below; normalisation is inside. Output: logits.",
+    "onnx": "Any ONNX runtime. `images`: float32 [n, {height}, {width}, 3], cropped and normalised as "
     "below. Output: logits.",
 }
 
 
+def _framing_text(preprocessing: Preprocessing) -> str:
+    if preprocessing.framing == "squash":
+        return "Keep the whole image, whatever its aspect ratio."
+    if preprocessing.framing == "letterbox":
+        where = "on all sides" if preprocessing.alignment == "center" else "below and on the right"
+        return (
+            "Keep the whole image at its aspect ratio, as large as it fits. Pad the result of step 2 "
+            f"{where}, so that the padding is 0 after step 3."
+        )
+    height, width = height_width(preprocessing.image_size)
+    side, crop_padding = min(height, width), preprocessing.crop_padding
+    padding = "12.5 % of S / 0.875" if crop_padding is None else f"{crop_padding} px"
+    share = 0.875 if crop_padding is None else side / (side + crop_padding)
+    if height == width:
+        return f"Keep the centred square of {share:.4f} of the shorter side (padding {padding})."
+    return (
+        f"Keep {share:.4f} of the largest centred window of {height}:{width} (height:width; padding "
+        f"{padding})."
+    )
+
+
 def _text(card: ModelCard) -> str:
     preprocessing = card.preprocessing
-    size, crop_padding = preprocessing.image_size, preprocessing.crop_padding
-    padding = "12.5 % of S / 0.875" if crop_padding is None else f"{crop_padding} px"
-    share = 0.875 if crop_padding is None else size / (size + crop_padding)
+    height, width = height_width(preprocessing.image_size)
     average = {"ema": "moving average over training", "raw": "last update"}[card.weights]
     lines = [
         f"# {card.name}, {card.format}, step {card.step}",
         "",
-        _USE[card.format].format(size=size),
+        _USE[card.format].format(height=height, width=width),
         "",
         f"- Weights: {average} ({card.weights}), {card.parameters:,} values",
         f"- Classes: {len(card.class_names)}; probabilities are the {card.activation} of the logits",
@@ -141,8 +191,8 @@ def _text(card: ModelCard) -> str:
         "",
         "## Preprocessing",
         "",
-        f"1. Keep the centred square of {share:.4f} of the shorter side (padding {padding}).",
-        f"2. Resize it to {size} x {size}, {preprocessing.resize}, without half-pixel centres and "
+        f"1. {_framing_text(preprocessing)}",
+        f"2. Resize it to {height} x {width}, {preprocessing.resize}, without half-pixel centres and "
         "without antialiasing; round, clip to 0..255.",
         f"3. Subtract {list(preprocessing.mean_rgb)}, divide by {list(preprocessing.stddev_rgb)} "
         "(R, G, B).",

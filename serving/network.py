@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from efficientnet import ModelSpec, build_model
+from efficientnet import ModelSpec, Size, build_model
 from system.errors import UserError
 
 
@@ -26,7 +26,7 @@ def build_inference_network(
     spec: ModelSpec,
     *,
     num_classes: int,
-    image_size: int,
+    image_size: Size,
     weights: Sequence[np.ndarray],
     statistics: Sequence[np.ndarray],
 ) -> keras.Model:
@@ -35,12 +35,12 @@ def build_inference_network(
     Args:
       spec: the network.
       num_classes: units of the classifier.
-      image_size: side of the square input in pixels.
+      image_size: side of square images or (height, width), in pixels.
       weights: values of `trainable_variables`, in the model's order.
       statistics: values of `non_trainable_variables`: batch norm's moving averages.
 
     Returns:
-      A model from normalised float32 images [batch, S, S, 3] to float32 logits
+      A model from normalised float32 images [batch, H, W, 3] to float32 logits
       [batch, num_classes].
 
     Raises:

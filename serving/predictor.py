@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.images.crop import eval_crop_uint8
 from serving.model_card import ModelCard, read_model_card
 from serving.network import ACTIVATIONS, ExportError
 from serving.onnx import FILE as ONNX_FILE
 from serving.packages import require
-from serving.saved_model import crop_all
+from serving.saved_model import crop_all, pixels_of
 from serving.tflite import VARIANTS
 from system.errors import first_line
 
@@ -38,7 +37,7 @@ class Predictor(NamedTuple):
       card: the export's model card.
       folder: the export's version folder.
       predict: takes encoded images.
-      from_pixels: takes uint8 [n, S, S, 3], cropped, and returns probabilities, float32 [n, classes].
+      from_pixels: takes uint8 [n, H, W, 3], cropped, and returns probabilities, float32 [n, classes].
     """
 
     card: ModelCard
@@ -119,20 +118,14 @@ def _with_preprocessing(
     folder: str, card: ModelCard, logits: Callable[[np.ndarray], np.ndarray]
 ) -> Predictor:
     """Add the crop before a network that takes pixels, and the activation after it."""
-    preprocessing, activation = card.preprocessing, ACTIVATIONS[card.activation]
+    view, activation = card.preprocessing.view(), ACTIVATIONS[card.activation]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def crops(image_bytes: tf.Tensor) -> Any:
-        return crop_all(
-            image_bytes,
-            lambda encoded: eval_crop_uint8(
-                encoded,
-                image_size=preprocessing.image_size,
-                crop_padding=preprocessing.crop_padding,
-                resize=preprocessing.resize,  # type: ignore[arg-type]
-            ),
-            preprocessing.image_size,
-        )
+        framed, valid = crop_all(image_bytes, view)
+        if view.framing.pads:
+            return pixels_of(framed, card.preprocessing.mean_rgb), valid
+        return framed["image"], valid
 
     def from_pixels(pixels: np.ndarray) -> np.ndarray:
         return activation(tf.constant(logits(pixels))).numpy()

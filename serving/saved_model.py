@@ -6,7 +6,7 @@ the same function of the network.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,10 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet import ModelSpec, endpoints, normalize_images
-from input_pipeline.images.crop import Resize, eval_crop_uint8
+from input_pipeline.images.placement import height_width
+from input_pipeline.images.view import EvalView
 from serving.network import ACTIVATIONS, ExportError, build_inference_network
 from serving.version_folder import write_version
 from serving.warmup import write_warmup_requests
+from training.step.padding import fill_padding
 
 MAX_LABELS = 5  # classes in an answer
 MIN_HEATMAP_SIDE = 7  # cells; the last feature map of a published network has no fewer
@@ -25,6 +27,7 @@ MIN_HEATMAP_SIDE = 7  # cells; the last feature map of a published network has n
 ENCODED = tf.TensorSpec([None], tf.string, "image_bytes")
 
 Outputs = dict[str, tf.Tensor]
+RGB = tuple[float, float, float]
 
 
 def export_saved_model(
@@ -32,12 +35,10 @@ def export_saved_model(
     *,
     spec: ModelSpec,
     num_classes: int,
-    image_size: int,
+    view: EvalView,
     weights: Sequence[np.ndarray],
     statistics: Sequence[np.ndarray],
     class_names: Sequence[str] | None = None,
-    crop_padding: int | None = None,
-    resize: Resize = "bicubic",
     activation: str = "softmax",
     version: int,
     finish: Callable[[str], object] | None = None,
@@ -46,7 +47,8 @@ def export_saved_model(
 
     Signatures, n being any number of images and k = min(5, classes):
       serving_default: `image_bytes`, string [n], JPEG, PNG, BMP or GIF (its first frame).
-      predict_images: `images`, float32 [n, S, S, 3] on the scale 0..255, already cropped.
+      predict_images: `images`, float32 [n, H, W, 3] on the scale 0..255, already framed; what a
+        letterbox pads has the mean colour.
       predict_images_uint8: the same, uint8.
       features: `image_bytes` as above.
       endpoints: `images`, float32 as above.
@@ -62,8 +64,8 @@ def export_saved_model(
         does not change the rest of the batch.
     `features` returns `features`, float32 [n, F], pooled, zeros where not valid, and `valid`.
     `endpoints` returns `reduction_1` .. `reduction_5`, float32 [n, h, w, C] at strides 2 .. 32.
-    `explain` returns, for the most probable class, `heatmaps` of Grad-CAM, float32 [n, S, S] in
-    [0, 1], the cropped `images`, uint8 [n, S, S, 3], and `valid`.
+    `explain` returns, for the most probable class, `heatmaps` of Grad-CAM, float32 [n, H, W] in
+    [0, 1], the cropped `images`, uint8 [n, H, W, 3], and `valid`.
 
     `assets.extra` holds requests that TensorFlow Serving warms up with.
 
@@ -71,12 +73,10 @@ def export_saved_model(
       directory: local or gs:// folder of versions, the `base_path` of TensorFlow Serving.
       spec: the network.
       num_classes: units of the classifier.
-      image_size: side of the network's input in pixels, S.
+      view: makes the network's input of an image.
       weights: values of the model's `trainable_variables`, in order.
       statistics: values of its `non_trainable_variables`, in order.
       class_names: one per class; None names them "0", "1", ...
-      crop_padding: of the evaluation crop, see `input_pipeline.images.crop.eval_crop`.
-      resize: of the evaluation crop, "bicubic" or "bilinear".
       activation: from logits to probabilities, "softmax" or "sigmoid".
       version: 0 or above; TensorFlow Serving serves the highest.
       finish: called with the path of the temporary folder before it is renamed, to add files.
@@ -100,7 +100,7 @@ def export_saved_model(
     network = build_inference_network(
         spec,
         num_classes=num_classes,
-        image_size=image_size,
+        image_size=view.size,
         weights=weights,
         statistics=statistics,
     )
@@ -111,19 +111,15 @@ def export_saved_model(
     def compute(images: tf.Tensor) -> Outputs:
         return inside(normalize_images(images, spec.mean_rgb, spec.stddev_rgb), training=False)
 
-    def crop(image_bytes: tf.Tensor) -> tf.Tensor:
-        return eval_crop_uint8(
-            image_bytes, image_size=image_size, crop_padding=crop_padding, resize=resize
-        )
-
     answer = functools.partial(_answer, activation=ACTIVATIONS[activation], class_names=class_names)
-    signatures = _signatures(compute, crop, image_size, answer)
-    endpoint = heatmap_endpoint(network)
-    signatures["explain"] = _heatmap_signature(compute, crop, image_size, endpoint)
+    signatures = _signatures(compute, view, answer, spec.mean_rgb)
+    signatures["explain"] = _heatmap_signature(
+        compute, view, heatmap_endpoint(network), spec.mean_rgb
+    )
 
     def write(path: str) -> None:
         tf.saved_model.save(module, path, signatures)
-        write_warmup_requests(path, spec.name, image_size)
+        write_warmup_requests(path, spec.name, height_width(view.size))
         if finish:
             finish(path)
 
@@ -132,18 +128,18 @@ def export_saved_model(
 
 def _signatures(
     compute: Callable[[tf.Tensor], Outputs],
-    crop: Callable[[tf.Tensor], tf.Tensor],
-    image_size: int,
+    view: EvalView,
     answer: Callable[[tf.Tensor, tf.Tensor], Outputs],
+    mean_rgb: RGB,
 ) -> dict[str, Any]:
-    shape = [None, image_size, image_size, 3]
+    shape = [None, *view.pixels]
     # All signatures share one function of the network; loading prunes what a signature does not use.
     run = tf.function(compute, autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32)])
 
     @tf.function(autograph=False, input_signature=[ENCODED])
     def predict_bytes(image_bytes: tf.Tensor) -> Outputs:
-        images, valid = crop_all(image_bytes, crop, image_size)
-        return answer(run(tf.cast(images, tf.float32))["logits"], valid)
+        framed, valid = crop_all(image_bytes, view)
+        return answer(run(pixels_of(framed, mean_rgb))["logits"], valid)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
     def predict_images(images: tf.Tensor) -> Outputs:
@@ -156,8 +152,8 @@ def _signatures(
 
     @tf.function(autograph=False, input_signature=[ENCODED])
     def features(image_bytes: tf.Tensor) -> Outputs:
-        images, valid = crop_all(image_bytes, crop, image_size)
-        pooled = run(tf.cast(images, tf.float32))["pooled"]
+        framed, valid = crop_all(image_bytes, view)
+        pooled = run(pixels_of(framed, mean_rgb))["pooled"]
         return {"features": tf.where(valid[:, tf.newaxis], pooled, 0.0), "valid": valid}
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
@@ -175,44 +171,47 @@ def _signatures(
 
 def heatmap_endpoint(network: keras.Model) -> str:
     """Return the endpoint for Grad-CAM: the deepest one with at least MIN_HEATMAP_SIDE cells a side."""
-    sides = {name: x.shape[1] for name, x in endpoints(network).items() if len(x.shape) == 4}
+    sides = {name: min(x.shape[1:3]) for name, x in endpoints(network).items() if len(x.shape) == 4}
     fine = [name for name, side in sides.items() if side >= MIN_HEATMAP_SIDE]
     return fine[-1] if fine else max(sides, key=lambda name: sides[name])
 
 
 def _heatmap_signature(
     compute: Callable[[tf.Tensor], Outputs],
-    crop: Callable[[tf.Tensor], tf.Tensor],
-    image_size: int,
+    view: EvalView,
     endpoint: str,
+    mean_rgb: RGB,
 ) -> Any:
     """Return Grad-CAM (arXiv 1610.02391): feature maps weighted by the gradient of the best logit."""
 
     @tf.function(autograph=False, input_signature=[ENCODED])
     def heatmaps(image_bytes: tf.Tensor) -> Outputs:
-        images, valid = crop_all(image_bytes, crop, image_size)
-        inside = compute(tf.cast(images, tf.float32))
+        framed, valid = crop_all(image_bytes, view)
+        inside = compute(pixels_of(framed, mean_rgb))
         best = tf.reduce_max(inside["logits"], axis=1)
         maps = inside[endpoint]
         (gradient,) = tf.gradients(best, maps)
         importance = tf.reduce_mean(gradient, axis=[1, 2], keepdims=True)
         heat = tf.nn.relu(tf.reduce_sum(importance * maps, axis=-1, keepdims=True))
-        heat = tf.image.resize(heat, [image_size, image_size])[..., 0]
+        heat = tf.image.resize(heat, height_width(view.size))[..., 0]
         top = tf.reduce_max(heat, axis=[1, 2], keepdims=True)
         heat = tf.math.divide_no_nan(heat, top)
         return {
             "heatmaps": tf.where(valid[:, tf.newaxis, tf.newaxis], heat, 0.0),
-            "images": images,
+            "images": framed["image"],
             "valid": valid,
         }
 
     return heatmaps
 
 
+def pixels_of(framed: Mapping[str, tf.Tensor], mean_rgb: RGB) -> tf.Tensor:
+    """Return framed images as float32 [n, H, W, 3]; padding gets the mean, which normalises to 0."""
+    return fill_padding(tf.cast(framed["image"], tf.float32), framed, mean_rgb)
+
+
 @tf.autograph.experimental.do_not_convert  # nor may its dataset's map be converted
-def crop_all(
-    image_bytes: tf.Tensor, crop: Callable[[tf.Tensor], tf.Tensor], image_size: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+def crop_all(image_bytes: tf.Tensor, view: EvalView) -> tuple[Outputs, tf.Tensor]:
     """Crop images in parallel; an image that cannot be decoded becomes black.
 
     In a graph only a data set can catch an error, so the batch goes through one that ignores errors.
@@ -220,29 +219,30 @@ def crop_all(
 
     Args:
       image_bytes: string [n].
-      crop: from string [] to uint8 [S, S, 3]; may fail.
-      image_size: S.
+      view: makes the network's input of an image.
 
     Returns:
-      images: uint8 [n, S, S, 3], and valid: bool [n].
+      {"image": uint8 [n, H, W, 3]} and, if the framing pads, what says where; see `View.finish`. And
+      valid: bool [n].
     """
     with tf.device("/device:CPU:0"):
         n = tf.size(image_bytes, out_type=tf.int64)
         numbered = tf.data.Dataset.from_tensor_slices((tf.range(n), image_bytes))
         cropped = numbered.map(
-            lambda place, encoded: (place, crop(encoded)), num_parallel_calls=tf.data.AUTOTUNE
+            lambda place, encoded: (place, view(encoded)),
+            num_parallel_calls=tf.data.AUTOTUNE,
         ).ignore_errors()
         # One more image, so that the batch is never empty.
-        blank = tf.zeros([image_size, image_size, 3], tf.uint8)
+        blank = view.blank()
         done = cropped.concatenate(tf.data.Dataset.from_tensors((n, blank))).batch(n + 1)
-        places, images = done.get_single_element()
-        images = tf.ensure_shape(images, [None, image_size, image_size, 3])
+        places, made = done.get_single_element()
+        made = {key: tf.ensure_shape(part, [None, *blank[key].shape]) for key, part in made.items()}
         ones = tf.ones_like(places, tf.int32)
         valid = tf.scatter_nd(places[:, tf.newaxis], ones, [n + 1]) > 0
         # tf.gather takes uint8 on every device, scatter_nd on the CPU alone; blank is the last image.
         last = tf.size(places, out_type=tf.int64) - 1
         row = tf.where(valid, tf.cumsum(tf.cast(valid, tf.int64)) - 1, last)
-        return tf.gather(images, row[:n]), valid[:n]
+        return {key: tf.gather(part, row[:n]) for key, part in made.items()}, valid[:n]
 
 
 def _answer(

@@ -14,16 +14,16 @@ import tensorflow as tf
 FILE = "tf_serving_warmup_requests"
 
 
-def write_warmup_requests(version_folder: str, model_name: str, image_size: int) -> None:
+def write_warmup_requests(version_folder: str, model_name: str, size: tuple[int, int]) -> None:
     """Write one request for each of `serving_default`, `predict_images` and `features`.
 
     Args:
       version_folder: version folder of the SavedModel.
       model_name: name of the model in the requests; the server ignores it when it warms up.
-      image_size: side of the images in pixels.
+      size: height and width of the images in pixels.
     """
-    ramp = np.linspace(0, 255, image_size).astype(np.uint8)
-    picture = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[:, None]), axis=-1)
+    rows, columns = (np.linspace(0, 255, side).astype(np.uint8) for side in size)
+    picture = np.stack(np.broadcast_arrays(rows[:, None], columns[None, :], rows[:, None]), axis=-1)
     encoded = tf.io.encode_jpeg(picture).numpy()
     folder = os.path.join(version_folder, "assets.extra")
     tf.io.gfile.makedirs(folder)

@@ -5,10 +5,20 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from configs.schema import Experiment
 from configs.sections import own_settings
+from efficientnet import ModelSpec
 from input_pipeline.augment import get_augment
-from input_pipeline.stream.pipeline import eval_steps, make_eval_dataset, make_train_dataset
-from training.job import Job, make_target
+from input_pipeline.images.framing import TRAIN_FRAMINGS
+from input_pipeline.images.view import TrainView
+from input_pipeline.stream.pipeline import (
+    Position,
+    Reading,
+    eval_steps,
+    make_eval_dataset,
+    make_train_dataset,
+)
+from training.job import Job, eval_view, make_target
 
 MakeDataset = Callable[[int, int], tf.data.Dataset]  # (host_index, num_hosts) -> a host's batches
 
@@ -17,33 +27,56 @@ def train_dataset(job: Job, step: int) -> MakeDataset:
     """Return a function that makes a host's training batches after `step` updates; `job` is of that stage."""
     stage = job.current_stage
     experiment, source = job.experiment, job.source()
-    augment, data = experiment.augment, experiment.data
+    view, reading = train_view(experiment, job.spec), _reading(experiment)
 
     def make(host_index: int, num_hosts: int) -> tf.data.Dataset:
         return make_train_dataset(
             source,
-            image_size=job.spec.side,
+            view,
             host_batch_size=experiment.train.global_batch_size // num_hosts,
             seed=experiment.seed,
-            first_example=stage.first_example,
-            start_step=step - stage.first_step,
-            host_index=host_index,
-            num_hosts=num_hosts,
-            augment=get_augment(augment.policy, **own_settings(augment)),
-            random_erasing=augment.random_erasing,
-            area_range=augment.crop_area,
-            aspect_ratio_range=augment.crop_aspect_ratio,
-            flip=augment.flip,
-            resize=augment.resize,
-            mixup_alpha=augment.mixup_alpha,
-            cutmix_alpha=augment.cutmix_alpha,
-            shuffle_buffer_mib=data.shuffle_buffer_mib,
-            on_error=data.on_error,
-            max_error_fraction=data.max_error_fraction,
-            service=data.service,
+            position=Position(
+                first_example=stage.first_example,
+                start_step=step - stage.first_step,
+                host_index=host_index,
+                num_hosts=num_hosts,
+            ),
+            reading=reading,
         )
 
     return make
+
+
+def train_view(experiment: Experiment, spec: ModelSpec) -> TrainView:
+    """Return what the network sees of a training image."""
+    augment = experiment.augment
+    settings = {
+        "random_crop": {
+            "area_range": augment.crop_area,
+            "aspect_ratio_range": augment.crop_aspect_ratio,
+        },
+        "scale_jitter": {"scale_range": augment.scale_range},
+    }
+    return TrainView(
+        spec.resolution,
+        framing=TRAIN_FRAMINGS[augment.framing](**settings.get(augment.framing, {})),
+        resize=augment.resize,
+        flip=augment.flip,
+        augment=get_augment(augment.policy, **own_settings(augment)),
+        random_erasing=augment.random_erasing,
+        mixup_alpha=augment.mixup_alpha,
+        cutmix_alpha=augment.cutmix_alpha,
+    )
+
+
+def _reading(experiment: Experiment) -> Reading:
+    data = experiment.data
+    return Reading(
+        on_error=data.on_error,
+        max_error_fraction=data.max_error_fraction,
+        shuffle_buffer_mib=data.shuffle_buffer_mib,
+        service=data.service,
+    )
 
 
 def train_batch_spec(job: Job) -> dict[str, tf.TensorSpec]:
@@ -51,10 +84,11 @@ def train_batch_spec(job: Job) -> dict[str, tf.TensorSpec]:
     experiment = job.experiment
     size = experiment.train.global_batch_size // job.distribution.num_replicas
     labels = dict(make_target(experiment).batch_spec(size))
+    view = train_view(experiment, job.spec)
     if experiment.augment.mixes_labels:
         labels["label"] = tf.TensorSpec([size, experiment.model.num_classes], tf.float32)
     return {
-        "image": tf.TensorSpec([size, job.spec.side, job.spec.side, 3], tf.uint8),
+        **{name: tf.TensorSpec([size, *x.shape], x.dtype) for name, x in view.blank().items()},
         **labels,
         "index": tf.TensorSpec([size], tf.int32),
     }
@@ -81,19 +115,16 @@ def eval_input(job: Job) -> EvalInput:
     """Return the batches of the evaluation split, each image once."""
     experiment, source, hosts = job.experiment, job.source(), job.distribution.num_hosts
     data, host_batch_size = experiment.data, job.eval_batch_size // hosts
+    view, reading = eval_view(experiment, job.spec), _reading(experiment)
 
     def make(host_index: int, num_hosts: int) -> tf.data.Dataset:
         return make_eval_dataset(
             source,
+            view,
             data.eval_split,
-            image_size=job.spec.side,
             host_batch_size=host_batch_size,
-            crop_padding=experiment.eval.crop_padding,
-            host_index=host_index,
-            num_hosts=num_hosts,
-            resize=experiment.augment.resize,
-            on_error=data.on_error,
-            max_error_fraction=data.max_error_fraction,
+            position=Position(host_index=host_index, num_hosts=num_hosts),
+            reading=reading,
         )
 
     num_examples = job.data_info.splits[data.eval_split].num_examples

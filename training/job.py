@@ -7,8 +7,11 @@ from collections.abc import Callable
 from configs.load import stage_experiments
 from configs.schema import Experiment
 from configs.sections import own_settings
-from efficientnet import ModelSpec, Variation, from_plain, get_spec, vary
+from efficientnet import ModelSpec, Variation, describe_size, from_plain, get_spec, vary
 from input_pipeline.errors import DatasetError
+from input_pipeline.images.framing import EVAL_FRAMINGS
+from input_pipeline.images.placement import height_width
+from input_pipeline.images.view import EvalView
 from input_pipeline.sources import Source, get_source
 from input_pipeline.sources.cache import cache_source
 from input_pipeline.sources.dataset_info import DatasetInfo
@@ -157,7 +160,6 @@ def model_spec(experiment: Experiment) -> ModelSpec:
         else:
             scaling = {"width": model.width, "depth": model.depth, "phi": model.phi}
             spec = get_spec(model.name, **scaling, **variation)
-        spec.side  # noqa: B018 (the input makes squares; others are refused before any work)
         return spec
     except ValueError as error:
         raise ExperimentError(f"model: {error}") from error
@@ -174,10 +176,28 @@ def open_source(experiment: Experiment, spec: ModelSpec) -> Source:
         data.source,
         **own_settings(data),
         num_classes=experiment.model.num_classes,
-        image_size=spec.side,
+        image_size=height_width(spec.resolution),
         skip_damage=data.on_error == "skip",
         target=make_target(experiment),
     )
+
+
+def eval_view(experiment: Experiment, spec: ModelSpec) -> EvalView:
+    """Return what the network sees of an image in evaluation and in serving."""
+    given = experiment.eval
+    framing = EVAL_FRAMINGS[given.framing](**own_settings(given))
+    return EvalView(
+        given.image_size or spec.eval_resolution, framing, given.resize or experiment.augment.resize
+    )
+
+
+def describe_sizes(experiment: Experiment, spec: ModelSpec) -> str:
+    """Describe the sizes of the images: "300 px, evaluated at 384 px"; `spec` is that of a stage."""
+    trained, evaluated = spec.resolution, eval_view(experiment, model_spec(experiment)).size
+    text = f"{describe_size(trained)} px"
+    if height_width(trained) != height_width(evaluated):
+        text += f", evaluated at {describe_size(evaluated)} px"
+    return text
 
 
 def make_task(experiment: Experiment) -> Task:

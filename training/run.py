@@ -17,7 +17,7 @@ from training.evaluate import EvaluationStopped
 from training.evaluator import Evaluator
 from training.failures import TrainingError, broken_data, lost_workers, training_memory
 from training.inputs import train_batch_spec, train_dataset
-from training.job import Job, skips_allowed
+from training.job import Job, describe_sizes, skips_allowed
 from training.plan import Plan, Stage, format_stage
 from training.preemption import Stopped
 from training.step.state import TrainState
@@ -208,7 +208,7 @@ def _introduce(job: Job, state: TrainState) -> None:
     count = sum(v.shape.num_elements() for v in state.variables.weights)
     split = experiment.data.eval_split
     log(
-        f"{job.spec.name}, {count:,} weights, {job.spec.resolution} px, "
+        f"{job.spec.name}, {count:,} weights, {describe_sizes(experiment, job.spec)}, "
         f"{experiment.model.num_classes} classes, on {job.distribution.description} "
         f"({job.precision})"
     )

@@ -35,6 +35,14 @@ except ImportError:  # checkouts whose recipe held the loss
 
     HAS_TASKS = False
 
+try:
+    from input_pipeline.images.view import TrainView
+    from input_pipeline.stream.pipeline import Reading
+
+    HAS_VIEWS = True
+except ImportError:  # checkouts whose make_train_dataset took all settings
+    HAS_VIEWS = False
+
 NUM_CLASSES = 1000
 NUM_BATCHES = 4  # that are cycled through
 LEARNING_RATE = 1e-5  # small: the images are noise, and the loss must stay finite
@@ -82,16 +90,19 @@ def input_batches(
       threads: of the pipeline.
     """
     limit_malloc_arenas()
-    dataset = make_train_dataset(
-        get_source("tfrecord", records, num_classes=NUM_CLASSES),
-        image_size=image_size,
-        host_batch_size=batch,
-        seed=1,
-        augment=AutoAugment() if augment else None,
-        shuffle_buffer_mib=16.0,  # what is read ahead at the start must not fill the measurement
-        num_parallel_calls=2 * threads,
-        num_threads=threads,
-    )
+    source = get_source("tfrecord", records, num_classes=NUM_CLASSES)
+    policy = AutoAugment() if augment else None
+    reading: dict[str, Any] = {
+        "shuffle_buffer_mib": 16.0,  # what is read ahead at the start must not fill the measurement
+        "num_parallel_calls": 2 * threads,
+        "num_threads": threads,
+    }
+    if HAS_VIEWS:
+        view, reading = TrainView(image_size, augment=policy), {"reading": Reading(**reading)}
+        dataset = make_train_dataset(source, view, host_batch_size=batch, seed=1, **reading)
+    else:
+        settings = {"image_size": image_size, "augment": policy, **reading}
+        dataset = make_train_dataset(source, host_batch_size=batch, seed=1, **settings)
     iterator = iter(dataset)
     for _ in range(ELEMENTS_AHEAD):
         next(iterator)

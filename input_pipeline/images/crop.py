@@ -1,4 +1,4 @@
-"""Crop encoded images to squares of pixels: at random for training, at the centre for evaluation.
+"""Choose a window of an encoded image, decode it, and resize it; framing.py puts these together.
 
 A JPEG is decoded only where it is cropped; other formats (PNG, BMP, the first frame of a GIF) are
 decoded whole. Images of more than headers.MOST_PIXELS are refused. Grey, palette, alpha and 16-bit
@@ -8,134 +8,48 @@ as the published checkpoints were trained and evaluated.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
-from input_pipeline.draws import draw_uniforms
 from input_pipeline.images.headers import check_header_unless_jpeg, jpeg_shape
 
 Resize = Literal["bicubic", "bilinear"]
 
 CENTRE_SHARE = 0.875  # of the shorter side, what the default evaluation crop keeps
 
-# Mixed into the seed, so that crop, flip and augmentation may be drawn from the same one.
-FLIP_STREAM = 0x0F11B
 
+class Part(NamedTuple):
+    """What a framing takes of an image, and where it puts it.
 
-def train_crop(
-    image_bytes: tf.Tensor,
-    seed: tf.Tensor,
-    *,
-    image_size: int,
-    area_range: tuple[float, float] = (0.08, 1.0),
-    aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
-    resize: Resize = "bicubic",
-    flip: bool = True,
-) -> tf.Tensor:
-    """Decode a random part of an image, resize it, mirror half of the images.
-
-    Args:
-      image_bytes: string scalar, an encoded image.
-      seed: int32 or int64 [2]; the same seed gives the same pixels.
-      image_size: pixels of the side of the result.
-      area_range: share of the image's area that the part covers.
-      aspect_ratio_range: width / height of the part.
-      resize: "bicubic" or "bilinear".
-      flip: whether half of the images are mirrored left to right.
-
-    Returns:
-      uint8 [image_size, image_size, 3], truncated as the reference does.
-
-    Raises:
-      tf.errors.InvalidArgumentError: not an image, or a broken one.
+    Attributes:
+      window: int32 [4], first row, first column, height and width, as the JPEG decoder takes it.
+      valid: int32 [2], height and width that the window is resized to.
+      corner: int32 [2], first row and column of it in the result.
     """
-    image = decode_window(
-        image_bytes,
-        lambda shape: random_window(
-            shape,
-            seed,
-            image_size=image_size,
-            area_range=area_range,
-            aspect_ratio_range=aspect_ratio_range,
-        ),
-    )
-    pixels = _to_uint8(resize_square(image, image_size, resize))
-    return maybe_flip(pixels, seed) if flip else pixels
+
+    window: tf.Tensor
+    valid: tf.Tensor
+    corner: tf.Tensor
 
 
-def eval_crop(
-    image_bytes: tf.Tensor,
-    *,
-    image_size: int,
-    crop_padding: int | None = None,
-    resize: Resize = "bicubic",
-) -> tf.Tensor:
-    """Decode the centre of an image and resize it.
-
-    Args:
-      image_bytes: string scalar, an encoded image.
-      image_size: pixels of the side of the result, S.
-      crop_padding: the square kept is S / (S + crop_padding) of the shorter side. None: the padding
-        that keeps 87.5 %; 32: what the published checkpoints were evaluated with at every size.
-      resize: "bicubic" or "bilinear".
-
-    Returns:
-      float32 [image_size, image_size, 3], neither rounded nor clipped: bicubic overshoots 0..255.
-
-    Raises:
-      tf.errors.InvalidArgumentError: not an image, or a broken one.
-    """
-    image = decode_window(
-        image_bytes,
-        lambda shape: centre_window(shape, image_size=image_size, crop_padding=crop_padding),
-    )
-    return resize_square(image, image_size, resize)
-
-
-def eval_crop_uint8(
-    image_bytes: tf.Tensor,
-    *,
-    image_size: int,
-    crop_padding: int | None = None,
-    resize: Resize = "bicubic",
-) -> tf.Tensor:
-    """Return `eval_crop` rounded and clipped to uint8 [image_size, image_size, 3].
-
-    Deviation: the reference feeds the network the unrounded, unclipped pixels. A quarter of the bytes
-    go to the device this way; docs/parity.md lists the size of the difference.
-    """
-    pixels = eval_crop(image_bytes, image_size=image_size, crop_padding=crop_padding, resize=resize)
-    return _to_uint8(tf.round(pixels))
-
-
-def _to_uint8(pixels: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0), tf.uint8)
-
-
-def maybe_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Mirror [H, W, C] left to right, or not; the same seed decides the same."""
-    mirrored = draw_uniforms(seed, 1, stream=FLIP_STREAM)[0] < 0.5
-    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
-
-
-# -- which part ---------------------------------------------------------------------------------
-# A window is int32 [4]: first row, first column, height, width, as the JPEG decoder takes it.
+# -- which window -------------------------------------------------------------------------------
 
 
 def random_window(
     shape: tf.Tensor,
     seed: tf.Tensor,
     *,
-    image_size: int,
+    size: tuple[int, int],
     area_range: tuple[float, float] = (0.08, 1.0),
     aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tf.Tensor:
     """Sample a window of the given area and aspect ratio; after ten failures take the centre window.
 
-    As in the reference, a window that covers the whole image counts as a failure.
+    As in the reference, a window that covers the whole image counts as a failure. `size` is that of the
+    result and decides the centre window alone: the aspect ratio is the window's own.
     """
-    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+    begin, sampled, _ = tf.image.stateless_sample_distorted_bounding_box(
         image_size=shape,
         bounding_boxes=tf.zeros([1, 0, 4]),
         seed=seed,
@@ -145,43 +59,65 @@ def random_window(
         max_attempts=10,
         use_image_if_no_bounding_boxes=True,
     )
-    size = size[:2]
+    sampled = sampled[:2]
     return tf.cond(
-        tf.reduce_all(tf.equal(size, shape[:2])),
-        lambda: centre_window(shape, image_size=image_size),
-        lambda: tf.concat([begin[:2], size], axis=0),
+        tf.reduce_all(tf.equal(sampled, shape[:2])),
+        lambda: centre_window(shape, size=size),
+        lambda: tf.concat([begin[:2], sampled], axis=0),
     )
 
 
 def centre_window(
-    shape: tf.Tensor, *, image_size: int, crop_padding: int | None = None
+    shape: tf.Tensor, *, size: tuple[int, int], crop_padding: int | None = None
 ) -> tf.Tensor:
-    """Return the centred window of S / (S + padding) of the shorter side; odd pixels go above and left."""
+    """Return the centred window of the shape of `size`; odd pixels go above and left.
+
+    It is S / (S + padding) of the largest one that fits, S being the shorter side of `size`. For a square
+    that is the published rule, a share of the image's shorter side.
+
+    Args:
+      shape: int32 [3], of the image.
+      size: height and width of the result.
+      crop_padding: in pixels of the result; None: the padding that keeps 87.5 %.
+    """
+    (height, width), shorter = size, min(size)
     if crop_padding is None:
-        crop_padding = round(image_size * (1 / CENTRE_SHARE - 1))
-    share = image_size / (image_size + crop_padding)
-    shorter = tf.cast(tf.reduce_min(shape[:2]), tf.float32)
-    side = tf.maximum(tf.cast(share * shorter, tf.int32), 1)
-    begin = (shape[:2] - side + 1) // 2
-    return tf.concat([begin, tf.stack([side, side])], axis=0)
+        crop_padding = round(shorter * (1 / CENTRE_SHARE - 1))
+    share = shorter / (shorter + crop_padding)
+    if height == width:
+        fitting = tf.cast(tf.reduce_min(shape[:2]), tf.float32)
+    else:
+        limits = tf.cast(shape[:2], tf.float32)
+        fitting = tf.minimum(limits, limits[::-1] * [height / width, width / height])
+    sides = tf.maximum(tf.cast(share * fitting, tf.int32), 1)
+    sides = tf.broadcast_to(sides, [2])
+    begin = (shape[:2] - sides + 1) // 2
+    return tf.concat([begin, sides], axis=0)
 
 
 # -- decoding and resizing ----------------------------------------------------------------------
 
 
-def decode_window(
-    image_bytes: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor]
-) -> tf.Tensor:
-    """Decode the window that `choose_window` picks by the image's shape: uint8 [h, w, 3]."""
+def decode_part(
+    image_bytes: tf.Tensor, choose: Callable[[tf.Tensor], Part]
+) -> tuple[tf.Tensor, Part, tf.Tensor]:
+    """Decode the part that `choose` picks by the image's shape, int32 [3].
 
-    def jpeg() -> tf.Tensor:
-        window = choose_window(jpeg_shape(image_bytes))
-        return tf.image.decode_and_crop_jpeg(image_bytes, window, channels=3)
+    Returns:
+      The pixels of its window, uint8 [h, w, 3]; the part; and the size of the image, int32 [2].
+    """
 
-    def anything_else() -> tf.Tensor:
+    def jpeg() -> Any:
+        shape = jpeg_shape(image_bytes)
+        part = choose(shape)
+        return tf.image.decode_and_crop_jpeg(image_bytes, part.window, channels=3), part, shape[:2]
+
+    def anything_else() -> Any:
         image = _decode_whole(check_header_unless_jpeg(image_bytes))
-        window = choose_window(tf.shape(image))
-        return tf.slice(image, [window[0], window[1], 0], [window[2], window[3], 3])
+        part = choose(tf.shape(image))
+        row, column, height, width = tf.unstack(part.window)
+        pixels = tf.slice(image, [row, column, 0], [height, width, 3])
+        return pixels, part, tf.shape(image)[:2]
 
     return tf.cond(tf.io.is_jpeg(image_bytes), jpeg, anything_else)
 
@@ -201,15 +137,15 @@ def _decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.cond(is_bitmap, bitmap, others)
 
 
-def resize_square(image: tf.Tensor, image_size: int, method: Resize = "bicubic") -> tf.Tensor:
-    """Resize any [h, w, 3] to float32 [image_size, image_size, 3] with TensorFlow 1's kernels."""
+def resize_to(
+    image: tf.Tensor, size: tuple[int, int] | tf.Tensor, method: Resize = "bicubic"
+) -> tf.Tensor:
+    """Resize any [h, w, 3] to float32 [H, W, 3] with TensorFlow 1's kernels; `size`: H and W."""
     kernels = {"bicubic": tf.raw_ops.ResizeBicubic, "bilinear": tf.raw_ops.ResizeBilinear}
     if method not in kernels:
         raise ValueError(f"unknown resize method {method!r}; known: {', '.join(kernels)}")
     resized = kernels[method](
-        images=image[tf.newaxis],
-        size=[image_size, image_size],
-        align_corners=False,
-        half_pixel_centers=False,
+        images=image[tf.newaxis], size=size, align_corners=False, half_pixel_centers=False
     )
-    return tf.ensure_shape(resized[0], [image_size, image_size, 3])
+    known = [None, None] if tf.is_tensor(size) else [*size]
+    return tf.ensure_shape(resized[0], [*known, 3])

@@ -52,7 +52,7 @@ def get_source(
     *,
     num_classes: int | None = None,
     num_train_examples: int | None = None,
-    image_size: int | None = None,
+    image_size: tuple[int, int] | None = None,
     holdout_shards: int = 0,
     skip_damage: bool = False,
     target: Target = CLASS_LABEL,
@@ -64,7 +64,7 @@ def get_source(
       data_dir: folder or gs:// path, for those sources that read one.
       num_classes: for data without class names (records without dataset_info.json, synthetic).
       num_train_examples: number of synthetic images.
-      image_size: pixels per side of synthetic images.
+      image_size: height and width of synthetic images.
       holdout_shards: the first n train shards leave the train split and become the split "minival".
       skip_damage: for on_error="skip"; only warn of files that are not as they were described.
       target: what to read beside the images.

@@ -28,7 +28,7 @@ class SourceRequest:
     argument: str = ""  # what followed the colon in "name:argument"
     num_classes: int | None = None
     num_train_examples: int | None = None
-    image_size: int | None = None
+    image_size: tuple[int, int] | None = None
     skip_damage: bool = False  # warn of damaged files instead of refusing them
     target: Target = CLASS_LABEL  # what is read beside the images
 

@@ -18,7 +18,7 @@ from input_pipeline.targets.target import Features
 DEFAULT_TRAIN_EXAMPLES = 1_281_167  # as ImageNet
 VALIDATION_SHARE = 25  # one validation image for so many training images, as ImageNet has
 DEFAULT_CLASSES = 1000
-DEFAULT_IMAGE_SIZE = 256
+DEFAULT_IMAGE_SIZE = (256, 256)
 MAX_POOL = 64
 
 
@@ -27,9 +27,10 @@ def open_synthetic(request: SourceRequest) -> Source:
     num_classes = request.num_classes or DEFAULT_CLASSES
     num_train = request.num_train_examples or DEFAULT_TRAIN_EXAMPLES
     image_size = request.image_size or DEFAULT_IMAGE_SIZE
-    if min(num_classes, num_train, image_size) < 1:
+    height, width = image_size
+    if min(num_classes, num_train, height, width) < 1:
         raise DatasetError(
-            f"cannot make {num_train} synthetic images of {image_size} pixels in {num_classes} "
+            f"cannot make {num_train} synthetic images of {height} x {width} pixels in {num_classes} "
             "classes; expected at least 1 of each"
         )
     counts = {"train": num_train, "validation": math.ceil(num_train / VALIDATION_SHARE)}
@@ -58,16 +59,17 @@ def open_synthetic(request: SourceRequest) -> Source:
     )
 
 
-def _draw_pool(num_classes: int, image_size: int) -> list[bytes]:
+def _draw_pool(num_classes: int, image_size: tuple[int, int]) -> list[bytes]:
     """Draw JPEGs of noise over a colour, the same number for each class if they fit."""
     rounds = max(1, MAX_POOL // num_classes)
     size = rounds * num_classes if num_classes <= MAX_POOL else MAX_POOL
+    height, width = image_size
     random = np.random.default_rng(0)
     colours = random.integers(0, 256, (min(num_classes, MAX_POOL), 1, 1, 3))
     images = []
     for number in range(size):
-        grain = random.integers(-40, 41, (math.ceil(image_size / 8), math.ceil(image_size / 8), 3))
-        grain = grain.repeat(8, axis=0).repeat(8, axis=1)[:image_size, :image_size]
+        grain = random.integers(-40, 41, (math.ceil(height / 8), math.ceil(width / 8), 3))
+        grain = grain.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
         pixels = np.clip(colours[number % len(colours)] + grain, 0, 255).astype(np.uint8)
         images.append(tf.io.encode_jpeg(pixels, quality=90).numpy())
     return images

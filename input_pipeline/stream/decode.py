@@ -19,7 +19,7 @@ from input_pipeline.stream.order import Row
 from input_pipeline.targets.target import Features, Target
 
 OnError = Literal["fail", "skip"]
-MakeImage = Callable[[tf.Tensor, Row], tf.Tensor]
+MakeImage = Callable[[tf.Tensor, Row], Row]
 
 LARGEST_CHUNK = 64
 ERRORS_LOGGED = 20  # broken examples logged one by one
@@ -35,7 +35,7 @@ def decode_batches(
     examples: Examples,
     make_image: MakeImage,
     *,
-    image_size: int,
+    blank: Row,
     host_batch_size: int,
     num_parallel_calls: int = tf.data.AUTOTUNE,
 ) -> tf.data.Dataset:
@@ -46,19 +46,19 @@ def decode_batches(
       info: defines the range of allowed labels.
       target: checks and converts what a record holds beside its image.
       examples: the split that the rows come from.
-      make_image: (bytes: string [], row) -> uint8 [image_size, image_size, 3]; it may fail.
-      image_size: pixels per side.
+      make_image: (bytes: string [], row) -> tensors with the names and shapes of `blank`; it may fail.
+      blank: stands for padding and broken rows; {"image": uint8 [H, W, 3]} and what else a view gives.
       host_batch_size: rows of a batch.
       num_parallel_calls: chunks decoded at once.
 
     Returns:
-      Dataset of {"image": uint8 [b, S, S, 3], "index": int32 [b], "problem": string [b]} and the
-      parts of `target`. `problem` names file, example and fault of a broken row, and is "" for all
-      others. Images of padding and of broken rows are black.
+      Dataset of {"image": uint8 [b, H, W, 3] and the other tensors of `blank`, "index": int32 [b],
+      "problem": string [b]} and the parts of `target`. `problem` names file, example and fault of a
+      broken row, and is "" for all others.
     """
     chunk, parts = _chunk_size(host_batch_size), target.batch_spec(1)
-    blank = {
-        "image": tf.zeros([image_size, image_size, 3], tf.uint8),
+    blank_row = {
+        **blank,
         **{name: tf.zeros(part.shape[1:], part.dtype) for name, part in parts.items()},
         "index": tf.constant(NO_EXAMPLE),
         "problem": tf.constant(""),
@@ -68,9 +68,9 @@ def decode_batches(
         encoded, features = _read(examples, row)
         found, problem = _check_record(info, target, encoded, features)
         problem = tf.cond(_is_lost(row), lambda: tf.constant(LOST), lambda: problem)
-        image = tf.cond(problem == "", lambda: make_image(encoded, row), lambda: blank["image"])
+        made = tf.cond(problem == "", lambda: make_image(encoded, row), lambda: blank)
         return {
-            "image": tf.ensure_shape(image, blank["image"].shape),
+            **{key: tf.ensure_shape(part, blank[key].shape) for key, part in made.items()},
             **found,
             "index": tf.cast(row["index"], tf.int32),
             "problem": tf.cond(
@@ -80,13 +80,13 @@ def decode_batches(
         }
 
     def decode_unless_padding(place: tf.Tensor, row: Row) -> Row:
-        padding = {**blank, "place": place}
+        padding = {**blank_row, "place": place}
         return tf.cond(row["index"] == NO_EXAMPLE, lambda: padding, lambda: decode_row(place, row))
 
     def decode_chunk(rows: Row) -> Row:
         places = tf.range(chunk)
         decoded = tf.data.Dataset.from_tensor_slices((places, rows)).map(decode_unless_padding)
-        blanks = tf.data.Dataset.from_tensors({**blank, "place": tf.constant(-1)}).repeat(chunk)
+        blanks = tf.data.Dataset.from_tensors({**blank_row, "place": tf.constant(-1)}).repeat(chunk)
         results = decoded.ignore_errors(log_warning=True).concatenate(blanks).take(chunk)
         done = results.batch(chunk, drop_remainder=True).get_single_element()
         place = done.pop("place")

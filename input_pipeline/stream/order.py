@@ -6,6 +6,8 @@ iterator: whole epochs and whole groups of files are skipped by counting, the re
 reading past it. The reasons are in docs/decisions/0003-deterministic-input.md.
 """
 
+from dataclasses import dataclass
+
 import tensorflow as tf
 
 from input_pipeline.sources.source import ShardedExamples
@@ -17,6 +19,46 @@ PARALLEL_FILES = 8  # files read at once; fixed, because it decides the order
 READ_BUFFER_BYTES = 1 << 20  # of each open file
 _ORDER = 1  # first of the three numbers that choose a permutation, next to seed and epoch
 EPOCH_STRIDE = 1 << 32  # seed + epoch * EPOCH_STRIDE: one number for each (seed, epoch)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a host is in the stream of training examples.
+
+    Attributes:
+      first_example: place in the stream of all hosts where step 0 begins, after batches of another
+        size; a multiple of num_hosts.
+      start_step: batches to skip, without decoding them.
+      host_index: in [0, num_hosts).
+      num_hosts: number of hosts that share an epoch.
+    """
+
+    first_example: int = 0
+    start_step: int = 0
+    host_index: int = 0
+    num_hosts: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.host_index < self.num_hosts:
+            raise ValueError(
+                f"host_index {self.host_index} is not in [0, num_hosts={self.num_hosts})"
+            )
+        if self.first_example % self.num_hosts:
+            raise ValueError(
+                f"first_example {self.first_example} is no multiple of num_hosts={self.num_hosts}"
+            )
+
+    def first_of_all(self, host_batch_size: int) -> int:
+        """Return the place of this host's first example in the stream of all hosts."""
+        steps = self.start_step * self.num_hosts + self.host_index
+        return self.first_example + steps * host_batch_size
+
+    def first_of_host(self, host_batch_size: int) -> int:
+        """Return the place of this host's first example in its own stream."""
+        return self.first_example // self.num_hosts + self.start_step * host_batch_size
+
+
+THE_START = Position()  # of the stream, on a single host
 
 
 def host_range(num_examples: int, host_index: int, num_hosts: int) -> tuple[int, int]:

@@ -49,7 +49,10 @@ DATA = (
     "eval_split, shuffle_buffer_mib, cache, cache_dir, service, on_error, max_error_fraction,"
     " data_dir, holdout_shards"
 )
-AUGMENT = "flip, crop_area, crop_aspect_ratio, resize, random_erasing, mixup_alpha, cutmix_alpha"
+AUGMENT = (
+    "framing, flip, crop_area, crop_aspect_ratio, scale_range, resize, random_erasing, mixup_alpha,"
+    " cutmix_alpha"
+)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from input_pipeline.data_service import in_order
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import get_source
 from input_pipeline.stream import pipeline
+from tests.input_pipeline.datasets import train_dataset
 from tests.input_pipeline.servers import data_service_processes
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ def service() -> Iterator[tuple[str, list[subprocess.Popen]]]:
 
 
 def train(source, steps: int, **kwargs) -> list[dict[str, np.ndarray]]:
-    dataset = pipeline.make_train_dataset(source, image_size=8, host_batch_size=4, seed=1, **kwargs)
+    dataset = train_dataset(source, image_size=8, host_batch_size=4, seed=1, **kwargs)
     return list(dataset.take(steps).as_numpy_iterator())
 
 
@@ -38,7 +39,7 @@ def test_workers_make_the_very_batches_of_the_local_pipeline_even_when_one_is_ki
 
     monkeypatch.setattr(pipeline, "IN_MEMORY_BYTES", 0)  # read from the files, one by one
     source = get_source("tfrecord", data_dir, num_classes=5)
-    dataset = pipeline.make_train_dataset(
+    dataset = train_dataset(
         source, image_size=8, host_batch_size=4, seed=1, start_step=3, service=address
     )
     got = []

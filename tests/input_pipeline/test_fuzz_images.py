@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from input_pipeline.images.check import BrokenImageError, CheckedImage, check_image
-from input_pipeline.images.crop import eval_crop_uint8, train_crop
 from input_pipeline.images.headers import MOST_PIXELS, check_header
+from tests.crops import eval_crop_uint8, train_crop
 from tests.fuzz import bounded, damaged, peak_mib
 from tests.hostile_images import BOMBS, IMAGES, MOST_MIB, gif_of_frames
 

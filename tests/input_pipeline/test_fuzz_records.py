@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import get_source
-from input_pipeline.stream.pipeline import describe_data_error, make_eval_dataset
+from input_pipeline.stream.pipeline import describe_data_error
 from tests.fuzz import bounded, damaged
 from tests.input_pipeline.conftest import example, write_split
+from tests.input_pipeline.datasets import eval_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +66,7 @@ def read(folder: Path, on_error: str) -> list[np.ndarray] | str:
         source = get_source(
             "tfrecord", str(folder), num_classes=CLASSES, skip_damage=on_error == "skip"
         )
-        dataset = make_eval_dataset(
+        dataset = eval_dataset(
             source,
             "validation",
             image_size=SIZE,

@@ -7,9 +7,10 @@ import tensorflow as tf
 from PIL import Image
 
 from input_pipeline import inspect
+from input_pipeline.images.view import TrainView
 from input_pipeline.sources import get_source, records
 from input_pipeline.sources.dataset_info import find_dataset_info
-from input_pipeline.stream import pipeline
+from tests.input_pipeline.datasets import train_dataset
 
 TRAIN = [7, 5, 9]
 
@@ -82,11 +83,9 @@ def test_an_impossible_number_is_one_line(flag: str, expected: str, capsys):
 def test_the_sheet_shows_what_training_sees(make_records):
     source = get_source("tfrecord", make_records(TRAIN), num_classes=5)
     size = inspect.TILE
-    sheet = inspect.contact_sheet(source, num_images=3, image_size=size, seed=4, flip=False)
+    sheet = inspect.contact_sheet(source, view=TrainView(size, flip=False), num_images=3, seed=4)
     assert sheet.shape == (3 * (size + inspect.CAPTION), (1 + inspect.EPOCHS_SHOWN) * size, 3)
-    dataset = pipeline.make_train_dataset(
-        source, image_size=size, host_batch_size=21, seed=4, flip=False
-    )
+    dataset = train_dataset(source, image_size=size, host_batch_size=21, seed=4, flip=False)
     epochs = list(dataset.take(2).as_numpy_iterator())
     place_of = {int(index): place for place, index in enumerate(epochs[1]["index"])}
     for number in range(3):

@@ -11,7 +11,7 @@ from input_pipeline import inspect
 from input_pipeline.prepare.__main__ import main as prepare
 from input_pipeline.sources import Source, get_source
 from input_pipeline.sources.cache import cache_source
-from input_pipeline.stream import pipeline
+from tests.input_pipeline.datasets import train_dataset
 
 CLASSES, EACH = ("n01", "n02", "n03"), 4
 
@@ -40,7 +40,7 @@ def prepared(folder: str) -> str:
 def epoch(source: Source) -> list[tuple[int, bytes]]:
     """Index and pixels of the training images of an epoch, in their order."""
     size = source.examples("train").num_examples
-    dataset = pipeline.make_train_dataset(source, image_size=8, host_batch_size=size, seed=1)
+    dataset = train_dataset(source, image_size=8, host_batch_size=size, seed=1)
     batch = next(dataset.as_numpy_iterator())
     return [
         (int(n), image.tobytes()) for n, image in zip(batch["index"], batch["image"], strict=True)

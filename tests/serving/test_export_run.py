@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from configs.load import load_experiment
 from efficientnet import normalize_images
-from input_pipeline.images.crop import eval_crop_uint8
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo, write_dataset_info
-from input_pipeline.stream.pipeline import make_eval_dataset
 from serving import features, predict
 from serving.export import _training_images, export_run, load_trained_network
 from serving.images import find_images
 from serving.model_card import read_model_card
 from serving.network import ExportError
 from serving.predictor import find_export, open_predictor
+from tests.crops import eval_crop_uint8
+from tests.input_pipeline.datasets import eval_dataset
 from training.job import open_source
 
 pytestmark = [
@@ -127,7 +127,7 @@ def test_int8_is_calibrated_with_training_images_cropped_as_for_evaluation(run_f
     network = load_trained_network(run_folder, "ema")
     images = _training_images(network, 100)
     assert len(images) == 16  # as many as the training split has; validation has fewer
-    split = make_eval_dataset(
+    split = eval_dataset(
         open_source(network.experiment, network.spec),
         "train",
         image_size=SIZE,

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from efficientnet import ModelSpec
-from input_pipeline.images.crop import eval_crop_uint8
+from input_pipeline.images.view import EvalView
 from serving.saved_model import export_saved_model
+from tests.crops import eval_crop_uint8
 from tests.fuzz import bounded, damaged, peak_mib
 from tests.hostile_images import BOMBS, IMAGES, MOST_MIB
 
@@ -33,7 +34,7 @@ def signatures(
     """The exported model's signatures that take bytes: (list of bytes) -> arrays by name."""
     folder: Path = tmp_path_factory.mktemp("fuzzed")
     path = export_saved_model(
-        str(folder), spec=spec, num_classes=CLASSES, image_size=SIZE, version=1, **values
+        str(folder), spec=spec, num_classes=CLASSES, view=EvalView(SIZE), version=1, **values
     )
     loaded = tf.saved_model.load(path)
 

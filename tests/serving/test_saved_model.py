@@ -12,10 +12,12 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from efficientnet import endpoints, normalize_images
-from input_pipeline.images.crop import eval_crop_uint8
+from input_pipeline.images.framing import CenterCrop
+from input_pipeline.images.view import EvalView
 from serving import warmup
 from serving.network import ExportError
 from serving.saved_model import crop_all, export_saved_model, heatmap_endpoint
+from tests.crops import eval_crop_uint8
 from tests.serving.messages import message_class
 
 pytestmark = pytest.mark.slow
@@ -55,7 +57,7 @@ print(json.dumps({
 
 def export(directory, spec, values, **changes):
     arguments = dict(
-        spec=spec, num_classes=CLASSES, image_size=SIZE, class_names=NAMES, version=3, **values
+        spec=spec, num_classes=CLASSES, view=EvalView(SIZE), class_names=NAMES, version=3, **values
     )
     return export_saved_model(str(directory), **{**arguments, **changes})
 
@@ -117,11 +119,9 @@ def test_it_holds_no_operation_that_calls_python(folder):
 
 def test_pixels_inside_are_those_of_the_evaluation(encoded):
     images = list(encoded.values())
-    found, valid = tf.function(crop_all)(
-        tf.constant(images), lambda image: eval_crop_uint8(image, image_size=SIZE), SIZE
-    )
+    found, valid = tf.function(crop_all)(tf.constant(images), EvalView(SIZE))
     assert valid.numpy().all()
-    np.testing.assert_array_equal(found, crops(images))
+    np.testing.assert_array_equal(found["image"], crops(images))
 
 
 def test_bytes_and_pixels_get_the_same_answers(signatures, encoded):
@@ -282,8 +282,7 @@ def other(spec, values, tmp_path_factory):
         {"weights": weights, "statistics": values["statistics"]},
         num_classes=3,
         class_names=None,
-        crop_padding=0,
-        resize="bilinear",
+        view=EvalView(SIZE, CenterCrop(crop_padding=0), resize="bilinear"),
     )
     return tf.saved_model.load(folder).signatures
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from input_pipeline.images.view import EvalView
 from serving.saved_model import export_saved_model
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ def signatures(tmp_path_factory, spec, values):
         str(tmp_path_factory.mktemp("page")),
         spec=spec,
         num_classes=3,
-        image_size=32,
+        view=EvalView(32),
         weights=weights,
         statistics=values["statistics"],
         class_names=["zero", "one", "two"],

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline.images.view import EvalView
 from serving.saved_model import export_saved_model
 from tests.serving.messages import message_class
 
@@ -40,7 +41,7 @@ def folder(binary, tmp_path_factory, spec, values):
         str(tmp_path_factory.mktemp("served")),
         spec=spec,
         num_classes=len(NAMES),
-        image_size=32,
+        view=EvalView(32),
         class_names=NAMES,
         version=3,
         **values,

@@ -93,10 +93,6 @@ def test_normalization_is_the_experiments() -> None:
     ("change", "message"),
     [
         (
-            {"resolution": [64, 96]},
-            "model: efficientnet-b1: resolution is (64, 96), expected a square",
-        ),
-        (
             {"activation": "swishy"},
             "model: activation is 'swishy', expected an activation of Keras",
         ),

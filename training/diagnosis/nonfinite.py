@@ -26,6 +26,7 @@ from training.build import make_recipe, make_state
 from training.devices.distribution import Distribution, connect
 from training.job import Job, make_job, model_spec
 from training.step.noise import MaskNoise
+from training.step.padding import network_input
 from training.step.state import TrainState
 from training.step.switches import switched
 
@@ -241,8 +242,8 @@ def diagnose(job: Job, incident: Incident) -> Diagnosis:
     probe = _make_probe(job, state, noise, layers)
     seen: list[np.ndarray] = []
     losses: list[float] = []
-    for replica, micro_step, images, labels in _shares(incident, train.accumulation_steps):
-        loss, figures = probe(images, labels, tf.constant(replica), micro_step)
+    for replica, micro_step, batch in _shares(incident, train.accumulation_steps):
+        loss, figures = probe(batch, tf.constant(replica), micro_step)
         losses.append(float(loss))
         seen.append(figures.numpy())
     # [shares, layers, 3 kinds of tensor, (broken, size, largest)]
@@ -264,13 +265,17 @@ def diagnose(job: Job, incident: Incident) -> Diagnosis:
     return Diagnosis(float(np.mean(losses)), found)
 
 
-def _shares(incident: Incident, accumulation_steps: int) -> Iterator[tuple[int, int, Any, Any]]:
-    """Yield replica, micro-batch, images and labels of each micro-batch of each replica."""
+def _shares(incident: Incident, accumulation_steps: int) -> Iterator[tuple[int, int, Any]]:
+    """Yield replica, number and content of each micro-batch of each replica."""
     parts = incident.num_replicas * accumulation_steps
-    images, labels = (np.split(incident.batch[name], parts) for name in ("image", "label"))
+    split = {name: np.split(x, parts) for name, x in incident.batch.items() if name != "index"}
     for i in range(parts):
         replica, micro_step = divmod(i, accumulation_steps)
-        yield incident.first_replica + replica, micro_step, images[i], labels[i]
+        yield (
+            incident.first_replica + replica,
+            micro_step,
+            {name: x[i] for name, x in split.items()},
+        )
 
 
 def _make_probe(
@@ -279,7 +284,7 @@ def _make_probe(
     noise: MaskNoise,
     layers: Sequence[keras.Layer],
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """Return a function (images, labels, replica, micro-batch) -> loss, summaries float32 [layers, 3, 3]."""
+    """Return a function (batch, replica, micro-batch) -> loss, summaries float32 [layers, 3, 3]."""
     network, recipe = state.network, make_recipe(job, state.network, noise)
     inside = keras.Model(network.input, [layer.output for layer in layers])
     weights = [v.value for v in network.trainable_variables]
@@ -288,14 +293,14 @@ def _make_probe(
     scale = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
 
     @tf.function(autograph=False)
-    def probe(images: Any, labels: Any, replica: tf.Tensor, micro_step: int) -> Any:
+    def probe(batch: Any, replica: tf.Tensor, micro_step: int) -> Any:
         with (
             noise.at(state.variables.step, replica, micro_step),
             tf.GradientTape() as tape,
         ):
             with switched(network, recipe.frozen, recipe.keep_probabilities):
-                outputs = inside(recipe.normalize(tf.convert_to_tensor(images)), training=True)
-            batch = task.prepare({"label": tf.convert_to_tensor(labels)})
+                outputs = inside(network_input(batch, recipe.normalize), training=True)
+            batch = task.prepare(batch)
             loss, _ = task.loss(outputs[-1], batch, task.weight(batch), total=lambda x: x)
             loss += decay.loss(paths, weights)
             target = loss * scale

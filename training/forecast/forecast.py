@@ -17,7 +17,7 @@ from system.console import log
 from training.build import make_optimizer, make_schedule
 from training.devices.distribution import batch_norm_group_size
 from training.forecast.tpu_chips import Roofline, Topology, parse_topology, roofline
-from training.job import ExperimentError, model_spec, open_source
+from training.job import ExperimentError, describe_sizes, model_spec, open_source
 from training.plan import Plan, Stage, format_stage, make_plan
 
 COMPILE_REPORT = Path(__file__).with_name("tpu_compile.json")
@@ -178,7 +178,7 @@ def lines(forecast: Forecast) -> list[str]:
         int(np.argmax(forecast.rates)),
     )
     described = [
-        f"{experiment.name}: {last.spec.name} at {last.spec.resolution} px, "
+        f"{experiment.name}: {last.spec.name} at {describe_sizes(experiment, last.spec)}, "
         f"{forecast.parameters:,} parameters, {last.multiply_adds / 1e9:.2f} G multiply-adds an "
         "image in the forward pass, three times that in training",
         f"learning rate: {_sparkline(forecast.rates)}  highest {forecast.rates[peak]:.4g} at step "

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tasks.task import Task, Total
 from training.devices.distribution import Distribution
 from training.step.packed import pack
+from training.step.padding import network_input
 from training.step.recipe import Partition, TrainRecipe
 from training.step.state import Values
 from training.step.switches import switched
@@ -88,7 +89,7 @@ def _gradients(
     """Compute the three shares of one micro-batch, see `accumulated_gradients`."""
     variables = Partition.of(network, recipe.frozen)
     trained = variables.weights.choose(values.weights, variables.trained)
-    images = recipe.normalize(batch["image"])
+    images = network_input(batch, recipe.normalize)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(trained)
         with switched(network, recipe.frozen, recipe.keep_probabilities):

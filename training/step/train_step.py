@@ -18,6 +18,7 @@ from training.step.backward import accumulated_gradients
 from training.step.gradients import clip_by_norm, clip_each
 from training.step.loss_scale import LossScale, next_loss_scale
 from training.step.packed import Packed, pack, unpack
+from training.step.padding import network_input
 from training.step.recipe import Normalize, Partition, TrainRecipe
 from training.step.state import TrainState, Values, WeightsKind
 
@@ -92,7 +93,7 @@ def eval_step(
 ) -> Measures:
     """Evaluate one replica's batch; examples whose "mask" is 0 are padding and do not count."""
     outputs, _ = network.stateless_call(
-        weights, statistics, normalize(batch["image"]), training=False
+        weights, statistics, network_input(batch, normalize), training=False
     )
     return task.measure(outputs, batch)
 

@@ -9,7 +9,7 @@ import sklearn.datasets
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline.images.crop import eval_crop, eval_crop_uint8, train_crop
+from tests.crops import eval_crop, eval_crop_uint8, train_crop
 
 
 def photo(name):

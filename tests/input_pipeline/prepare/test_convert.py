@@ -17,6 +17,7 @@ from input_pipeline.prepare.convert import default_shards
 from input_pipeline.sources import get_source
 from input_pipeline.sources.dataset_info import read_dataset_info
 from input_pipeline.stream import pipeline
+from tests.input_pipeline.datasets import train_dataset
 
 CLASSES = ["n01", "n02", "n03"]
 
@@ -145,7 +146,7 @@ def test_what_is_evaluated_and_what_is_not_used_is_printed(tmp_path: Path, capsy
 def test_what_was_prepared_trains(prepared: Path):
     source = get_source("tfrecord", str(prepared))
     total = source.info.splits["train"].num_examples
-    dataset = pipeline.make_train_dataset(source, image_size=8, host_batch_size=total, seed=0)
+    dataset = train_dataset(source, image_size=8, host_batch_size=total, seed=0)
     (batch,) = dataset.take(1).as_numpy_iterator()
     assert sorted(batch["index"]) == list(range(total))
     assert np.bincount(batch["label"]).tolist() == list(source.info.splits["train"].class_counts)

@@ -8,8 +8,8 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import IndexedExamples, ShardedExamples, cache, get_source
 from input_pipeline.sources.cache import cache_source, load_into_memory
-from input_pipeline.stream import pipeline
 from tests.input_pipeline.conftest import label_of
+from tests.input_pipeline.datasets import eval_dataset, train_dataset
 
 
 def _labels(examples: IndexedExamples) -> list[int]:
@@ -53,7 +53,7 @@ def test_a_file_with_fewer_records_than_counted_is_named(make_records):
 
 
 def first_batch(source) -> dict[str, np.ndarray]:
-    dataset = pipeline.make_train_dataset(source, image_size=8, host_batch_size=8, seed=0)
+    dataset = train_dataset(source, image_size=8, host_batch_size=8, seed=0)
     return next(dataset.as_numpy_iterator())
 
 
@@ -72,9 +72,7 @@ def test_cached_records_train_without_their_files(make_records, tmp_path: Path, 
         assert (
             sum(
                 b["mask"].sum()
-                for b in pipeline.make_eval_dataset(
-                    cached, image_size=8, host_batch_size=2
-                ).as_numpy_iterator()
+                for b in eval_dataset(cached, image_size=8, host_batch_size=2).as_numpy_iterator()
             )
             == 2
         )

@@ -11,8 +11,8 @@ from input_pipeline.prepare.convert import prepare
 from input_pipeline.sources import get_source
 from input_pipeline.sources.cache import cache_source
 from input_pipeline.sources.csv_list import read_lists
-from input_pipeline.stream import pipeline
 from input_pipeline.targets.class_labels import ClassLabels
+from tests.input_pipeline.datasets import eval_dataset, train_dataset
 
 SEVERAL = "path,labels\nimages/0.png,red;blue\nimages/1.png,\nimages/2.png,blue\n"
 TARGET = ClassLabels(3)
@@ -40,14 +40,14 @@ def test_one_class_each_trains_and_evaluates(tmp_path: Path):
     assert source.info.class_names == ("a", "b")
     assert source.info.splits["train"].class_counts == (1, 2)
     assert source.notes == ("evaluation images: val.csv",)
-    dataset = pipeline.make_train_dataset(source, image_size=4, host_batch_size=3, seed=0)
+    dataset = train_dataset(source, image_size=4, host_batch_size=3, seed=0)
     (batch,) = dataset.take(1).as_numpy_iterator()
     assert dict(zip(batch["image"][:, 0, 0, 0], batch["label"], strict=True)) == {
         0: 0,
         20: 1,
         40: 1,
     }
-    (batch,) = pipeline.make_eval_dataset(source, image_size=4, host_batch_size=1)
+    (batch,) = eval_dataset(source, image_size=4, host_batch_size=1)
     assert batch["label"].numpy().tolist() == [1]
 
 
@@ -56,7 +56,7 @@ def test_several_classes_reach_the_batch_padded(tmp_path: Path, cached: bool):
     source = get_source("csv:0", write(tmp_path, train=SEVERAL), target=TARGET)
     if cached:
         source = cache_source(source, "memory", splits=["train"])
-    dataset = pipeline.make_eval_dataset(source, "train", image_size=4, host_batch_size=3)
+    dataset = eval_dataset(source, "train", image_size=4, host_batch_size=3)
     assert dataset.element_spec["label"] == TARGET.batch_spec(3)["label"]
     (batch,) = dataset
     assert batch["label"].numpy().tolist() == [[1, 0, -1], [-1, -1, -1], [0, -1, -1]]
@@ -64,7 +64,7 @@ def test_several_classes_reach_the_batch_padded(tmp_path: Path, cached: bool):
 
 def test_mixed_images_show_shares_of_all_their_classes(tmp_path: Path):
     source = get_source("csv:0", write(tmp_path, train=SEVERAL), target=TARGET)
-    dataset = pipeline.make_train_dataset(
+    dataset = train_dataset(
         source, image_size=4, host_batch_size=3, seed=0, mixup_alpha=1.0, cutmix_alpha=1.0
     )
     (batch,) = dataset.take(1)
@@ -84,7 +84,7 @@ def test_lists_become_records(tmp_path: Path):
     assert info.splits["train"].num_examples == 3
     assert info.splits["train"].class_counts == (2, 1)
     source = get_source("tfrecord", str(tmp_path / "records"), target=TARGET)
-    dataset = pipeline.make_eval_dataset(source, "train", image_size=4, host_batch_size=3)
+    dataset = eval_dataset(source, "train", image_size=4, host_batch_size=3)
     (batch,) = dataset
     by_level = zip(batch["image"][:, 0, 0, 0].numpy() // 19, batch["label"].numpy(), strict=True)
     assert {int(level): label.tolist() for level, label in by_level} == {
@@ -107,7 +107,7 @@ def test_a_survey_counts_every_label_of_an_image(tmp_path: Path, capsys: pytest.
 
 def test_images_of_several_classes_are_broken_where_one_is_expected(tmp_path: Path):
     source = get_source("csv:0", write(tmp_path, train=SEVERAL))
-    dataset = pipeline.make_eval_dataset(source, "train", image_size=4, host_batch_size=1)
+    dataset = eval_dataset(source, "train", image_size=4, host_batch_size=1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="2 labels; expected 1"):
         next(iter(dataset))
 

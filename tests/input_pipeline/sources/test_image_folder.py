@@ -7,6 +7,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import get_source
 from input_pipeline.stream import pipeline
+from tests.input_pipeline.datasets import eval_dataset, train_dataset
 
 
 def make_images(root: Path, counts: dict[str, int]) -> None:
@@ -35,11 +36,11 @@ def test_a_folder_trains_and_evaluates_without_preparation(tmp_path: Path):
     source = get_source("image_folder:0.25", str(tmp_path))
     assert source.info.class_names == ("a", "b")
     assert source.info.splits["train"].class_counts == (3, 6)
-    dataset = pipeline.make_train_dataset(source, image_size=4, host_batch_size=9, seed=0)
+    dataset = train_dataset(source, image_size=4, host_batch_size=9, seed=0)
     (batch,) = dataset.take(1).as_numpy_iterator()
     assert sorted(batch["index"]) == list(range(9))
     assert np.array_equal(batch["image"][:, 0, 0, 0], 20 * batch["label"])
-    dataset = pipeline.make_eval_dataset(source, image_size=4, host_batch_size=4)
+    dataset = eval_dataset(source, image_size=4, host_batch_size=4)
     (batch,) = dataset.as_numpy_iterator()
     assert batch["mask"].tolist() == [1.0, 1.0, 1.0, 0.0]
     assert batch["label"].tolist() == [0, 1, 1, 0]
@@ -60,7 +61,7 @@ def test_a_broken_image_file_is_named(tmp_path: Path):
     make_images(tmp_path, {"a": 2})
     (tmp_path / "a" / "0.PNG").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     source = get_source("image_folder:0", str(tmp_path))
-    dataset = pipeline.make_train_dataset(source, image_size=4, host_batch_size=2, seed=0)
+    dataset = train_dataset(source, image_size=4, host_batch_size=2, seed=0)
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         list(dataset.take(1))
     wanted = f"{tmp_path}/a/0.PNG, example 0: the image cannot be read or decoded"

@@ -114,7 +114,7 @@ def test_digits_do_not_overwrite_another_data_set(digits_dir, tmp_path: Path):
 def test_synthetic_images_are_deterministic_and_labelled_evenly(num_classes: int):
     def examples() -> list[tuple[bytes, int]]:
         source = get_source(
-            "synthetic", num_classes=num_classes, num_train_examples=300, image_size=9
+            "synthetic", num_classes=num_classes, num_train_examples=300, image_size=(9, 12)
         )
         train = source.examples("train")
         assert source.info.splits["validation"].num_examples == 12

@@ -8,6 +8,7 @@ from input_pipeline.errors import DatasetError
 from input_pipeline.sources import get_source
 from input_pipeline.stream import pipeline
 from input_pipeline.targets.class_label import LABELS
+from tests.input_pipeline.datasets import eval_dataset, train_dataset
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -57,12 +58,12 @@ def test_a_set_is_described_with_test_as_validation(data_dir: str):
 def test_a_set_trains_and_evaluates_every_image_once(data_dir: str, monkeypatch, in_memory_bytes):
     monkeypatch.setattr(pipeline, "IN_MEMORY_BYTES", in_memory_bytes)
     source = get_source("tfds:levels", data_dir)
-    dataset = pipeline.make_train_dataset(source, image_size=4, host_batch_size=13, seed=0)
+    dataset = train_dataset(source, image_size=4, host_batch_size=13, seed=0)
     (batch,) = dataset.take(1).as_numpy_iterator()
     assert sorted(batch["index"]) == list(range(13))
     assert np.bincount(batch["label"]).tolist() == [5, 4, 4]
     assert np.abs(batch["image"][:, 0, 0, 0] - 20.0 * batch["label"]).max() <= 2  # JPEG
-    (batch,) = pipeline.make_eval_dataset(source, image_size=4, host_batch_size=6)
+    (batch,) = eval_dataset(source, image_size=4, host_batch_size=6)
     assert np.bincount(batch["label"][batch["mask"] == 1.0]).tolist() == [2, 2, 1]
 
 

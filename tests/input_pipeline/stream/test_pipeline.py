@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
+from input_pipeline.images.framing import Letterbox, ScaleJitter
 from input_pipeline.sources import get_source, records
 from input_pipeline.stream import decode, pipeline
+from tests.input_pipeline.datasets import eval_dataset, train_dataset
 
 TRAIN = [5, 9, 4, 7, 3, 8, 6, 2, 9, 4, 5]  # 62 examples
 
@@ -43,7 +45,7 @@ def train(source, steps: int, **kwargs) -> list[dict[str, np.ndarray]]:
         "shuffle_buffer_mib": 0.02,
         "num_parallel_calls": 1,  # starts quicker
     }
-    dataset = pipeline.make_train_dataset(source, **{**defaults, **kwargs})
+    dataset = train_dataset(source, **{**defaults, **kwargs})
     return list(dataset.take(steps).as_numpy_iterator())
 
 
@@ -62,12 +64,31 @@ def pixels_by_index(batches: list[dict[str, np.ndarray]]) -> dict[int, bytes]:
 
 
 def test_training_batches_have_static_shapes(in_memory):
-    dataset = pipeline.make_train_dataset(in_memory, image_size=8, host_batch_size=4, seed=0)
+    dataset = train_dataset(in_memory, image_size=8, host_batch_size=4, seed=0)
     assert dataset.element_spec == {
         "image": tf.TensorSpec([4, 8, 8, 3], tf.uint8),
         "label": tf.TensorSpec([4], tf.int32),
         "index": tf.TensorSpec([4], tf.int32),
     }
+
+
+def test_batches_of_a_framing_that_pads_say_where_the_image_is(in_memory):
+    (batch,) = train(in_memory, 1, image_size=(8, 12), framing=ScaleJitter((0.4, 0.9)))
+    assert batch["image"].shape == (4, 8, 12, 3)
+    assert batch["valid"].shape == (4, 2)
+    for image, (height, width) in zip(batch["image"], batch["valid"], strict=True):
+        assert 0 < height < 8
+        assert 0 < width < 12
+        assert not image[height:].any()
+        assert not image[:, width:].any()
+        assert image[:height, :width].any()
+    (again,) = train(in_memory, 1, image_size=(8, 12), framing=ScaleJitter((0.4, 0.9)))
+    assert same([batch], [again])
+    dataset = eval_dataset(in_memory, image_size=(8, 12), framing=Letterbox(), host_batch_size=4)
+    *_, last = dataset.as_numpy_iterator()
+    assert last["mask"].tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert last["valid"].tolist() == [[8, 11], [0, 0], [0, 0], [0, 0]]  # 12 x 16
+    assert last["corner"].tolist() == [[0, 0], [0, 0], [0, 0], [0, 0]]
 
 
 def test_every_epoch_sees_every_image_once_and_drops_none_between(source):
@@ -160,9 +181,7 @@ def test_fewer_examples_than_hosts_is_refused(in_memory):
     with pytest.raises(DatasetError, match="62 training examples cannot be shared by 63 hosts"):
         train(in_memory, 1, num_hosts=63)
     with pytest.raises(ValueError, match="host_index 2 is not in"):
-        pipeline.make_eval_dataset(
-            in_memory, image_size=8, host_batch_size=1, host_index=2, num_hosts=2
-        )
+        eval_dataset(in_memory, image_size=8, host_batch_size=1, host_index=2, num_hosts=2)
 
 
 @pytest.mark.parametrize(("num_hosts", "host_batch_size"), [(1, 13), (3, 2)])
@@ -172,7 +191,7 @@ def test_every_validation_image_counts_once_on_any_number_of_hosts(
     steps = pipeline.eval_steps(13, host_batch_size, num_hosts)
     labels = []
     for host in range(num_hosts):
-        dataset = pipeline.make_eval_dataset(
+        dataset = eval_dataset(
             streamed,
             image_size=8,
             host_batch_size=host_batch_size,
@@ -201,7 +220,7 @@ def test_minival_is_evaluated_and_not_trained_on(make_records):
     source = get_source("tfrecord", make_records(TRAIN), num_classes=5, holdout_shards=2)
     batches = train(source, 1, host_batch_size=48)
     assert sorted(batches[0]["index"]) == list(range(48))
-    held_out = pipeline.make_eval_dataset(source, "minival", image_size=8, host_batch_size=14)
+    held_out = eval_dataset(source, "minival", image_size=8, host_batch_size=14)
     assert sum(batch["mask"].sum() for batch in held_out.as_numpy_iterator()) == 14
 
 
@@ -259,7 +278,7 @@ def test_a_broken_validation_image_is_named(make_records):
     rewrite(data_dir, "validation-00001-of-00002", {4: NO_IMAGE})
     source = get_source("tfrecord", data_dir, num_classes=5)
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
-        list(pipeline.make_eval_dataset(source, image_size=8, host_batch_size=4))
+        list(eval_dataset(source, image_size=8, host_batch_size=4))
     message = pipeline.describe_data_error(raised.value)
     assert message.endswith(
         "validation-00001-of-00002, example 7: the image cannot be read or decoded"
@@ -372,7 +391,7 @@ def test_a_skipped_validation_image_has_mask_0(make_records):
     rewrite(data_dir, "validation-00001-of-00002", {4: NO_IMAGE})
     source = get_source("tfrecord", data_dir, num_classes=5)
     for fraction, fine in ((0.2, True), (0.1, False)):
-        dataset = pipeline.make_eval_dataset(
+        dataset = eval_dataset(
             source,
             image_size=8,
             host_batch_size=4,

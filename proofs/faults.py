@@ -44,8 +44,9 @@ from system.tensorflow_log import quiet_tensorflow
 
 PLACES = ("step", "checkpoint", "evaluation", "export")
 BETWEEN = "between"
-NETWORK = "three-blocks"
-SECONDS_TO_WAIT = 600.0  # beyond this a process counts as hanging
+NETWORK = ROOT / "proofs/two_blocks.yaml"  # tracing takes most of a process's time
+SECONDS_TO_WAIT = 1200.0  # beyond this a process counts as hanging
+SECONDS_AFTER_A_KILL = 120.0  # beyond this the other workers do
 EXPERIMENT = """\
 name: faults
 model: {{name: {network}, image_size: 32}}
@@ -92,17 +93,6 @@ def announce_and_run(arguments: Sequence[str]) -> None:
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def _offer_small_network() -> None:
-    """Add the first blocks of a narrow B0 to the catalogue: tracing takes most of a process's time."""
-    from efficientnet import catalog
-    from efficientnet.families.v1 import V1
-    from efficientnet.spec import Coefficients
-
-    small = {NETWORK: Coefficients(width=0.1, depth=1.0, resolution=32, dropout=0.2)}
-    family = dataclasses.replace(V1, base=NETWORK, models=small, stages=V1.stages[:2])
-    catalog.FAMILIES = (*catalog.FAMILIES, family)
-
-
 def _live(
     output: multiprocessing.connection.Connection,
     arguments: Sequence[str],
@@ -113,7 +103,6 @@ def _live(
         os.dup2(output.fileno(), descriptor)
     output.close()
     os.environ.update(environment)
-    _offer_small_network()
     announce_and_run(arguments)
 
 
@@ -181,12 +170,12 @@ class Life:
     def kill(self, index: int) -> None:
         """Kill one process with SIGKILL; wait for the others and kill those that hang."""
         self.processes[index].kill()
-        self.end()
+        self.end(SECONDS_AFTER_A_KILL)
 
-    def end(self) -> list[int | None]:
-        """Wait for all processes; return their exit statuses."""
+    def end(self, seconds: float = SECONDS_TO_WAIT) -> list[int | None]:
+        """Wait for each process and kill it when it hangs; return their exit statuses."""
         for process in self.processes:
-            process.join(SECONDS_TO_WAIT if len(self.processes) == 1 else 120.0)
+            process.join(seconds)
             if process.exitcode is None:
                 process.kill()
                 process.join()
@@ -262,9 +251,8 @@ def survive(
     """
     moments, toll = random.Random(seed), Toll()
     config = folder / "faults.yaml"
-    boundary = max(
-        kills // 2, 2
-    )  # a life that is killed gets no or two steps further, sometimes more
+    # A life that is killed gets no or two steps further, sometimes more; few kills need two evaluations.
+    boundary = max(kills // 2, 12)
     config.write_text(EXPERIMENT.format(network=NETWORK, steps=boundary))
     undisturbed, killed = folder / "undisturbed", folder / "killed"
     arguments = [f"--config={config}"]
@@ -274,7 +262,7 @@ def survive(
     arguments.append(f"--model_dir={killed}")
 
     # The export comes last, so its kills do; the others in turn.
-    in_export = max(kills // 5, 1)
+    in_export = max(kills // 5, 1) if kills >= len(PLACES) else 0
     aims = [PLACES[i % 3] for i in range(kills - in_export)] + ["export"] * in_export
     newest, ended = 0, False
     while aims:

@@ -9,14 +9,15 @@ from pathlib import Path
 from absl.testing import flagsaver
 
 import main
-from proofs.faults import differences
+from proofs.faults import NETWORK, differences
 from run_folder.checkpoints import Checkpoint, CheckpointStore
 
 ROOT = Path(main.__file__).parent
+TIMEOUT_SECONDS = 1200  # of a subprocess: ends a hang, measures nothing
 STEPS = 12
 EXPERIMENT = f"""
 name: tiny
-model: {{name: efficientnet-b0, width: 0.1, depth: 0.1, image_size: 32}}
+model: {{name: {NETWORK}}}
 data: {{source: synthetic, num_train_examples: 80}}
 augment: {{policy: none}}
 train: {{global_batch_size: 8, duration: {STEPS} steps, steps_per_call: 2}}
@@ -37,15 +38,20 @@ def flags(folder: Path, name: str) -> list[str]:
     return [f"--config={config}", f"--model_dir={folder / name}"]
 
 
+def run_here(*arguments: str) -> int:
+    """Run main.py in this process, which has imported TensorFlow already; return its exit status."""
+    with flagsaver.flagsaver():
+        try:
+            return main.main(main._parse_flags(["main.py", *arguments]))
+        except SystemExit as stop:
+            return int(stop.code or 0)
+
+
 def in_this_process(capsys: object) -> Command:
     """Return a function that runs main.py here: (flags) -> exit status, stdout, stderr."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        with flagsaver.flagsaver():
-            try:
-                status = main.main(main._parse_flags(["main.py", *arguments]))
-            except SystemExit as stop:
-                status = int(stop.code or 0)
+        status = run_here(*arguments)
         out, err = capsys.readouterr()
         return status, out, err
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from absl.testing import flagsaver
 
 import main
 from benchmarks.latency import evaluation_images
-from proofs.faults import Life
+from proofs.faults import NETWORK, Life
 from run_folder.checkpoints import CheckpointStore
 from serving.predictor import find_export, open_predictor
+from tests import runs
 
 ROOT = Path(main.__file__).parent
 TINY = """
 name: tiny
-model: {name: efficientnet-b0, width: 0.25, depth: 0.3, image_size: 32}
+model: {name: NETWORK, dropout: 0.1}
 data: {source: digits}
 augment: {policy: none, flip: false, crop_area: [0.8, 1.0]}
 train: {global_batch_size: 32, duration: 12 steps, steps_per_call: 2}
@@ -40,24 +40,14 @@ Command = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    (folder / "tiny.yaml").write_text(TINY + f"# {folder}\n")
+    (folder / "tiny.yaml").write_text(TINY.replace("NETWORK", str(NETWORK)) + f"# {folder}\n")
     return folder
 
 
 @pytest.fixture
 def command(tiny: Path, capsys: pytest.CaptureFixture) -> Command:
     """Return a function that runs main.py in this process: (flags) -> exit status, stdout, stderr."""
-
-    def run(*flags: str) -> tuple[int, str, str]:
-        with flagsaver.flagsaver():
-            try:
-                status = main.main(main._parse_flags(["main.py", *flags]))
-            except SystemExit as stop:
-                status = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
+    return runs.in_this_process(capsys)
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +70,7 @@ def _spawn(tiny: Path, name: str, *flags: str) -> str:
         [sys.executable, str(ROOT / "main.py"), *_flags(tiny, name), *flags],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=runs.TIMEOUT_SECONDS,
         env={**os.environ, "COLUMNS": "200"},
     )
     assert done.returncode == 0, done.stderr
@@ -293,9 +283,9 @@ def test_a_model_dir_that_cannot_be_written_is_named(tiny: Path, command: Comman
 def test_a_resume_with_another_model_is_refused_with_the_difference(
     trained: tuple[Path, str], tiny: Path, command: Command
 ) -> None:
-    status, _, err = command(*_flags(tiny, "finished"), "--set=model.width=0.5")
+    status, _, err = command(*_flags(tiny, "finished"), "--set=model.dropout=0.5")
     assert status == 2
-    assert "model.width: 0.25 -> 0.5" in _one_line(err)
+    assert "model.dropout: 0.1 -> 0.5" in _one_line(err)
 
 
 def test_eval_without_a_run_says_so(tiny: Path, command: Command) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import runs
 from tpu_scripts import check_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,9 @@ def test_what_is_wrong_has_a_remedy(versions, chips, fits, seen, error, good, wo
 
 def test_the_report_fits_a_screen():
     command = [sys.executable, ROOT / "tpu_scripts/check_environment.py"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=runs.TIMEOUT_SECONDS
+    )
     lines = done.stdout.splitlines()
     assert done.returncode in (0, 1), done.stderr
     assert len(lines) < 24

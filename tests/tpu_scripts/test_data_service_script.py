@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import runs
+
 SCRIPT = Path(__file__).parents[2] / "tpu_scripts" / "data_service.sh"
 
 
@@ -17,7 +19,7 @@ def run(*flags: str) -> subprocess.CompletedProcess:
         [SCRIPT, *flags],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=runs.TIMEOUT_SECONDS,
         env={**os.environ, "PYTHON": sys.executable},
     )
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import runs
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "tpu_scripts"
 WHERE = ["--name=b0", "--zone=us-central2-b", "--project=mine"]
 AT = "--zone=us-central2-b --project=mine"
@@ -52,7 +54,7 @@ class Cloud:
             env={"PATH": f"{self.bin}:{os.environ['PATH']}", "FAKE": str(self.folder)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=runs.TIMEOUT_SECONDS,
             check=False,
         )
 
@@ -171,7 +173,9 @@ def test_a_run_goes_on_alone_and_leaves_log_and_status(cloud, how):
     # The end of the job opens this pipe for writing: reading it waits for that.
     os.mkfifo(cloud.folder / "efficientnet/finished")
     env = {"PATH": os.environ["PATH"], "HOME": str(cloud.folder), "TMUX_TMPDIR": str(cloud.folder)}
-    subprocess.run(["bash", "-c", command], cwd=cloud.folder, env=env, check=True, timeout=30)
+    subprocess.run(
+        ["bash", "-c", command], cwd=cloud.folder, env=env, check=True, timeout=runs.TIMEOUT_SECONDS
+    )
     assert (cloud.folder / "efficientnet/finished").read_text() == "done\n"
     logs = cloud.folder / "efficientnet/logs"
     if how == "tmux":
@@ -179,7 +183,7 @@ def test_a_run_goes_on_alone_and_leaves_log_and_status(cloud, how):
     else:
         pid = (logs / "train.pid").read_text().strip()
         wait = ["tail", f"--pid={pid}", "-f", "/dev/null"]
-    subprocess.run(wait, env=env, check=True, timeout=30)
+    subprocess.run(wait, env=env, check=True, timeout=runs.TIMEOUT_SECONDS)
     assert (logs / "train.log").read_text() == "<main.py>" + "".join(f"<{x}>" for x in flags)
     assert (logs / "train.status").read_text() == "7\n"
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import runs
+
 SCRIPT = Path(__file__).resolve().parents[2] / "tpu_scripts/train_until_done.sh"
 
 # Stands for Python: notes its arguments, and ends with the next of the statuses it was given.
@@ -54,7 +56,7 @@ def run(environment: dict[str, str], statuses: list[int], *options: str) -> tupl
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=runs.TIMEOUT_SECONDS,
     )
     calls = Path(environment["CALLS"]).read_text().splitlines()
     assert set(calls) == {f"{SCRIPT.parents[1]}/main.py --model=efficientnet-b0 --set=a=b c"}
@@ -97,7 +99,7 @@ def test_a_signal_is_passed_on_and_ends_the_loop(
             assert process.stdout is not None
             assert process.stdout.readline() == "waiting\n"
             process.send_signal(number)
-            process.communicate(timeout=60)
+            process.communicate(timeout=runs.TIMEOUT_SECONDS)
             assert process.returncode == status
         finally:
             process.kill()
@@ -110,7 +112,7 @@ def test_a_dry_run_prints_the_command_and_starts_nothing(environment: dict[str, 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=runs.TIMEOUT_SECONDS,
     )
     assert done.returncode == 0
     assert done.stdout.strip().endswith(r"main.py --set=train.duration=9\ epochs")
@@ -120,7 +122,11 @@ def test_a_dry_run_prints_the_command_and_starts_nothing(environment: dict[str, 
 @pytest.mark.parametrize("option", ["--max_crashes=many", "--model=efficientnet-b0"])
 def test_a_wrong_option_is_one_line(environment: dict[str, str], option: str) -> None:
     done = subprocess.run(
-        [SCRIPT, option], env=environment, capture_output=True, text=True, timeout=60
+        [SCRIPT, option],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=runs.TIMEOUT_SECONDS,
     )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

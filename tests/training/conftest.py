@@ -63,7 +63,5 @@ def command(capsys: pytest.CaptureFixture) -> runs.Command:
 @pytest.fixture(scope="module")
 def uninterrupted(folder: Path) -> Path:
     """A run that was left alone, by the command line."""
-    process = runs.start(*runs.flags(folder, "uninterrupted"))
-    printed, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, printed
+    assert runs.run_here(*runs.flags(folder, "uninterrupted")) == 0
     return folder / "uninterrupted"

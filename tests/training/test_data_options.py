@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from configs.load import load_experiment
+from proofs.faults import NETWORK
 from run_folder.checkpoints import CheckpointStore
 from tests.input_pipeline.servers import data_service_processes
 from training.devices.distribution import connect
@@ -13,13 +14,13 @@ from training.loop import train_and_evaluate
 
 pytestmark = pytest.mark.slow
 
-TINY = """
-model: {name: efficientnet-b0, width: 0.1, depth: 0.1, image_size: 32}
-data: {source: digits}
-augment: {policy: autoaugment, random_erasing: 0.5, mixup_alpha: 0.2, cutmix_alpha: 1.0}
-train: {global_batch_size: 8, duration: 6 steps, steps_per_call: 3}
-schedule: {name: constant, warmup: 0 steps}
-checkpoint: {every: 3 steps, asynchronous: false}
+TINY = f"""
+model: {{name: {NETWORK}}}
+data: {{source: digits}}
+augment: {{policy: autoaugment, random_erasing: 0.5, mixup_alpha: 0.2, cutmix_alpha: 1.0}}
+train: {{global_batch_size: 8, duration: 6 steps, steps_per_call: 3}}
+schedule: {{name: constant, warmup: 0 steps}}
+checkpoint: {{every: 3 steps, asynchronous: false}}
 """
 
 

@@ -20,9 +20,8 @@ pytestmark = pytest.mark.slow
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that was not evaluated, with checkpoints at steps 4, 8 and 12."""
     folder = tmp_path_factory.mktemp("trained")
-    process = runs.start(*runs.flags(folder, "run"), "--mode=train", "--set=export.formats=[]")
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, printed
+    flags = runs.flags(folder, "run")
+    assert runs.run_here(*flags, "--mode=train", "--set=export.formats=[]") == 0
     return folder / "run"
 
 

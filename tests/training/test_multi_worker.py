@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import runs
 from tests.training import tiny
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, GLOBAL_BATCH_SIZE = 3, 8
-TIMEOUT_SECONDS = 240
 
 
 def free_ports(count):
@@ -48,7 +48,7 @@ def run_workers(count, file):
                     text=True,
                 )
             )
-        outputs = [worker.communicate(timeout=TIMEOUT_SECONDS)[0] for worker in workers]
+        outputs = [worker.communicate(timeout=runs.TIMEOUT_SECONDS)[0] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

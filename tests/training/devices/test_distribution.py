@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import runs
 from training.devices.distribution import (
     STRATEGIES,
     DistributionError,
@@ -115,7 +116,7 @@ except DistributionError as error:
 def test_a_machine_without_tpu_is_one_line_with_advice():
     command = [sys.executable, "-c", CONNECT]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=runs.TIMEOUT_SECONDS, check=False
     )
     lines = done.stdout.strip().splitlines()
     assert len(lines) == 1, done

@@ -1,9 +1,6 @@
 """--mode=plan computes its forecast, from a report of the TPU compiler if there is one."""
 
 import json
-import os
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import pytest
 
 from configs.load import load_experiment
 from system.errors import UsageError
+from tests import runs
 from training.devices.distribution import DistributionError
 from training.forecast import forecast
 
@@ -124,19 +122,13 @@ def test_every_schedule_is_drawn(schedule, no_report, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_plans_without_a_device(tmp_path):
-    command = [sys.executable, "main.py", "--mode=plan", f"--config={B0}", "--topology=v4:2x2x1"]
-    done = subprocess.run(
-        [*command, f"--model_dir={tmp_path}/run", "--tpu=local"],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "109,474 steps of 4,096 images" in done.stdout
+def test_the_command_plans_without_a_device(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    flags = ["--mode=plan", f"--config={B0}", "--topology=v4:2x2x1"]
+    run = runs.in_this_process(capsys)
+    status, out, err = run(*flags, f"--model_dir={tmp_path}/run", "--tpu=local")
+    assert status == 0, err
+    assert "109,474 steps of 4,096 images" in out
 
 
 def test_the_state_holds_the_slots_of_whatever_optimizer(no_report, monkeypatch):

@@ -60,7 +60,8 @@ Address = Annotated[
     Field(pattern=r"^grpc://[^/\s]+:[0-9]+$", description="grpc://HOST:PORT"),
 ]
 Size = Annotated[ModelSize, Field(description="pixels, at least 8, or [height, width]")]
-Resize = Literal["bicubic", "bilinear"]
+# With TensorFlow 1's kernels, or its later bilinear one, with half-pixel centres.
+Resize = Literal["bicubic", "bilinear", "bilinear_half_pixel"]
 Range = Annotated[
     tuple[Positive, Positive],
     AfterValidator(_rising),
@@ -118,6 +119,9 @@ STAGE_KEYS = (
 # "recipe": none up to 8 replicas N, then max(8, N / 8), as V1; "up_to_8": min(8, N), as V2; "up_to_32":
 # min(32, N), as the detector.
 BatchNormGroup = Literal["recipe", "up_to_8", "up_to_32", "all", "none"]
+
+
+TrainFraming = Literal["random_crop", "random_sample", "squash", "scale_jitter"]
 
 
 class Model(Section):
@@ -290,15 +294,16 @@ class Augment(Section):
     """How training images are cropped and augmented."""
 
     policy: str  # operations after crop and flip
-    framing: Literal["random_crop", "squash", "scale_jitter"] = "random_crop"  # the part shown
+    framing: TrainFraming = "random_crop"  # the part shown; random_sample: V2's random_crop
     flip: bool = True  # mirror half of the images
-    crop_area: ShareRange = (0.08, 1.0)  # of random_crop: share of the image's area
-    crop_aspect_ratio: Range = (0.75, 1.3333333333333333)  # of random_crop: width / height
+    crop_area: ShareRange = (0.08, 1.0)  # of random_crop and _sample: share of the image's area
+    crop_aspect_ratio: Range = (0.75, 1.3333333333333333)  # of those two: width / height
     scale_range: Range = (0.1, 2.0)  # of scale_jitter: times the scale at which the image fits
     resize: Resize = "bicubic"  # of the part to the model's size
     random_erasing: ZeroToOne = 0.0  # share of the images of which a rectangle becomes noise
     mixup_alpha: NotNegative = 0.0  # blend pairs of images, by Beta(alpha, alpha); 0: off
     cutmix_alpha: NotNegative = 0.0  # paste parts of a pair's other image; 0: off; both: in turns
+    pairing: Literal["neighbours", "reversed"] = "neighbours"  # for mixing; reversed: as V2's code
 
     @property
     def mixes_labels(self) -> bool:
@@ -307,19 +312,26 @@ class Augment(Section):
 
     @model_validator(mode="after")
     def _check_framing(self) -> "Augment":
-        for key, framing in (
-            ("crop_area", "random_crop"),
-            ("crop_aspect_ratio", "random_crop"),
-            ("scale_range", "scale_jitter"),
+        windows = ("random_crop", "random_sample")
+        for key, framings in (
+            ("crop_area", windows),
+            ("crop_aspect_ratio", windows),
+            ("scale_range", ("scale_jitter",)),
         ):
             value, default = getattr(self, key), Augment.model_fields[key].default
-            if self.framing != framing and value != default:
+            if self.framing not in framings and value != default:
                 raise ConflictError(
                     f"augment.{key}={list(value)} has no effect with augment.framing={self.framing}: it is"
-                    f" for {framing}; leave it out, or set augment.{key}={list(default)}",
+                    f" for {' and '.join(framings)}; leave it out, or set augment.{key}={list(default)}",
                     f"augment.{key}",
                     "augment.framing",
                 )
+        if self.pairing != "neighbours" and not self.mixes_labels:
+            raise ConflictError(
+                f"augment.pairing={self.pairing} has no effect without mixing: set augment.mixup_alpha or"
+                " augment.cutmix_alpha above 0",
+                "augment.pairing",
+            )
         if self.framing == "scale_jitter" and self.mixes_labels:
             raise ConflictError(
                 "augment.framing=scale_jitter pads each image differently, and mixup and cutmix would mix"
@@ -346,6 +358,12 @@ class RandAugment(Augment):
     magnitude: NotNegative = 10.0  # level of the operations; 10 is the tables' full range
     magnitude_std: NotNegative = 0.0  # standard deviation of the level
     quirks: bool = True  # keep the published code's deviations from the papers
+
+
+class Cutout(Augment):
+    """A square of noise in every image, as EfficientNetV2 is fine-tuned."""
+
+    policy: Literal["cutout"] = "cutout"
 
 
 class NoAugment(Augment):
@@ -548,6 +566,7 @@ class CenterCrop(Evaluation):
 
     framing: Literal["center_crop"] = "center_crop"
     crop_padding: Natural | None = None  # pixels; None: round(S * (1/.875 - 1))
+    odd_pixels: Literal["before", "after"] = "before"  # where one too many is cut; V2's: after
 
 
 class Squash(Evaluation):
@@ -614,7 +633,7 @@ class Experiment(Section):
     data: Annotated[TFRecord | ImageFolder | CSV | Digits | Synthetic | TFDS, By("source")] = (
         TFRecord()
     )
-    augment: Annotated[AutoAugment | RandAugment | NoAugment, By("policy")] = AutoAugment()
+    augment: Annotated[AutoAugment | RandAugment | Cutout | NoAugment, By("policy")] = AutoAugment()
     train: Train = Train()
     optimizer: Annotated[RMSProp | SGD | AdamW | LARS, By("name")] = RMSProp()
     schedule: Annotated[Exponential | Cosine | Constant | Polynomial | Stepwise, By("name")] = (

@@ -15,6 +15,8 @@ from efficientnet.spec import ModelSpec
 from efficientnet.weights.tf1 import tf1_names
 from input_pipeline.augment.policies import make_operations
 from input_pipeline.augment.published_mixing import blend_with_reverse, paste_from_reverse
+from input_pipeline.images.crop import Resize
+from input_pipeline.images.framing import CenterCrop, Framing, Squash, resized_part
 from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
 from tasks.classification import Classification
 from training.devices.distribution import connect
@@ -299,10 +301,66 @@ def mixing_rows(goldens: Path) -> Iterator[ParityRow]:
         yield row(f"{kind}, labels", text, "the same", measured, 1e-6, "absolute")
 
 
+# -- evaluation preprocessing -------------------------------------------------------------------
+
+
+def preprocessing_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare the evaluation images of V2's three kinds of preprocessing, before rounding."""
+    archive = np.load(goldens / "v2_eval_preprocess.npz")
+    row = functools.partial(ParityRow, "V2 evaluation images")
+    # V2's code decodes all of a JPEG, V1's and ours the crop alone: colours along its border differ.
+    jpeg, lossless = tf.constant(archive["jpeg"].tobytes()), tf.io.encode_png(archive["decoded"])
+    half: Resize = "bilinear_half_pixel"
+    v1 = get_spec("efficientnetv2-b0")  # normalises as V1
+    crop, whole = CenterCrop(crop_padding=32, odd_pixels="after"), Squash()
+    cases: tuple[tuple[str, str, Framing, int, Resize, Any, Any], ...] = (
+        (
+            "v2/64",
+            "below 320 px: centre S / (S + 32), half-pixel centres",
+            crop,
+            64,
+            half,
+            128,
+            128,
+        ),
+        (
+            "v2/320_every_16th_row",
+            "from 320 px on: all of it, squashed",
+            whole,
+            320,
+            half,
+            128,
+            128,
+        ),
+        ("ft/64", "fine-tuning: all of it, squashed", whole, 64, half, 127.5, 127.5),
+        (
+            "legacy/64",
+            "b0 to b3: V1's",
+            CenterCrop(crop_padding=32),
+            64,
+            "bicubic",
+            v1.mean_rgb,
+            v1.stddev_rgb,
+        ),
+    )
+    for key, text, framing, size, resize, mean, stddev in cases:
+        image = jpeg if key == "legacy/64" else lossless
+        pixels, _ = resized_part(image, framing, size, resize=resize)
+        expected = archive[key] * np.float32(stddev) + np.float32(mean)
+        found = pixels.numpy()[:: size // len(expected)]
+        measured = largest(found, expected)
+        yield row(key, text, "the same", measured, 0.01, "grey levels")
+    pixels, _ = resized_part(jpeg, crop, 64, resize=half)
+    measured = float(np.mean(np.abs(pixels.numpy() - (archive["v2/64"] * 128 + 128))))
+    text = "decodes the crop alone"
+    yield row("v2/64, mean", "decodes the whole JPEG", text, measured, 0.05, "grey levels")
+
+
 SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
     inference_rows,
     schedule_rows,
     training_rows,
     augmentation_rows,
     mixing_rows,
+    preprocessing_rows,
 )

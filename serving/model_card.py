@@ -31,8 +31,10 @@ class Preprocessing:
       framing: "center_crop", "squash" or "letterbox".
       crop_padding: of center_crop, in pixels; the crop is S / (S + crop_padding) of the largest centred
         window of the input's shape. None is the padding that keeps 87.5 %.
+      odd_pixels: of center_crop, where a pixel too many is cut off: "before" or "after" the window.
       alignment: of letterbox, "center" or "top_left".
-      resize: "bicubic" or "bilinear", without half-pixel centres and without antialiasing.
+      resize: "bicubic" or "bilinear" without half-pixel centres, or "bilinear_half_pixel"; without
+        antialiasing.
       mean_rgb: subtracted from pixels on the scale 0..255.
       stddev_rgb: divides the pixels after the subtraction.
     """
@@ -40,6 +42,7 @@ class Preprocessing:
     image_size: Size
     framing: str = "center_crop"
     crop_padding: int | None = None
+    odd_pixels: str = "before"
     alignment: str | None = None
     resize: Resize
     mean_rgb: RGB
@@ -153,6 +156,13 @@ _USE = {
 }
 
 
+_KERNELS: Mapping[Resize, str] = {
+    "bicubic": "bicubic (a = -0.75), without half-pixel centres",
+    "bilinear": "bilinear, without half-pixel centres",
+    "bilinear_half_pixel": "bilinear, with half-pixel centres",
+}
+
+
 def _framing_text(preprocessing: Preprocessing) -> str:
     if preprocessing.framing == "squash":
         return "Keep the whole image, whatever its aspect ratio."
@@ -192,8 +202,8 @@ def _text(card: ModelCard) -> str:
         "## Preprocessing",
         "",
         f"1. {_framing_text(preprocessing)}",
-        f"2. Resize it to {height} x {width}, {preprocessing.resize}, without half-pixel centres and "
-        "without antialiasing; round, clip to 0..255.",
+        f"2. Resize it to {height} x {width}, {_KERNELS[preprocessing.resize]}, without antialiasing; "
+        "round, clip to 0..255.",
         f"3. Subtract {list(preprocessing.mean_rgb)}, divide by {list(preprocessing.stddev_rgb)} "
         "(R, G, B).",
         "",

@@ -50,11 +50,13 @@ def train_dataset(job: Job, step: int) -> MakeDataset:
 def train_view(experiment: Experiment, spec: ModelSpec) -> TrainView:
     """Return what the network sees of a training image."""
     augment = experiment.augment
+    window = {
+        "area_range": augment.crop_area,
+        "aspect_ratio_range": augment.crop_aspect_ratio,
+    }
     settings = {
-        "random_crop": {
-            "area_range": augment.crop_area,
-            "aspect_ratio_range": augment.crop_aspect_ratio,
-        },
+        "random_crop": window,
+        "random_sample": window,
         "scale_jitter": {"scale_range": augment.scale_range},
     }
     return TrainView(
@@ -66,6 +68,7 @@ def train_view(experiment: Experiment, spec: ModelSpec) -> TrainView:
         random_erasing=augment.random_erasing,
         mixup_alpha=augment.mixup_alpha,
         cutmix_alpha=augment.cutmix_alpha,
+        pairing=augment.pairing,
     )
 
 

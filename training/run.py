@@ -218,7 +218,7 @@ def _introduce(job: Job, state: TrainState) -> None:
     )
     log_notes(job)
     log(f"{_format_length(plan)}; run in {job.model_dir}")
-    if experiment.augment.policy != "none" and not experiment.augment.quirks:
+    if not getattr(experiment.augment, "quirks", True):
         log("augment.quirks=false: operations as in the papers, not as in the published code")
 
 

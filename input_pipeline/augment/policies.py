@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline.augment import levels, operations
+from input_pipeline.augment.geometry import replace_rectangle
 from input_pipeline.augment.layout import Scalar, size_of, when_known
-from input_pipeline.draws import draw_uniforms
+from input_pipeline.draws import draw_uniforms, seed_of_stream
 
 # An operation as policies see it: image, level, sign (1 or -1), centre (y, x) of a cutout -> image.
 Operation = Callable[[tf.Tensor, Scalar, Scalar, tf.Tensor], tf.Tensor]
@@ -27,7 +28,7 @@ WITHOUT_LEVEL = ("AutoContrast", "Equalize", "Invert")
 UNIFORMS_PER_OPERATION = 3  # RandAugment's: the sign; the centre of a cutout
 
 # Mixed into the seed, so that the crop and the flip may be drawn from the same one.
-STREAM = 0x5EEDA06
+STREAM, CUTOUT_STREAM = 0x5EEDA06, 0xC07007
 
 # Sub-policies of AutoAugment v0 (arXiv 1805.09501, table 9; the published EfficientNet code):
 # two times (operation, probability, level).
@@ -343,8 +344,31 @@ def _catalogue(
     )
 
 
-POLICIES: Mapping[str, type[NoAugment] | type[AutoAugment] | type[RandAugment]] = {
+@dataclasses.dataclass(frozen=True)
+class Cutout:
+    """A square of noise in every image, as EfficientNetV2's code fine-tunes.
+
+    Its centre lies anywhere, its sides are half the image's, cut off at the borders. The noise is uniform
+    over the upper half of the grey levels, [0, 1) after a normalisation to [-1, 1]. Deviation: rounded
+    down to uint8.
+    """
+
+    def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Augment one image; arguments and result as for AutoAugment."""
+        size = tf.shape(image)[:2]
+        draws = draw_uniforms(seed, 2, stream=CUTOUT_STREAM)
+        centre = tf.cast(draws * tf.cast(size, tf.float32), tf.int32)
+        half = size // 4
+        noise = tf.random.stateless_uniform(
+            tf.shape(image), seed_of_stream(seed, CUTOUT_STREAM + 1), 127.5, 255.0, alg="philox"
+        )
+        first, last = tf.maximum(centre - half, 0), tf.minimum(centre + half, size)
+        return replace_rectangle(image, tf.cast(noise, tf.uint8), first, last)
+
+
+POLICIES: Mapping[str, Callable[..., Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]] = {
     "none": NoAugment,
+    "cutout": Cutout,
     "autoaugment": AutoAugment,
     "randaugment": RandAugment,
 }

@@ -4,7 +4,8 @@ A JPEG is decoded only where it is cropped; other formats (PNG, BMP, the first f
 decoded whole. Images of more than headers.MOST_PIXELS are refused. Grey, palette, alpha and 16-bit
 images become 3 channels of 8 bits, alpha dropped.
 Resizing is TensorFlow 1's: bicubic with a = -0.75 or bilinear, no half-pixel centres, no antialiasing,
-as the published checkpoints were trained and evaluated.
+as the published checkpoints were trained and evaluated. EfficientNetV2's s, m, l and xl have TensorFlow 2's
+bilinear kernel, with half-pixel centres.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,9 @@ import tensorflow as tf
 
 from input_pipeline.images.headers import check_header_unless_jpeg, jpeg_shape
 
-Resize = Literal["bicubic", "bilinear"]
+Resize = Literal["bicubic", "bilinear", "bilinear_half_pixel"]
+
+OddPixels = Literal["before", "after"]
 
 CENTRE_SHARE = 0.875  # of the shorter side, what the default evaluation crop keeps
 
@@ -67,10 +70,35 @@ def random_window(
     )
 
 
-def centre_window(
-    shape: tf.Tensor, *, size: tuple[int, int], crop_padding: int | None = None
+def sampled_window(
+    shape: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    area_range: tuple[float, float],
+    aspect_ratio_range: tuple[float, float],
 ) -> tf.Tensor:
-    """Return the centred window of the shape of `size`; odd pixels go above and left.
+    """Sample a window of the given area and aspect ratio; after a hundred failures take all of the image."""
+    begin, sampled, _ = tf.image.stateless_sample_distorted_bounding_box(
+        image_size=shape,
+        bounding_boxes=tf.zeros([1, 0, 4]),
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=aspect_ratio_range,
+        area_range=area_range,
+        max_attempts=100,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], sampled[:2]], axis=0)
+
+
+def centre_window(
+    shape: tf.Tensor,
+    *,
+    size: tuple[int, int],
+    crop_padding: int | None = None,
+    odd_pixels: OddPixels = "before",
+) -> tf.Tensor:
+    """Return the centred window of the shape of `size`.
 
     It is S / (S + padding) of the largest one that fits, S being the shorter side of `size`. For a square
     that is the published rule, a share of the image's shorter side.
@@ -79,6 +107,8 @@ def centre_window(
       shape: int32 [3], of the image.
       size: height and width of the result.
       crop_padding: in pixels of the result; None: the padding that keeps 87.5 %.
+      odd_pixels: "before": what cannot be halved is cut off above and left, as V1's code does; "after":
+        below and right, as V2's.
     """
     (height, width), shorter = size, min(size)
     if crop_padding is None:
@@ -91,7 +121,7 @@ def centre_window(
         fitting = tf.minimum(limits, limits[::-1] * [height / width, width / height])
     sides = tf.maximum(tf.cast(share * fitting, tf.int32), 1)
     sides = tf.broadcast_to(sides, [2])
-    begin = (shape[:2] - sides + 1) // 2
+    begin = (shape[:2] - sides + (odd_pixels == "before")) // 2
     return tf.concat([begin, sides], axis=0)
 
 
@@ -140,12 +170,20 @@ def _decode_whole(image_bytes: tf.Tensor) -> tf.Tensor:
 def resize_to(
     image: tf.Tensor, size: tuple[int, int] | tf.Tensor, method: Resize = "bicubic"
 ) -> tf.Tensor:
-    """Resize any [h, w, 3] to float32 [H, W, 3] with TensorFlow 1's kernels; `size`: H and W."""
-    kernels = {"bicubic": tf.raw_ops.ResizeBicubic, "bilinear": tf.raw_ops.ResizeBilinear}
+    """Resize any [h, w, 3] to float32 [H, W, 3], without antialiasing; `size`: H and W."""
+    kernels = {
+        "bicubic": (tf.raw_ops.ResizeBicubic, False),
+        "bilinear": (tf.raw_ops.ResizeBilinear, False),
+        "bilinear_half_pixel": (tf.raw_ops.ResizeBilinear, True),
+    }
     if method not in kernels:
         raise ValueError(f"unknown resize method {method!r}; known: {', '.join(kernels)}")
-    resized = kernels[method](
-        images=image[tf.newaxis], size=size, align_corners=False, half_pixel_centers=False
+    kernel, half_pixel_centers = kernels[method]
+    resized = kernel(
+        images=image[tf.newaxis],
+        size=size,
+        align_corners=False,
+        half_pixel_centers=half_pixel_centers,
     )
     known = [None, None] if tf.is_tensor(size) else [*size]
     return tf.ensure_shape(resized[0], [*known, 3])

@@ -12,12 +12,14 @@ import tensorflow as tf
 
 from input_pipeline.draws import draw_uniforms
 from input_pipeline.images.crop import (
+    OddPixels,
     Part,
     Resize,
     centre_window,
     decode_part,
     random_window,
     resize_to,
+    sampled_window,
 )
 from input_pipeline.images.placement import (
     Placement,
@@ -79,19 +81,47 @@ class RandomCrop(_Filling):
 
 
 @dataclass(frozen=True)
+class RandomSample(_Filling):
+    """A random window as EfficientNetV2's code draws it: a hundred attempts, then the whole image.
+
+    Attributes:
+      area_range: share of the image's area that the window covers.
+      aspect_ratio_range: width / height of the window.
+    """
+
+    area_range: tuple[float, float] = (0.05, 1.0)
+    aspect_ratio_range: tuple[float, float] = (0.75, 1.33)
+
+    def part(self, shape: tf.Tensor, size: tuple[int, int], seed: tf.Tensor | None) -> Part:
+        """Pick a random window; see `crop.sampled_window`."""
+        window = sampled_window(
+            shape,
+            seed,
+            area_range=self.area_range,
+            aspect_ratio_range=self.aspect_ratio_range,
+        )
+        return _filling(window, size)
+
+
+@dataclass(frozen=True)
 class CenterCrop(_Filling):
     """The centre of the image, resized to the result: the published evaluation crop.
 
     Attributes:
       crop_padding: see `crop.centre_window`; None keeps 87.5 %, and the published checkpoints were
         evaluated with 32 at every size.
+      odd_pixels: where a pixel too many is cut off, see `crop.centre_window`.
     """
 
     crop_padding: int | None = None
+    odd_pixels: OddPixels = "before"
 
     def part(self, shape: tf.Tensor, size: tuple[int, int], seed: tf.Tensor | None) -> Part:
         """Pick the centre window."""
-        return _filling(centre_window(shape, size=size, crop_padding=self.crop_padding), size)
+        window = centre_window(
+            shape, size=size, crop_padding=self.crop_padding, odd_pixels=self.odd_pixels
+        )
+        return _filling(window, size)
 
 
 @dataclass(frozen=True)
@@ -160,6 +190,7 @@ class ScaleJitter:
 
 TRAIN_FRAMINGS: Mapping[str, type[Any]] = {
     "random_crop": RandomCrop,
+    "random_sample": RandomSample,
     "squash": Squash,
     "scale_jitter": ScaleJitter,
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import tensorflow as tf
 
@@ -85,6 +86,7 @@ class TrainView(View):
       random_erasing: share of the images of which a part is erased, after `augment`.
       mixup_alpha: of mixing.mix, applied to finished batches; 0: no mixup.
       cutmix_alpha: the same for cutmix. With both, pairs of images alternate.
+      pairing: "neighbours", see `mixing`, or "reversed", see `published_mixing`.
     """
 
     framing: Framing = field(default_factory=RandomCrop)
@@ -93,6 +95,7 @@ class TrainView(View):
     random_erasing: float = 0.0
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
+    pairing: Literal["neighbours", "reversed"] = "neighbours"
 
     @property
     def mixes(self) -> bool:

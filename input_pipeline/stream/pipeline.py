@@ -13,6 +13,7 @@ from functools import partial
 import tensorflow as tf
 
 from input_pipeline.augment import mixing
+from input_pipeline.augment.published_mixing import mix_reversed
 from input_pipeline.data_service import from_service
 from input_pipeline.errors import DatasetError
 from input_pipeline.images.view import EvalView, TrainView
@@ -259,7 +260,8 @@ def mix_batch(
     int64 [], is the place of the first one.
     """
     places = start + tf.range(batch["image"].shape[0], dtype=tf.int64)
-    image, label = mixing.mix(
+    mix = {"neighbours": mixing.mix, "reversed": mix_reversed}[view.pairing]
+    image, label = mix(
         batch["image"],
         target.shares(batch["label"], num_classes),
         tf.stack([tf.fill(tf.shape(places), tf.constant(seed, tf.int64)), places + _MIX], axis=1),

@@ -10,6 +10,7 @@ ROWS = {
     parity_v2.training_rows: 10,
     parity_v2.augmentation_rows: 12,
     parity_v2.mixing_rows: 6,
+    parity_v2.preprocessing_rows: 5,
 }
 
 

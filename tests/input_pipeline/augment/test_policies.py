@@ -336,3 +336,21 @@ def test_the_published_translation_leaves_a_small_image_grey_and_the_mended_one_
 
 def test_policies_are_found_by_name():
     assert list(POLICIES) == ["none", "autoaugment", "randaugment"]
+
+
+# -- cutout ----------------------------------------------------------------------------------------
+
+
+def test_cutout_puts_a_square_of_bright_noise_into_every_image():
+    grey = tf.fill([40, 40, 3], tf.constant(7, tf.uint8))
+    policy = get_augment("cutout")
+    sizes = set()
+    for index in range(20):
+        found = policy(grey, tf.constant([3, index], tf.int64)).numpy()
+        changed = (found != 7).any(-1)
+        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        assert changed[np.ix_(rows, columns)].all()  # one rectangle
+        assert found[changed].min() >= 127
+        sizes.add((len(rows), len(columns)))
+    assert max(sizes) == (20, 20)  # half the side
+    assert all(10 <= side <= 20 for size in sizes for side in size)  # cut off at the borders

@@ -10,6 +10,7 @@ from input_pipeline.images.framing import (
     CenterCrop,
     Letterbox,
     RandomCrop,
+    RandomSample,
     ScaleJitter,
     Squash,
     frame_eval,
@@ -159,3 +160,30 @@ def test_a_policy_sees_the_image_without_padding():
     assert image.shape[:2] == tuple(batch["valid"].numpy())
     assert image.shape[0] < SIZE[0]
     np.testing.assert_array_equal(batch["image"][: image.shape[0], : image.shape[1]], image)
+
+
+# -- EfficientNetV2's ----------------------------------------------------------------------------
+
+
+def test_the_odd_pixels_of_a_centre_crop_go_where_they_are_told_to():
+    shape = tf.constant([65, 65, 3])
+    before, after = (
+        CenterCrop(0, odd).part(shape, (64, 64), None).window.numpy() for odd in ("before", "after")
+    )
+    assert (*before, *after) == (0, 0, 65, 65, 0, 0, 65, 65)
+    before, after = (
+        CenterCrop(1, odd).part(shape, (64, 64), None).window.numpy() for odd in ("before", "after")
+    )
+    assert (before.tolist(), after.tolist()) == ([1, 1, 64, 64], [0, 0, 64, 64])
+
+
+def test_random_samples_cover_what_they_are_asked_to_or_all_of_the_image():
+    shape = tf.constant([60, 90, 3])
+    framing = RandomSample((0.25, 0.5), (1.0, 1.2))
+    for index in range(20):
+        window = framing.part(shape, (32, 32), tf.constant([1, index])).window.numpy()
+        assert 0.2 <= window[2] * window[3] / 5400 <= 0.55
+        assert 0.9 <= window[3] / window[2] <= 1.3
+    impossible = RandomSample((0.9, 1.0), (4.0, 5.0))
+    window = impossible.part(shape, (32, 32), tf.constant([1, 1])).window.numpy()
+    assert window.tolist() == [0, 0, 60, 90]

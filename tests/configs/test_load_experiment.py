@@ -214,7 +214,7 @@ def test_set_takes_scalars_lists_and_null(override, section, field, value):
         ("augment: {flip: 1}", "augment.flip must be true or false, not 1"),
         (
             "augment: {policy: autoagment}",
-            'augment.policy must be autoaugment, randaugment or none, not "autoagment"',
+            'augment.policy must be autoaugment, randaugment, cutout or none, not "autoagment"',
         ),
         (
             "augment: {crop_area: [1, 0.5]}",

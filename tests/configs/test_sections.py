@@ -51,7 +51,7 @@ DATA = (
 )
 AUGMENT = (
     "framing, flip, crop_area, crop_aspect_ratio, scale_range, resize, random_erasing, mixup_alpha,"
-    " cutmix_alpha"
+    " cutmix_alpha, pairing"
 )
 
 

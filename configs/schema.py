@@ -326,12 +326,6 @@ class Augment(Section):
                     f"augment.{key}",
                     "augment.framing",
                 )
-        if self.pairing != "neighbours" and not self.mixes_labels:
-            raise ConflictError(
-                f"augment.pairing={self.pairing} has no effect without mixing: set augment.mixup_alpha or"
-                " augment.cutmix_alpha above 0",
-                "augment.pairing",
-            )
         if self.framing == "scale_jitter" and self.mixes_labels:
             raise ConflictError(
                 "augment.framing=scale_jitter pads each image differently, and mixup and cutmix would mix"

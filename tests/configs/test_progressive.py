@@ -7,6 +7,7 @@ import pytest
 
 from configs.load import ConfigError, load_experiment, to_yaml
 from configs.schema import Experiment
+from efficientnet import get_spec
 from training.plan import make_plan
 
 TRAIN, TRAINVAL = 1_256_144, 1_281_167
@@ -94,3 +95,45 @@ def test_a_growth_that_cannot_be_is_one_line(given: str, message: str) -> None:
 def test_progressive_beside_stages_is_refused() -> None:
     with pytest.raises(ConfigError, match="give one of the two"):
         load_experiment(overrides=["progressive={image_size: [8, 16]}", "stages=[{}]"])
+
+
+def stages_of(recipe: str, examples: int) -> dict[str, list[float]]:
+    """The stages of a recipe, in the columns of the published code."""
+    stages = make_plan(load_experiment(f"configs/{recipe}.yaml"), examples).stages
+    settings = [stage.experiment for stage in stages]
+    return {
+        "image_size": [e.model.image_size or get_spec(e.model.name).resolution for e in settings],
+        "steps_until": [stage.end_step for stage in stages],
+        "mixup_alpha": [e.augment.mixup_alpha for e in settings],
+        "cutmix_alpha": [e.augment.cutmix_alpha for e in settings],
+        "batch": [e.train.global_batch_size for e in settings],
+        "dropout": [
+            get_spec(e.model.name).dropout if e.model.dropout is None else e.model.dropout
+            for e in settings
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key", "examples"),
+    [
+        *((f"efficientnetv2_{m}", f"progressive/train/{m}", TRAIN) for m in LAST if m != "xl"),
+        *(
+            (f"efficientnetv2_{m}_21k", f"single_stage/ImageNet21k/{m}", 12_720_275)
+            for m in ("s", "m", "l", "xl")
+        ),
+        *(
+            (f"efficientnetv2_{m}_ft1k", f"single_stage/ImagenetFt/{m}", TRAIN)
+            for m in ("s", "m", "l", "xl")
+        ),
+    ],
+)
+def test_recipes_are_what_the_published_code_computes(
+    goldens: Path, recipe: str, key: str, examples: int
+) -> None:
+    golden = np.load(goldens / "v2_schedules.npz")
+    columns = list(golden["progressive/columns"])
+    for name, found in stages_of(recipe, examples).items():
+        expected = golden[key][:, columns.index(name)]
+        # Published dropout of 1e-6 is none here.
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-6, err_msg=name)

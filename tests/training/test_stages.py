@@ -101,3 +101,20 @@ def test_past_stages_cannot_be_changed_and_coming_ones_can(
     )
     with exclusive_model_dir(open_job(experiment, connect("cpu"))):
         pass
+
+
+def test_a_step_that_is_not_finite_is_replayed_in_its_stage(
+    folder: Path, command: runs.Command
+) -> None:
+    wild = STAGES.replace(
+        "{set: {", "{set: {schedule.learning_rate: 1.0e+30, schedule.warmup: 0 steps, "
+    )
+    status, _, err = command(*flags(folder, "wild"), wild)
+    assert status == 1
+    line = runs.one_line(err)
+    step = int(line.partition("step ")[2].partition(":")[0])
+    assert BOUNDARY < step < END
+    assert "not finite" in line
+    status, out, err = command("--mode=replay", f"--model_dir={folder / 'wild'}")
+    assert status == 0, err
+    assert f"step {step}: largest magnitude, or how many values are not finite" in out

@@ -24,6 +24,7 @@ from serving.version_folder import write_version
 from system.console import log
 from system.errors import first_line
 from training.job import eval_view, make_task, model_spec, open_source
+from training.plan import make_plan
 from training.step.state import WeightsKind
 
 
@@ -197,6 +198,7 @@ def _card(format_name: str, network: TrainedNetwork) -> ModelCard:
         format=format_name,
         weights=network.kind,
         step=network.checkpoint.step,
+        stage=_stage_number(network),
         class_names=names,
         preprocessing=_preprocessing(network),
         metrics=network.checkpoint.metrics,
@@ -205,6 +207,12 @@ def _card(format_name: str, network: TrainedNetwork) -> ModelCard:
         activation=make_task(network.experiment).activation,
         parameters=sum(value.size for value in network.weights + network.statistics),
     )
+
+
+def _stage_number(network: TrainedNetwork) -> int | None:
+    plan = make_plan(network.experiment, network.info.splits["train"].num_examples)
+    stage = plan.stage_until(network.checkpoint.step)
+    return stage.number + 1 if len(plan.stages) > 1 else None
 
 
 def _preprocessing(network: TrainedNetwork) -> Preprocessing:

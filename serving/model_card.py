@@ -78,6 +78,7 @@ class ModelCard:
       format: "saved_model", "tflite" or "onnx".
       weights: "ema", the moving average over training, or "raw", the last weights.
       step: number of updates; also the version of the export.
+      stage: number of the training's stage that made the last of them, from 1; None if there was one stage.
       class_names: in the order of the logits.
       preprocessing: the steps from an encoded image to the network's input.
       activation: from logits to probabilities, "softmax" or "sigmoid".
@@ -99,6 +100,7 @@ class ModelCard:
     recipe: Mapping[str, Any]
     parameters: int
     activation: str = "softmax"  # cards of earlier versions have none
+    stage: int | None = None
     files: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
 
 
@@ -189,7 +191,8 @@ def _text(card: ModelCard) -> str:
     height, width = height_width(preprocessing.image_size)
     average = {"ema": "moving average over training", "raw": "last update"}[card.weights]
     lines = [
-        f"# {card.name}, {card.format}, step {card.step}",
+        f"# {card.name}, {card.format}, step {card.step}"
+        + (f" in stage {card.stage}" if card.stage else ""),
         "",
         _USE[card.format].format(height=height, width=width),
         "",

@@ -23,9 +23,9 @@ from training.run import ReceivedSignal, Run, log_notes, restore
 
 
 class Measured(NamedTuple):
-    """The evaluation of a checkpoint, and the names of its classes."""
+    """The evaluation of a checkpoint, and the names of its step and of its classes."""
 
-    checkpoint: Checkpoint
+    step: str
     evaluation: Evaluation
     class_names: tuple[str, ...] | None
 
@@ -78,7 +78,7 @@ def train_and_evaluate(
         if not evaluator or not best:
             return Outcome(run.step, best, measured=None)
         restore(run.state, best)
-        measured = Measured(best, evaluator(), job.data_info.class_names)
+        measured = Measured(job.plan.name_step(best.step), evaluator(), job.data_info.class_names)
         return Outcome(run.step, best, measured)
 
 
@@ -93,7 +93,8 @@ def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured
     checkpoint = best_checkpoint(job.model_dir, job.task.best, log=log)
     state, _ = make_state(job)
     restore(state, checkpoint)
-    return Measured(checkpoint, Evaluator(job, state)(), job.data_info.class_names)
+    step = job.plan.name_step(checkpoint.step)
+    return Measured(step, Evaluator(job, state)(), job.data_info.class_names)
 
 
 def _train(run: Run, evaluator: Evaluator | None) -> None:

@@ -114,11 +114,16 @@ class Plan:
             for step in range(max(after, stage.first_step) + 1, min(until, stage.end_step) + 1)
         )
 
-    def describe(self, step: int) -> str:
-        """Describe where `step` lies: "step 120, stage 2 of 3, epoch 7.5"; no stage if there is one."""
+    def name_step(self, step: int) -> str:
+        """Return "step 120, stage 2 of 3"; no stage if there is one."""
         number = self.stage_until(step).number + 1
-        stage = f", stage {number} of {len(self.stages)}" if len(self.stages) > 1 else ""
-        return f"step {step}{stage}, epoch {self.epochs_at(step):.1f}"
+        return f"step {step}" + (
+            f", stage {number} of {len(self.stages)}" if len(self.stages) > 1 else ""
+        )
+
+    def describe(self, step: int) -> str:
+        """Return where `step` lies: "step 120, stage 2 of 3, epoch 7.5"."""
+        return f"{self.name_step(step)}, epoch {self.epochs_at(step):.1f}"
 
 
 def format_stage(overlay: StageOverlay) -> str:

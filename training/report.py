@@ -40,9 +40,9 @@ def print_exports(exports: Mapping[str, str]) -> None:
 
 def print_evaluation(measured: Measured) -> None:
     """Print the metrics of one checkpoint and the classes that it confuses."""
-    checkpoint, evaluation, class_names = measured
+    step, evaluation, class_names = measured
     table = Table(
-        title=f"step {checkpoint.step} on {evaluation.num_examples:,} held-out images",
+        title=f"{step} on {evaluation.num_examples:,} held-out images",
         title_justify="left",
     )
     for column in evaluation.shown:

@@ -42,7 +42,7 @@ step 40 on 1,234 held-out images
 def test_an_evaluation_is_its_figures_and_what_is_taken_for_what(
     capsys: pytest.CaptureFixture,
 ) -> None:
-    report.print_evaluation(Measured(CHECKPOINT, evaluation(CONFUSION), ("cat", "dog", "emu")))
+    report.print_evaluation(Measured("step 40", evaluation(CONFUSION), ("cat", "dog", "emu")))
     assert printed(capsys) == (
         FIGURES
         + """
@@ -63,15 +63,15 @@ def test_many_classes_are_no_table_and_classes_without_names_are_numbers(
     capsys: pytest.CaptureFixture,
 ) -> None:
     confusion = np.diag(np.full(report.MOST_CLASSES_SHOWN + 1, 5))
-    report.print_evaluation(Measured(CHECKPOINT, evaluation(confusion), None))
+    report.print_evaluation(Measured("step 40", evaluation(confusion), None))
     assert printed(capsys) == f"{FIGURES}\nmost confused: none"
     confusion[12, 0] = 2
-    report.print_evaluation(Measured(CHECKPOINT, evaluation(confusion), None))
+    report.print_evaluation(Measured("step 40", evaluation(confusion), None))
     assert printed(capsys) == f"{FIGURES}\nmost confused: 12 taken for 0: 2"
 
 
 def test_an_evaluation_without_confusion_is_its_figures(capsys: pytest.CaptureFixture) -> None:
-    report.print_evaluation(Measured(CHECKPOINT, evaluation(None), None))
+    report.print_evaluation(Measured("step 40", evaluation(None), None))
     assert printed(capsys) == FIGURES
 
 
@@ -94,7 +94,7 @@ where things are
 
 
 def test_a_run_that_was_evaluated_ends_with_its_figures(capsys: pytest.CaptureFixture) -> None:
-    measured = Measured(CHECKPOINT, evaluation(None), None)
+    measured = Measured("step 40", evaluation(None), None)
     report.print_outcome("runs/x", Outcome(40, CHECKPOINT, measured), {})
     assert printed(capsys).startswith(f"{FIGURES}\nwhere things are\n")
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from configs.load import load_experiment
 from run_folder.checkpoints import CheckpointStore
+from serving.model_card import read_model_card
 from tests import runs
 from tests.training.test_preemption import signal_at
 from training.devices.distribution import connect
@@ -118,3 +119,15 @@ def test_a_step_that_is_not_finite_is_replayed_in_its_stage(
     status, out, err = command("--mode=replay", f"--model_dir={folder / 'wild'}")
     assert status == 0, err
     assert f"step {step}: largest magnitude, or how many values are not finite" in out
+
+
+def test_evaluations_and_exports_name_the_stage_of_their_step(
+    undisturbed: Path, command: runs.Command
+) -> None:
+    status, out, err = command("--mode=eval", f"--model_dir={undisturbed}")
+    assert status == 0, err
+    step = CheckpointStore(str(undisturbed)).best().step
+    stage = 1 if step <= BOUNDARY else 2
+    assert f"step {step}, stage {stage} of 2 on " in out
+    card = read_model_card(str(undisturbed / f"export/saved_model/{step}"))
+    assert (card.step, card.stage) == (step, stage)

@@ -49,7 +49,7 @@ def follow(
     job = open_job(experiment, distribution)
     state, _ = make_state(job)
     evaluator = Evaluator(job, state)
-    store, plan = CheckpointStore(job.model_dir), job.plan
+    store, plan = CheckpointStore(job.model_dir, best_metric=job.task.best), job.plan
     folder = posixpath.join(job.model_dir, FOLDER)
     seen = set(logged_steps(folder, "eval"))
     run_log = RunLog(folder, resume_step=_FOREVER)

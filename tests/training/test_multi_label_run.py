@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from configs.model_file import write_model_file
 from efficientnet import get_spec, to_plain
+from proofs.faults import rows
 from serving import predict
 from serving.model_card import read_model_card
 from tests import runs
@@ -71,6 +72,12 @@ def test_a_multi_label_run_trains_evaluates_exports_and_predicts(
     assert "mean average precision" in out
     status, out, err = command("--mode=eval", "--model_dir=run", "--strategy=cpu")
     assert status == 0, err
+
+    # One evaluation without a better one may end it: the run's best checkpoint is known by its own figure.
+    flags = ["--mode=eval_loop", "--model_dir=run", "--strategy=cpu", "--set=train.patience=1"]
+    status, out, err = command(*flags)
+    assert status == 0, err
+    assert [row["step"] for row in rows(Path("run/eval_loop"))] == [2, 4]
 
     (export,) = (tmp_path / "run" / "export" / "saved_model").iterdir()
     card = read_model_card(str(export))

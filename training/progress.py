@@ -40,13 +40,16 @@ def training_progress(
         def update(step: int, loss: float, learning_rate: float) -> None:
             nonlocal stage, started, since, printed
             now, seen = clock(), plan.examples_at(step)
-            if (current := plan.stage_until(step)) != stage:
+            current = plan.stage_until(step)
+            is_timed = current == stage
+            if not is_timed:
+                # The time up to here was spent on tracing, too.
                 stage, started, since = current, now, seen
             speed = (seen - since) / max(now - started, 1e-9)
             text = describe(step, loss, learning_rate, speed)
             advance(step, text)
-            due = now - printed > SECONDS_BETWEEN_LINES or step == total_steps
-            if not console.is_terminal and due:
+            has_news = is_timed and now - printed > SECONDS_BETWEEN_LINES
+            if not console.is_terminal and (has_news or step == total_steps):
                 printed = now
                 left = plan.examples_at(total_steps) - seen
                 seconds = left * (now - started) / max(seen - since, 1)

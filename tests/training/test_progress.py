@@ -34,13 +34,14 @@ def test_the_line_names_the_stage_and_its_own_speed(capsys: pytest.CaptureFixtur
     clock = Clock()
     stages = "stages=[{duration: 20 steps}, {set: {train.global_batch_size: 64}}]"
     with progress.training_progress(plan(stages), first_step=10, clock=clock) as update:
-        for seconds, step in ((110.0, 20), (120.0, 21), (131.0, 23)):
+        for seconds, step in ((110.0, 20), (121.0, 21), (131.0, 23)):
             clock.now = seconds
             update(step, 2.0, 0.01)
-    # Another network is traced before the first step of a stage: that does not count.
+    # Another network is traced before the first step of a stage: that does not count, and a line without a
+    # speed is not printed.
     assert capsys.readouterr().out.splitlines() == [
         "step 20/35  stage 1/2  epoch 1.0  32 images/s  loss 2.000  rate 0.01  0:00:30 left",
-        "step 23/35  stage 2/2  epoch 1.3  12 images/s  loss 2.000  rate 0.01  0:01:06 left",
+        "step 23/35  stage 2/2  epoch 1.3  13 images/s  loss 2.000  rate 0.01  0:01:00 left",
     ]
 
 

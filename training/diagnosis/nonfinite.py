@@ -27,6 +27,7 @@ from training.devices.distribution import Distribution, connect
 from training.job import Job, make_job, model_spec
 from training.step.noise import MaskNoise
 from training.step.padding import network_input
+from training.step.recipe import Partition
 from training.step.state import TrainState
 from training.step.switches import switched
 
@@ -288,7 +289,7 @@ def _make_probe(
     network, recipe = state.network, make_recipe(job, state.network, noise)
     inside = keras.Model(network.input, [layer.output for layer in layers])
     weights = [v.value for v in network.trainable_variables]
-    paths = [v.path for v in network.trainable_variables]
+    variables = Partition.of(network, recipe.frozen)
     task, decay = recipe.task, recipe.weight_decay
     scale = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
 
@@ -302,7 +303,9 @@ def _make_probe(
                 outputs = inside(network_input(batch, recipe.normalize), training=True)
             batch = task.prepare(batch)
             loss, _ = task.loss(outputs[-1], batch, task.weight(batch), total=lambda x: x)
-            loss += decay.loss(paths, weights)
+            # Frozen weights do not decay, as in the step.
+            trained = variables.weights.choose(weights, variables.trained)
+            loss += decay.loss(variables.trained.names, trained)
             target = loss * scale
         gradients = tape.gradient(
             target, [outputs, weights], unconnected_gradients=tf.UnconnectedGradients.ZERO

@@ -615,6 +615,22 @@ class Progressive(Section):
     cutmix_alpha: Growth | None = None  # [first stage, last stage]; None: constant
     dropout: Growth | None = None  # [first stage, last stage]; None: constant
 
+    @model_validator(mode="after")
+    def _check_effect(self) -> "Progressive":
+        growing = [name for name in Progressive.model_fields if name not in ("stages", "rule")]
+        if all(getattr(self, name) is None for name in growing):
+            raise ConflictError(
+                f"progressive has no effect without one of {', '.join(growing)}",
+                "progressive",
+            )
+        if self.rule != "code" and self.image_size is None:
+            raise ConflictError(
+                f"progressive.rule={self.rule} has no effect without progressive.image_size, which it is for",
+                "progressive.rule",
+                "progressive.image_size",
+            )
+        return self
+
 
 class Experiment(Section):
     """A whole experiment: the network, the data, the training, and what to keep."""

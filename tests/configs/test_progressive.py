@@ -84,6 +84,14 @@ def test_a_run_keeps_the_stages_and_not_the_rule(tmp_path: Path) -> None:
             "progressive.stages must be a whole number",
         ),
         ("progressive={image_size: [8, 16], sizes: 3}", "unknown key progressive.sizes"),
+        (
+            "progressive={stages: 3}",
+            "progressive has no effect without one of image_size, magnitude",
+        ),
+        (
+            "progressive={rule: paper, dropout: [0.1, 0.2]}",
+            "progressive.rule=paper has no effect without progressive.image_size",
+        ),
     ],
 )
 def test_a_growth_that_cannot_be_is_one_line(given: str, message: str) -> None:

@@ -204,8 +204,8 @@ def _place(examples: Examples, row: dict[str, tf.Tensor]) -> str:
 
 
 def _class_name(info: DatasetInfo, label: int) -> str:
-    names = info.class_names
-    return names[label - info.label_offset] if names else f"class {label}"
+    names, number = info.class_names, label - info.label_offset
+    return names[number] if names and 0 <= number < len(names) else f"class {label}"
 
 
 def _fit(picture: Any) -> Any:

@@ -224,7 +224,7 @@ def frame_train(
       seed: int32 or int64 [2]; the same seed gives the same pixels.
       framing: picks the part.
       size: of the result.
-      resize: "bicubic" or "bilinear".
+      resize: kernel; see `crop.resize_to`.
       flip: whether half of the images are mirrored left to right.
 
     Returns:

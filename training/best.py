@@ -29,7 +29,7 @@ class BestSoFar:
     def is_final(self, step: int) -> bool:
         """Return whether `train.patience` evaluations up to `step` were not better."""
         patience = self._job.experiment.train.patience
-        # Counted by the plan, so that a run that resumes, and every worker, comes to the same end.
+        # Counted by the plan, so that a resumed run, and every worker, ends at the same step.
         return patience is not None and self._job.plan.evaluations(self.step, step) >= patience
 
     def __str__(self) -> str:

@@ -348,7 +348,7 @@ def _catalogue(
 class Cutout:
     """A square of noise in every image, as EfficientNetV2's code fine-tunes.
 
-    Its centre lies anywhere, its sides are half the image's, cut off at the borders. The noise is uniform
+    Its centre is any pixel, its sides are half the image's, cut off at the borders. The noise is uniform
     over the upper half of the grey levels, [0, 1) after a normalisation to [-1, 1]. Deviation: rounded
     down to uint8.
     """

@@ -220,6 +220,18 @@ class Data(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_errors(self) -> "Data":
+        default = Data.model_fields["max_error_fraction"].default
+        if self.on_error != "skip" and self.max_error_fraction != default:
+            raise ConflictError(
+                f"data.max_error_fraction={self.max_error_fraction:g} has no effect with"
+                f" data.on_error={self.on_error}: it is for skip",
+                "data.max_error_fraction",
+                "data.on_error",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_cache(self) -> "Data":
         if self.cache == "disk" and not self.cache_dir:
             raise ConflictError(
@@ -523,6 +535,12 @@ class Ema(Section):
                 f"ema.ramp_start={self.ramp_start} has no effect without a ramp: it needs ema.ramp=true"
                 " and ema.decay above 0",
                 "ema.ramp_start",
+                "ema.ramp",
+                "ema.decay",
+            )
+        if not self.ramp and not self.decay:
+            raise ConflictError(
+                "ema.ramp=false has no effect with ema.decay=0, which keeps no average",
                 "ema.ramp",
                 "ema.decay",
             )

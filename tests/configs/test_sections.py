@@ -296,3 +296,17 @@ def test_a_pattern_that_is_no_regular_expression_is_one_line():
     assert "train.weight_decay_pattern must be a regular expression" in error_of(
         overrides=["train.weight_decay_pattern='('"]
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.max_error_fraction=0.1"], "has no effect with data.on_error=fail: it is for skip"),
+        (["ema.decay=0", "ema.ramp=false"], "ema.ramp=false has no effect with ema.decay=0"),
+        (["ema.decay=0", "ema.statistics=false"], "ema.statistics=false has no effect with"),
+        (["ema.ramp=false", "ema.ramp_start=0"], "ema.ramp_start=0 has no effect without a ramp"),
+    ],
+)
+def test_a_setting_that_another_one_turns_off_is_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(overrides=overrides)

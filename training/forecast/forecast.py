@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from configs.schema import Experiment
+from configs.schema import Experiment, TFRecord
 from efficientnet import ModelSpec, complexity
 from efficientnet.complexity import Complexity
 from input_pipeline.sources import synthetic
@@ -22,6 +22,7 @@ from training.plan import Plan, Stage, format_stage, make_plan
 
 COMPILE_REPORT = Path(__file__).with_name("tpu_compile.json")
 IMAGENET_CLASSES = 1000
+IMAGENET_SHARDS = 1024  # of the published records' training images
 # Training images that a core prepares at 224 px with AutoAugment: 2.5 ms of processor
 # time each in benchmarks/results/input_pipeline.md.
 IMAGES_PER_SECOND_PER_CORE = 400
@@ -290,8 +291,9 @@ def draw(forecast: Forecast, path: str) -> None:
 def _num_examples(experiment: Experiment) -> int:
     """Return the number of training images: of the data if data.data_dir is set, else ImageNet's."""
     data = experiment.data
-    if data.source == "tfrecord" and not data.data_dir:
-        return synthetic.DEFAULT_TRAIN_EXAMPLES
+    if isinstance(data, TFRecord) and not data.data_dir:
+        kept = max(IMAGENET_SHARDS - data.holdout_shards, 1)
+        return synthetic.DEFAULT_TRAIN_EXAMPLES * kept // IMAGENET_SHARDS
     source = open_source(experiment, model_spec(experiment))
     return source.info.splits["train"].num_examples
 

@@ -54,6 +54,11 @@ def test_b0_is_planned_as_published(no_report):
     assert found.stages[0].state_bytes == 4 * (2 * 5_330_564 + 2 * 5_288_548)
 
 
+def test_shards_that_are_held_out_are_not_trained_on(no_report):
+    recipe = load_experiment(ROOT / "configs/efficientnetv2_b0.yaml")
+    assert forecast.make_forecast(recipe, None, no_report).plan.total_steps == 107_336
+
+
 def test_a_compile_report_tells_hours_batch_and_input(report):
     found = forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
     assert found.stages[0].per_replica_batch == 512

@@ -94,7 +94,11 @@ def load_experiment(
         ]
     )
     experiment = _expand_progressive(_validate(layers), layers)
-    stage_experiments(experiment)
+    try:
+        stage_experiments(experiment)
+    except ConfigError as error:
+        place = origin_of(["stages"], layers) or origin_of(["progressive"], layers)
+        raise ConfigError(f"{place}: {error}") from None
     return experiment
 
 

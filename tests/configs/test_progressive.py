@@ -98,6 +98,7 @@ def test_a_growth_that_cannot_be_is_one_line(given: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
         load_experiment("configs/imagenet.yaml", overrides=[given])
     assert len(str(raised.value).splitlines()) == 1
+    assert str(raised.value).startswith("--set progressive=")
 
 
 def test_progressive_beside_stages_is_refused() -> None:

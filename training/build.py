@@ -83,6 +83,16 @@ def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe
     )
 
 
+def check_trainable(job: Job, network: keras.Model) -> None:
+    """Check that `train.trainable` of every stage matches variables of the network.
+
+    Raises:
+      UsageError: it matches none.
+    """
+    for stage in job.plan.stages:
+        frozen_paths(network, stage.experiment.train.trainable, freeze_batch_norm=False)
+
+
 def _spec_of_all_stages(job: Job) -> ModelSpec:
     """Return the specification of a network that has every layer that some stage uses."""
     specs = [model_spec(stage.experiment) for stage in job.plan.stages]

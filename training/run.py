@@ -11,7 +11,7 @@ import tensorflow as tf
 from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from run_folder.logs import RunLog
 from system.console import log
-from training.build import make_recipe, make_state
+from training.build import check_trainable, make_recipe, make_state
 from training.diagnosis.nonfinite import keep_and_diagnose
 from training.evaluate import EvaluationStopped
 from training.evaluator import Evaluator
@@ -49,6 +49,7 @@ class Run:
         self.state, self._noise = make_state(
             job, initial_weights=None if last else job.experiment.init.weights
         )
+        check_trainable(job, self.state.network)
         if last:
             restore(self.state, last)
             log(f"resuming from step {last.step} of {job.plan.total_steps} ({last.path})")

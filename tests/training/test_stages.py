@@ -85,6 +85,16 @@ def test_pictures_of_every_stage_are_in_tensorboard(undisturbed: Path) -> None:
     assert found == {0: b"16", BOUNDARY + 1: b"32"}  # their widths
 
 
+def test_a_later_stage_that_trains_nothing_is_refused_before_the_first_step(
+    tmp_path: Path, command: runs.Command
+) -> None:
+    other = STAGES.replace("model.dropout: 0,", "model.dropout: 0, train.trainable: blocks,")
+    status, _, err = command(*flags(tmp_path, "nothing"), other)
+    assert status == 2
+    assert "train.trainable=blocks: no variable of" in runs.one_line(err)
+    assert not (tmp_path / "nothing" / "checkpoints").exists()
+
+
 def test_past_stages_cannot_be_changed_and_coming_ones_can(
     undisturbed: Path, tmp_path: Path, command: runs.Command
 ) -> None:

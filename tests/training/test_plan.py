@@ -119,11 +119,11 @@ def test_stages_that_do_not_fill_the_training_are_refused(stages: str, message: 
     [
         (
             "[{set: {model.width: 2}}]",
-            r"^stages\[0\].set: model.width cannot differ between stages",
+            r"^--set stages=.*: stages\[0\].set: model.width cannot differ between stages",
         ),
         (
             "[{}, {set: {train.global_batch_size: 0}}]",
-            r"^stages\[1\].set: train.global_batch_size must",
+            r"^--set stages=.*: stages\[1\].set: train.global_batch_size must",
         ),
         ("[{set: {augment.policy: none, augment.magnitude: 3}}]", "magnitude=3 has no effect"),
         ("[{duration: 0 %}]", "stages.0.duration must be a share"),

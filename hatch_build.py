@@ -15,6 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE, GROUND, INSIDE = "efficientnet", "system", "_system"
+LEFT_OUT = {"weights/run.py"}  # reads runs, which are where the trainer is
 IMPORT = re.compile(rf"^(\s*)from {GROUND}\b(?=[ .])", re.MULTILINE)
 
 
@@ -28,7 +29,9 @@ class Networks(BuildHookInterface):
         self.copy = Path(tempfile.mkdtemp())
         root = Path(self.root)
         for source in sorted((root / PACKAGE).rglob("*.py")):
-            self._write(source, self.copy / source.relative_to(root / PACKAGE))
+            place = source.relative_to(root / PACKAGE)
+            if place.as_posix() not in LEFT_OUT:
+                self._write(source, self.copy / place)
         for source in ground_modules(root):
             self._write(source, self.copy / INSIDE / source.name)
         build_data["force_include"][str(self.copy)] = PACKAGE

@@ -109,4 +109,5 @@ V2XL = _large(
     _mbconv(8, 1, 6, 640),
 )  # fmt: skip
 
-FAMILIES = (V2B, V2S, V2M, V2L, V2XL)
+LARGE = (V2S, V2M, V2L, V2XL)
+FAMILIES = (V2B, *LARGE)

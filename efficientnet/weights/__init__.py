@@ -1,10 +1,10 @@
-"""Read weights: published TensorFlow 1 checkpoints, keras.applications, and this project's files.
+"""Read weights of this project, of TensorFlow, Keras, timm and efficientnet_pytorch.
 
     from efficientnet.weights import load_weights
     print(load_weights(model, "efficientnet-b0.weights.h5"))
 
-Readers of other layouts are in `tf1` (which needs TensorFlow) and `keras_applications`; the command
-`python -m efficientnet.weights.convert` converts both to this project's files.
+`open.open_weights` reads every format and returns what the weights expect; the command
+`python -m efficientnet.weights.convert` converts between formats. Checkpoints need TensorFlow.
 """
 
 from efficientnet.weights.initialize import LoadReport, load_weights

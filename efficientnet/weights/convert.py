@@ -1,27 +1,30 @@
-"""Convert published weights to a file that training can start from.
+"""Convert weights between formats; the input's is recognised by its content.
 
-    python -m efficientnet.weights.convert --checkpoint=efficientnet-b0 --model=efficientnet-b0 \\
+    python -m efficientnet.weights.convert --input=efficientnet-b0/ --model=efficientnet-b0 \\
         --output=efficientnet-b0.weights.h5
 
-reads a TensorFlow 1 checkpoint of the published code: its moving averages, or with --raw the last weights.
---source=tf2 reads one of EfficientNetV2's TensorFlow 2 script, --source=keras_applications an .h5 or
-.weights.h5 file of keras.applications.
+reads a run, a TensorFlow checkpoint (its moving averages, or with --raw the last weights), or a file of
+Keras, keras.applications, timm or efficientnet_pytorch. The output's format is that of its name:
+.weights.h5 for this project, .safetensors for timm, any other .h5 for keras.applications.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from system.tensorflow_log import quiet_tensorflow
 
 if __name__ == "__main__":
     quiet_tensorflow()
 
-from efficientnet.catalog import get_spec
+from efficientnet.catalog import get_spec, vary
 from efficientnet.spec import ModelSpec
-from efficientnet.weights.keras_applications import read_keras_applications_file
+from efficientnet.weights.expectations import Expectations
+from efficientnet.weights.keras_applications import write_keras_applications_file
 from efficientnet.weights.keras_file import EXTENSION, class_count, write_weights_file
 from efficientnet.weights.matching import Weights, WeightsError
-from system.command import Namespace, Parser, command
+from efficientnet.weights.open import open_weights
+from efficientnet.weights.timm import timm_architecture, to_timm
+from system.command import Parser, command
 
 
 @command("efficientnet.weights.convert")
@@ -29,29 +32,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Convert; return the exit status."""
     parser = _parser()
     flags = parser.parse_args(argv)
-    if not flags.output.endswith(EXTENSION):
-        parser.error(f"--output={flags.output} must end in {EXTENSION}")
-    if flags.raw and flags.source != "tf1":
-        parser.error("--raw needs --source=tf1; other files hold one set of weights")
+    write = next((WRITERS[end] for end in WRITERS if flags.output.endswith(end)), None)
+    if write is None:
+        parser.error(f"--output={flags.output} must end in {', '.join(WRITERS)}")
     try:
         spec = get_spec(flags.model, width=flags.width, depth=flags.depth)
     except ValueError as error:
         parser.error(str(error))
 
-    weights = _read(flags, spec)
-    write_weights_file(flags.output, spec, weights)
-    print(_summary(flags, weights))
+    weights, expectations = open_weights(flags.input, spec, raw=flags.raw)
+    if flags.num_classes not in (None, class_count(weights)):
+        raise WeightsError(
+            f"{flags.input} has {class_count(weights)} classes, expected {flags.num_classes}"
+        )
+    write(flags.output, spec, weights, expectations)
+    values = sum(array.size for array in weights.values())
+    print(
+        f"wrote {flags.output}: {flags.model}, from {expectations.source}, {len(weights)} variables, "
+        f"{values:,} values, {class_count(weights) or 'no'} classes"
+    )
     return 0
 
 
 def _parser() -> Parser:
     parser = Parser("efficientnet.weights.convert", __doc__)
-    parser.add_argument(
-        "--checkpoint", required=True, help="directory or prefix of a checkpoint, or a file"
-    )
+    parser.add_argument("--input", required=True, help="a file, a folder, or a checkpoint's prefix")
     parser.add_argument("--model", required=True, help="published name, such as efficientnet-b0")
-    parser.add_argument("--output", required=True, help=f"file to write, ending in {EXTENSION}")
-    parser.add_argument("--source", choices=("tf1", "tf2", "keras_applications"), default="tf1")
+    parser.add_argument("--output", required=True, help=f"file to write: {', '.join(WRITERS)}")
     parser.add_argument(
         "--raw", action="store_true", help="take the last weights, not their moving averages"
     )
@@ -61,33 +68,26 @@ def _parser() -> Parser:
     return parser
 
 
-def _read(flags: Namespace, spec: ModelSpec) -> Weights:
-    if flags.source == "tf1":
-        from efficientnet.weights.tf1 import read_tf1_checkpoint  # loads TensorFlow
+def _write_timm(file: str, spec: ModelSpec, weights: Weights, expectations: Expectations) -> None:
+    from efficientnet.weights.safetensors_file import write_safetensors  # for such files alone
 
-        return read_tf1_checkpoint(
-            flags.checkpoint, spec, raw=flags.raw, num_classes=flags.num_classes
-        )
-    if flags.source == "tf2":
-        from efficientnet.weights.tf2 import read_tf2_checkpoint  # loads TensorFlow
-
-        return read_tf2_checkpoint(flags.checkpoint, spec, num_classes=flags.num_classes)
-    weights = read_keras_applications_file(flags.checkpoint, spec)
-    if flags.num_classes not in (None, class_count(weights)):
-        raise WeightsError(
-            f"{flags.checkpoint} has {class_count(weights)} classes, expected {flags.num_classes}"
-        )
-    return weights
+    metadata = {"architecture": timm_architecture(spec.name)}
+    write_safetensors(file, to_timm(weights, spec, class_count(weights)), metadata)
 
 
-def _summary(flags: Namespace, weights: Weights) -> str:
-    values = sum(array.size for array in weights.values())
-    kind = "raw weights" if flags.raw else "moving averages" if flags.source == "tf1" else "weights"
-    classes = class_count(weights) or "no"
-    return (
-        f"wrote {flags.output}: {flags.model}, {kind}, {len(weights)} variables, "
-        f"{values:,} values, {classes} classes"
-    )
+def _write_keras_applications(
+    file: str, spec: ModelSpec, weights: Weights, expectations: Expectations
+) -> None:
+    given = vary(spec, normalization=expectations.normalization)  # which the format holds
+    write_keras_applications_file(file, given, weights)
+
+
+Writer = Callable[[str, ModelSpec, Weights, Expectations], None]
+WRITERS: Mapping[str, Writer] = {
+    EXTENSION: write_weights_file,
+    ".safetensors": _write_timm,
+    ".h5": _write_keras_applications,
+}
 
 
 if __name__ == "__main__":

@@ -12,12 +12,16 @@ divided by the number of blocks before scaling (the last block of b3 is dropped 
 dropout is .2 in all of them (.3 in b2, b3 and m, .4 in l).
 """
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import keras
 import numpy as np
 
+from efficientnet.catalog import get_spec
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.keras_file import (
@@ -27,8 +31,14 @@ from efficientnet.weights.keras_file import (
     read_layers,
 )
 from efficientnet.weights.matching import Weights, WeightsError, require_match
+from system.files import write_bytes
 
 STEM = "stem_conv/kernel"
+# What keras.applications has: no b8, l2, v2-xl and Lite.
+NAMES = (
+    *(f"efficientnet-b{number}" for number in range(8)),
+    *(f"efficientnetv2-{name}" for name in ("b0", "b1", "b2", "b3", "s", "m", "l")),
+)
 # The published files' `Normalization` variance: ImageNet's standard deviation on the scale 0..1.
 QUIRKY_VARIANCE = (0.229, 0.224, 0.225)
 
@@ -108,13 +118,18 @@ def read_keras_applications_file(file: str | Path, spec: ModelSpec) -> Weights:
       WeightsError: the file does not exist, its variables are not the network's, or the model
         subtracted another mean.
     """
-    layers = dict(read_layers(file))
+    return from_layers(read_layers(file), spec, str(file))
+
+
+def from_layers(stored: LayerVariables, spec: ModelSpec, file: str) -> Weights:
+    """Convert the arrays of each layer of a file; see `read_keras_applications_file`."""
+    layers = dict(stored)
     inside = next((name for name in layers if name.startswith("normalization")), None)
     kept = layers.pop(inside) if inside is not None else []
     if _is_v2(spec):
         # Constants of the code, not of the file.
         fixed = Normalization(*map(np.asarray, (spec.mean_rgb, spec.stddev_rgb)))
-        return _to_ours(layers, fixed, spec, str(file))
+        return _to_ours(layers, fixed, spec, file)
     if not kept:
         raise WeightsError(
             f"{file} has no normalization layer; expected a file of keras.applications"
@@ -122,7 +137,7 @@ def read_keras_applications_file(file: str | Path, spec: ModelSpec) -> Weights:
     mean, variance, _ = kept
     quirky = np.allclose(variance, QUIRKY_VARIANCE, atol=1e-6)
     stddev = variance if quirky else np.sqrt(variance)
-    return _to_ours(layers, Normalization(mean * 255.0, stddev * 255.0), spec, str(file))
+    return _to_ours(layers, Normalization(mean * 255.0, stddev * 255.0), spec, file)
 
 
 def to_keras_applications(weights: Weights, spec: ModelSpec, target: keras.Model) -> None:
@@ -153,10 +168,67 @@ def to_keras_applications(weights: Weights, spec: ModelSpec, target: keras.Model
     else:
         theirs = normalization(target)
         _require_mean(theirs, spec, f"keras.applications' {target.name}")
-        by_input = (theirs.stddev_rgb / np.asarray(spec.stddev_rgb))[:, None]
-        weights = {**weights, STEM: weights[STEM] * by_input.astype("float32")}
+        factor = theirs.stddev_rgb / np.asarray(spec.stddev_rgb)
+        weights = {**weights, STEM: _fold(weights[STEM], factor)}
     for path, variable in variables.items():
         variable.assign(weights[path])
+
+
+def write_keras_applications_file(file: str | Path, spec: ModelSpec, weights: Weights) -> None:
+    """Write our weights and our normalisation as an `.h5` file of keras.applications.
+
+    `EfficientNetB0(weights=file, classes=...)` and the like load it: theirs have one class or more.
+
+    Args:
+      file: to write, atomically; an existing one is replaced.
+      spec: our network, of a name that keras.applications has.
+      weights: arrays by the path of our variable.
+
+    Raises:
+      WeightsError: keras.applications has no such network, the weights are not exactly the network's, or
+        the normalisation there is fixed and subtracts another mean.
+      OSError: the file cannot be written.
+    """
+    if spec.name not in NAMES:
+        raise WeightsError(f"keras.applications has no {spec.name}; it has {', '.join(NAMES)}")
+    require_match(
+        {path: array.shape for path, array in weights.items()},
+        complexity(spec, num_classes=class_count(weights)).variable_shapes,
+        "this set of weights",
+        spec.name,
+    )
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    mean, stddev = np.asarray(spec.mean_rgb), np.asarray(spec.stddev_rgb)
+    if _is_v2(spec):
+        original = get_spec(spec.name)
+        fixed = Normalization(*map(np.asarray, (original.mean_rgb, original.stddev_rgb)))
+        _require_mean(fixed, spec, "keras.applications")
+        weights = {**weights, STEM: _fold(weights[STEM], fixed.stddev_rgb / stddev)}
+    else:
+        layers["normalization"] = {
+            "mean": (mean / 255.0).astype("float32"),
+            "variance": ((stddev / 255.0) ** 2).astype("float32"),
+            "count": np.zeros((), "int64"),
+        }
+    theirs = keras_applications_layers(spec)
+    for path, array in weights.items():
+        layer, variable = path.split("/")
+        layers.setdefault(theirs[layer], {})[variable] = array
+    write_bytes(str(file), _published_layout(layers))
+
+
+def _published_layout(layers: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+    """Return an HDF5 file with a group for each layer, which lists its arrays, as Keras 2 wrote it."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as h5:
+        h5.attrs["layer_names"] = [layer.encode() for layer in layers]
+        for layer, variables in layers.items():
+            group = h5.create_group(layer)
+            names = [f"{layer}/{name}:0" for name in variables]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, array in zip(names, variables.values(), strict=True):
+                group[name] = array
+    return content.getvalue()
 
 
 def normalization(model: keras.Model) -> Normalization:
@@ -184,9 +256,15 @@ def _to_ours(
         spec.name,
     )
     _require_mean(theirs, spec, source)
-    by_input = (np.asarray(spec.stddev_rgb) / theirs.stddev_rgb)[:, None]  # kernel [3, 3, in, out]
-    weights[STEM] = weights[STEM] * by_input.astype("float32")
+    weights[STEM] = _fold(weights[STEM], np.asarray(spec.stddev_rgb) / theirs.stddev_rgb)
     return weights
+
+
+def _fold(kernel: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Multiply the kernel [3, 3, in, out] of the first convolution by a factor for each input."""
+    if np.allclose(factor, 1.0, rtol=0, atol=1e-6):  # equal but for float32's rounding
+        return kernel
+    return kernel * factor[:, None].astype("float32")
 
 
 def _require_mean(theirs: Normalization, spec: ModelSpec, source: str) -> None:

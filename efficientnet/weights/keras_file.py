@@ -17,11 +17,14 @@ import numpy as np
 from efficientnet.builder import build_model
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
+from efficientnet.weights.containers import HDF5, identify
+from efficientnet.weights.expectations import Expectations
 from efficientnet.weights.matching import Weights, WeightsError, require_match
 from system.errors import first_line
 from system.files import is_remote, write_bytes
 
 EXTENSION = ".weights.h5"
+EXPECTATIONS = "expectations"  # attribute of a file of ours
 # The names of a layer's variables by their number, in the order in which Keras numbers them.
 VARIABLES: dict[int, tuple[str, ...]] = {
     1: ("kernel",),
@@ -47,21 +50,22 @@ def read_weights_file(file: str | Path) -> Weights:
     return name_variables(read_layers(file))
 
 
-def read_layers(file: str | Path) -> LayerVariables:
+def read_layers(file: str | Path, content: bytes | None = None) -> LayerVariables:
     """Read the arrays of each layer from any HDF5 file of Keras, by the layer's name.
 
     Args:
       file: `.weights.h5`, or `.h5` as older versions wrote it; local or gs://.
+      content: the HDF5 file inside `file` if that is an archive.
 
     Raises:
       WeightsError: the file does not exist, or Keras did not write it.
     """
-    if not is_remote(str(file)) and not Path(file).is_file():
-        raise WeightsError(f"no weights file at {file}")
+    if content is None and (found := identify(file)) != HDF5:
+        raise WeightsError(f"cannot read {file} as a Keras weights file: it is {found}")
     try:
-        with h5py.File(_local(str(file)), "r") as h5:
+        with h5py.File(_local(str(file)) if content is None else io.BytesIO(content), "r") as h5:
             layers = _read_groups(h5)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"cannot read {file} as a Keras weights file: {first_line(error)}"
         ) from error
@@ -81,13 +85,33 @@ def name_variables(layers: LayerVariables) -> dict[str, Any]:
     }
 
 
-def write_weights_file(file: str | Path, spec: ModelSpec, weights: Weights) -> None:
+def stored_expectations(file: str | Path) -> Expectations | None:
+    """Return what the weights of a file expect; None if it was not written with the weights.
+
+    Raises:
+      WeightsError: the file cannot be read.
+    """
+    try:
+        with h5py.File(_local(str(file)), "r") as h5:
+            text = h5.attrs.get(EXPECTATIONS)
+        return None if text is None else Expectations.from_json(str(text))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"cannot read {file}: {first_line(error)}") from error
+
+
+def write_weights_file(
+    file: str | Path,
+    spec: ModelSpec,
+    weights: Weights,
+    expectations: Expectations | None = None,
+) -> None:
     """Write the weights of a network, with or without classifier; replace an existing file.
 
     Args:
       file: local name that ends in `.weights.h5`.
       spec: the network.
       weights: arrays by the variable's path.
+      expectations: what the weights expect, kept in the file; None if it is not known.
 
     Raises:
       WeightsError: the weights are not exactly the network's, or the name is remote or has another
@@ -109,6 +133,9 @@ def write_weights_file(file: str | Path, spec: ModelSpec, weights: Weights) -> N
     with tempfile.TemporaryDirectory() as directory:
         written = Path(directory) / path.name  # Keras wants a name with this ending
         model.save_weights(written)
+        if expectations:
+            with h5py.File(written, "r+") as h5:
+                h5.attrs[EXPECTATIONS] = expectations.to_json()
         write_bytes(str(path), written.read_bytes())
 
 
@@ -130,14 +157,21 @@ def _read_groups(h5: h5py.File) -> dict[str, list[np.ndarray]]:
         for group in h5["layers"].values():
             if "vars" in group and "name" in group["vars"].attrs:
                 variables = group["vars"]
-                arrays = [np.array(variables[str(i)]) for i in range(len(variables))]
+                arrays = [_read(variables[str(i)]) for i in range(len(variables))]
                 layers[variables.attrs["name"]] = arrays
         return layers
     # Keras 2, and `.h5` files to this day: a group for each layer, with its arrays' names.
     for name, group in h5.get("model_weights", h5).items():
         if "weight_names" in group.attrs:
-            layers[name] = [np.array(group[array]) for array in group.attrs["weight_names"]]
+            layers[name] = [_read(group[array]) for array in group.attrs["weight_names"]]
     return layers
+
+
+def _read(dataset: Any) -> np.ndarray:
+    """Return an array; a forged file may describe one that is larger than itself or in another file."""
+    if dataset.is_virtual or dataset.external or dataset.nbytes > dataset.file.id.get_filesize():
+        raise ValueError(f"{dataset.name} is not stored in the file")
+    return np.array(dataset)
 
 
 def _local(file: str) -> str | io.BytesIO:

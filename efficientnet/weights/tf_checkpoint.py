@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from efficientnet.weights.containers import identify
 from efficientnet.weights.matching import Weights, WeightsError
 from system.errors import first_line
 
@@ -25,7 +26,7 @@ class StoredWeights(NamedTuple):
         """
         try:
             return {path: self.reader.get_tensor(name) for path, name in names.items()}
-        except (tf.errors.OpError, RuntimeError) as error:
+        except (tf.errors.OpError, RuntimeError, IndexError, ValueError) as error:
             raise WeightsError(f"cannot read {self.prefix}: {first_line(error)}") from error
 
 
@@ -38,10 +39,14 @@ def open_checkpoint(checkpoint: str | Path) -> StoredWeights:
     prefix = _checkpoint_prefix(str(checkpoint))
     try:
         reader = tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, RuntimeError) as error:
+    except (tf.errors.OpError, RuntimeError, IndexError, ValueError) as error:
         raise WeightsError(f"cannot read {prefix}: {first_line(error)}") from error
     shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     return StoredWeights(prefix, reader, shapes)
+
+
+def _what_it_is(path: str) -> str:
+    return f", which is {identify(path)}" if tf.io.gfile.exists(path) else ""
 
 
 def _checkpoint_prefix(checkpoint: str) -> str:
@@ -50,7 +55,8 @@ def _checkpoint_prefix(checkpoint: str) -> str:
         return checkpoint
     if not tf.io.gfile.isdir(checkpoint):
         raise WeightsError(
-            f"no checkpoint at {checkpoint}; expected a directory or a prefix with a .index file"
+            f"no checkpoint at {checkpoint}{_what_it_is(checkpoint)}; expected a directory or a prefix with "
+            "a .index file"
         )
     latest = tf.train.latest_checkpoint(checkpoint)
     if latest is not None:

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 import efficientnet
+from efficientnet.weights.open import open_weights
+from efficientnet.weights.safetensors_file import write_safetensors
+from efficientnet.weights.timm import timm_architecture, to_timm
 
 pytestmark = pytest.mark.interop
 
@@ -61,3 +64,48 @@ def test_logits_are_timms(name, theirs, settle):
     found = ours(images).numpy()
     assert np.ptp(found, axis=0).max() > 0.1  # the logits do depend on the image
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("efficientnet-b0", "tf_efficientnet_b0"),
+        ("efficientnet-lite0", "tf_efficientnet_lite0"),
+        ("efficientnetv2-b0", "tf_efficientnetv2_b0"),
+    ],
+)
+def test_files_go_to_timm_and_back(name, theirs, settle, tmp_path):
+    timm = pytest.importorskip("timm")
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    ours = efficientnet.build_model(name, num_classes=10, image_size=64)
+    images = np.random.default_rng(0).normal(0, 1, (4, 64, 64, 3)).astype(np.float32)
+    settle(ours, images)
+    spec, weights = efficientnet.get_spec(name), {v.path: v.numpy() for v in ours.weights}
+    write_safetensors(tmp_path / "x", to_timm(weights, spec, 10), {"architecture": theirs})
+    other = timm.create_model(theirs, num_classes=10).eval()
+    other.load_state_dict(safetensors.load_file(tmp_path / "x"), strict=True)
+    with torch.no_grad():
+        expected = other(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    found = ours(images).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    for file, legacy in (("new.pth", False), ("old.pth", True)):
+        torch.save(other.state_dict(), tmp_path / file, _use_new_zipfile_serialization=not legacy)
+        back = open_weights(tmp_path / file, spec).weights
+        assert back.keys() == weights.keys()
+        for path, array in weights.items():
+            np.testing.assert_array_equal(back[path], array, err_msg=path)
+
+
+@pytest.mark.parametrize("name", efficientnet.list_models())
+def test_names_and_shapes_are_timms(name):
+    timm = pytest.importorskip("timm")
+    torch = pytest.importorskip("torch")
+    theirs = timm_architecture(name)
+    with torch.device("meta"):
+        other = timm.create_model(theirs, num_classes=10)
+    found = {name: tuple(tensor.shape) for name, tensor in other.state_dict().items()}
+    spec = efficientnet.get_spec(name)
+    shapes = efficientnet.complexity(spec, num_classes=10).variable_shapes
+    zeros = {path: np.broadcast_to(np.float32(0), shape) for path, shape in shapes.items()}
+    assert {path: array.shape for path, array in to_timm(zeros, spec, 10).items()} == found

@@ -22,12 +22,12 @@ def test_a_published_checkpoint_becomes_a_file_with_the_references_logits(
     raw, goldens, tmp_path, capsys
 ):
     output = tmp_path / "made" / "tiny.weights.h5"
-    checkpoint = f"--checkpoint={goldens / 'tf1_checkpoint'}"
+    checkpoint = f"--input={goldens / 'tf1_checkpoint'}"
     extra = ["--raw"] if raw else []
     assert main([checkpoint, *TINY_FLAGS, f"--output={output}", *extra]) == 0
-    kind = "raw weights" if raw else "moving averages"
     assert capsys.readouterr().out == (
-        f"wrote {output}: efficientnet-b0, {kind}, 197 variables, 209,104 values, 10 classes\n"
+        f"wrote {output}: efficientnet-b0, from a TensorFlow 1 checkpoint, 197 variables, "
+        "209,104 values, 10 classes\n"
     )
 
     model = build_model(TINY, num_classes=10)
@@ -46,13 +46,12 @@ def test_a_file_of_keras_applications_is_converted(tmp_path, capsys):
     layer.set_weights([mean, stddev**2, np.zeros(())])
     theirs.save_weights(tmp_path / "theirs.weights.h5")
     flags = [
-        "--source=keras_applications",
-        f"--checkpoint={tmp_path / 'theirs.weights.h5'}",
+        f"--input={tmp_path / 'theirs.weights.h5'}",
         "--model=efficientnet-b0",
         f"--output={tmp_path / 'ours.weights.h5'}",
     ]
     assert main(flags) == 0
-    assert "efficientnet-b0, weights, " in capsys.readouterr().out
+    assert "efficientnet-b0, from a file of keras.applications, " in capsys.readouterr().out
     weights = read_weights_file(tmp_path / "ours.weights.h5")
     np.testing.assert_array_equal(
         weights["block_15_project_conv/kernel"], theirs.get_layer("block7a_project_conv").kernel
@@ -64,21 +63,15 @@ def test_a_file_of_keras_applications_is_converted(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model=efficientnet-b0"], "required: --checkpoint, --output"),
-        (["--checkpoint=a", "--model=efficientnet-b9", "--output=a.weights.h5"], "did you mean"),
-        (["--checkpoint=a", *TINY_FLAGS, "--output=a.h5"], "must end in .weights.h5"),
+        (["--model=efficientnet-b0"], "required: --input, --output"),
+        (["--input=a", "--model=efficientnet-b9", "--output=a.weights.h5"], "did you mean"),
         (
-            ["--checkpoint=a", *TINY_FLAGS, "--output=a.weights.h5", "--width=-1"],
+            ["--input=a", *TINY_FLAGS, "--output=a.pth"],
+            "must end in .weights.h5, .safetensors, .h5",
+        ),
+        (
+            ["--input=a", *TINY_FLAGS, "--output=a.weights.h5", "--width=-1"],
             "width is -1.0, expected a number above 0",
-        ),
-        (
-            ["--checkpoint=a", *TINY_FLAGS, "--output=a.weights.h5", "--source=torch"],
-            "invalid choice: 'torch'",
-        ),
-        (
-            ["--checkpoint=a", *TINY_FLAGS, "--output=a.weights.h5", "--raw"]
-            + ["--source=keras_applications"],
-            "--raw needs --source=tf1",
         ),
     ],
 )
@@ -92,9 +85,8 @@ def test_wrong_usage_is_one_line_and_exit_code_2(flags, message, capsys):
     assert message in error
 
 
-@pytest.mark.parametrize("source", ["tf1", "keras_applications"])
-def test_an_absent_checkpoint_is_one_line_and_exit_code_1(source, tmp_path, capsys):
-    flags = [f"--source={source}", f"--checkpoint={tmp_path / 'absent'}", *TINY_FLAGS]
+def test_an_absent_checkpoint_is_one_line_and_exit_code_1(tmp_path, capsys):
+    flags = [f"--input={tmp_path / 'absent'}", *TINY_FLAGS]
     assert main([*flags, f"--output={tmp_path / 'x.weights.h5'}"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -105,7 +97,7 @@ def test_an_absent_checkpoint_is_one_line_and_exit_code_1(source, tmp_path, caps
 def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_1(goldens, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     output = tmp_path / "file" / "x.weights.h5"
-    checkpoint = f"--checkpoint={goldens / 'tf1_checkpoint'}"
+    checkpoint = f"--input={goldens / 'tf1_checkpoint'}"
     assert main([checkpoint, *TINY_FLAGS, f"--output={output}"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -117,4 +109,4 @@ def test_the_file_runs_as_a_command(monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit_:
         runpy.run_path(convert.__file__, run_name="__main__")
     assert exit_.value.code == 0
-    assert "python -m efficientnet.weights.convert --checkpoint" in capsys.readouterr().out
+    assert "python -m efficientnet.weights.convert --input" in capsys.readouterr().out

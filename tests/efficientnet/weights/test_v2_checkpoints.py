@@ -73,9 +73,9 @@ def test_an_unknown_object_is_refused(tmp_path):
 
 def test_the_command_converts_the_layout_of_objects(folder, tmp_path, capsys):
     shutil.copytree(folder / "keras", tmp_path / "keras")
-    flags = ["--model=efficientnetv2-b0", "--width=0.125", "--depth=0.3", "--source=tf2"]
+    flags = ["--model=efficientnetv2-b0", "--width=0.125", "--depth=0.3"]
     output = tmp_path / "b0.weights.h5"
-    status = convert([*flags, f"--checkpoint={tmp_path}/keras", f"--output={output}"])
+    status = convert([*flags, f"--input={tmp_path}/keras", f"--output={output}"])
     assert status == 0
     assert "10 classes" in capsys.readouterr().out
     expected = read_tf2_checkpoint(folder / "keras", SPEC)

@@ -20,11 +20,11 @@ def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """Blend a heatmap into an image: blue where the heat is low, red where it is high.
 
     Args:
-      image: uint8 [S, S, 3].
-      heatmap: float [S, S] in [0, 1].
+      image: uint8 [H, W, 3].
+      heatmap: float [H, W] in [0, 1].
 
     Returns:
-      uint8 [S, S, 3].
+      uint8 [H, W, 3].
     """
     stops = np.linspace(0, 1, len(_COLOURS))
     channels = [np.interp(heatmap, stops, _COLOURS[:, channel]) for channel in range(3)]

@@ -1,4 +1,4 @@
-"""Write an ONNX file: normalised float32 images [n, S, S, 3] in, `logits` float32 [n, classes] out.
+"""Write an ONNX file: normalised float32 images [n, H, W, 3] in, `logits` float32 [n, classes] out.
 
 Normalisation stays outside, as in other ONNX models of images; the model card has its numbers.
 """

@@ -1,6 +1,6 @@
 """Write TFLite (LiteRT) files: float32, float16, dynamic-range and full int8.
 
-Each takes one cropped image [1, S, S, 3] on the scale 0..255, normalises it inside and returns `logits`,
+Each takes one cropped image [1, H, W, 3] on the scale 0..255, normalises it inside and returns `logits`,
 float32 [1, classes]. The int8 file takes uint8 pixels; the others take float32.
 """
 
@@ -35,7 +35,7 @@ def write_tflite(
       folder: local or gs://; created if missing.
       network: from `build_inference_network`.
       spec: specification of the network.
-      calibration_images: returns images [S, S, 3] on the scale 0..255, from which int8 takes the
+      calibration_images: returns images [H, W, 3] on the scale 0..255, from which int8 takes the
         ranges of activations; called once.
       variants: among VARIANTS. "dynamic_range" stores weights as int8 and computes in float32;
         "int8" computes all but the last conversion in integers, with weights quantised per channel.

@@ -15,7 +15,7 @@ import json
 import posixpath
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,10 +114,15 @@ class CheckpointStore:
         """Return the newest intact checkpoint, None when there is none."""
         return next(iter(self._good()), None)
 
-    def best(self) -> Checkpoint | None:
-        """Return the intact checkpoint with the best metric (the later of equals), None without one."""
+    def best(self, *, verify: bool = True) -> Checkpoint | None:
+        """Return the checkpoint with the best metric (the later of equals), None without one.
+
+        Args:
+          verify: whether to skip damaged checkpoints, which reads all files of all checkpoints.
+        """
         name = self._best_metric
-        measured = [c for c in self._good() if name in c.metrics]
+        candidates = self._good() if verify else self._complete()
+        measured = [c for c in candidates if name in c.metrics]
         return max(measured, key=lambda c: (c.metrics[name], c.step), default=None)
 
     def add_metrics(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
@@ -134,14 +139,14 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, ascending, without checking their checksums."""
-        return sorted(step for step, path in self._folders().items() if _read_manifest(path))
+        return sorted(checkpoint.step for checkpoint in self._complete())
 
     def find(self, step: int) -> Checkpoint | None:
         """Return the intact checkpoint of a step, None when there is none."""
         path = self._folders().get(step)
         return _examine(path, step)[0] if path else None
 
-    def _good(self) -> Any:
+    def _good(self) -> Iterator[Checkpoint]:
         """Yield the intact checkpoints, newest first, each checked when it is reached."""
         for step, path in sorted(self._folders().items(), reverse=True):
             checkpoint, problem = _examine(path, step)
@@ -149,6 +154,12 @@ class CheckpointStore:
                 yield checkpoint
             else:
                 self._log(f"{path}: {problem}; taking an earlier checkpoint")
+
+    def _complete(self) -> Iterator[Checkpoint]:
+        """Yield the complete checkpoints, without checking their checksums."""
+        for step, path in self._folders().items():
+            if manifest := _read_manifest(path):
+                yield Checkpoint(path, step, manifest["metrics"])
 
     def _folders(self) -> dict[int, str]:
         if not tf.io.gfile.isdir(self.directory):

@@ -80,7 +80,10 @@ def _has_ended(job: Job, store: CheckpointStore, step: int) -> bool:
     """Return whether the checkpoint of `step` is the run's last: by its plan, or by train.patience."""
     if step >= job.plan.total_steps:
         return True
-    return job.experiment.train.patience is not None and BestSoFar(job, store.best()).is_final(step)
+    if job.experiment.train.patience is None:
+        return False
+    # Every few seconds: too often to read whole checkpoints.
+    return BestSoFar(job, store.best(verify=False)).is_final(step)
 
 
 def _evaluate(

@@ -64,6 +64,21 @@ def test_the_best_is_that_of_the_tasks_own_metric(tmp_path: Path) -> None:
     assert best.step == 2
 
 
+def test_only_a_verified_best_is_read(tmp_path: Path) -> None:
+    store, logged = _store(tmp_path)
+    for step, top_1 in ((1, 0.1), (2, 0.9), (3, 0.3)):
+        store.save(step, ARRAYS, {"top_1": top_1})
+    (tmp_path / "checkpoints/step_00000002/values.index").write_bytes(b"damaged")
+    best = store.best(verify=False)
+    assert best is not None
+    assert best.step == 2
+    assert logged == []
+    best = store.best()
+    assert best is not None
+    assert best.step == 3
+    assert "damaged" in logged[0]
+
+
 def test_the_later_of_equally_good_ones_is_the_best(tmp_path: Path) -> None:
     store, _ = _store(tmp_path)
     for step in (1, 2):

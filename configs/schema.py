@@ -605,7 +605,18 @@ class Checkpoint(Section):
 class Init(Section):
     """The source of the initial weights."""
 
-    weights: Text | None = None  # a .weights.h5 file (efficientnet.weights.convert); None: random
+    weights: Text | None = None  # a run, checkpoint or file of any known format; None: random
+    strict: bool = False  # fail where a value is set that the weights do not expect
+
+    @model_validator(mode="after")
+    def _check_strict(self) -> "Init":
+        if self.strict and self.weights is None:
+            raise ConflictError(
+                "init.strict=true checks what init.weights expects, and there are none: set init.weights",
+                "init.strict",
+                "init.weights",
+            )
+        return self
 
 
 class Export(Section):

@@ -11,7 +11,8 @@ from configs.schema import Experiment
 from configs.sections import own_settings
 from efficientnet import ModelSpec, build_model, normalize_images, vary
 from efficientnet.network import keep_probabilities
-from efficientnet.weights.initialize import load_weights
+from efficientnet.weights.initialize import initialize
+from efficientnet.weights.open import open_weights
 from system.console import log
 from training.devices.distribution import batch_norm_group_size
 from training.job import Job, model_spec, skips_allowed
@@ -31,7 +32,7 @@ def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainSt
 
     Args:
       job: names the network and the replicas.
-      initial_weights: file of initial weights, logged; None initializes at random.
+      initial_weights: where the initial weights are, of any format; None initializes at random.
     """
     experiment = job.experiment
     noise = MaskNoise(experiment.seed)
@@ -46,7 +47,8 @@ def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainSt
             uniform=noise,
         )
         if initial_weights:
-            log(str(load_weights(network, initial_weights)))
+            weights = open_weights(initial_weights, job.spec).weights
+            log(str(initialize(network, weights, initial_weights)))
     state = create_train_state(
         network,
         job.distribution,

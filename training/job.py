@@ -18,6 +18,7 @@ from input_pipeline.sources.dataset_info import DatasetInfo
 from system.errors import UsageError
 from tasks import TASKS, Target, Task
 from training.devices.distribution import Distribution, batch_norm_group_size
+from training.initial import with_expectations
 from training.plan import Plan, Stage, make_plan
 
 LARGEST_EVAL_BATCH = 1024  # unless eval.global_batch_size is set
@@ -107,6 +108,8 @@ class Job:
 def open_job(experiment: Experiment, distribution: Distribution) -> Job:
     """Check that an experiment fits its devices, its network and its data, and build its job.
 
+    Initial weights fill in settings that are open; see `initial.with_expectations`.
+
     Raises:
       UsageError: batches or groups do not divide among the replicas, the model is unknown, or the number of
         classes is not that of the data.
@@ -114,6 +117,7 @@ def open_job(experiment: Experiment, distribution: Distribution) -> Job:
     """
     for each in [experiment, *stage_experiments(experiment)]:
         check_batches(each, distribution)
+    experiment = with_expectations(experiment, model_spec)
     spec = model_spec(experiment)
     source = functools.cache(lambda: open_source(experiment, spec))
     return make_job(experiment, spec, source().info, distribution, source)

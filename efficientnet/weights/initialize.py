@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from efficientnet.weights.keras_file import assign_weights, class_count, read_weights_file
-from efficientnet.weights.matching import require_match
+from efficientnet.weights.matching import Weights, require_match
 
 CLASSIFIER = ("classifier/kernel", "classifier/bias")
 
@@ -16,7 +16,7 @@ class LoadReport:
     """The result of loading weights; its string is a one-line summary.
 
     Attributes:
-      file: the weights file.
+      file: the source of the weights.
       loaded: paths of the variables that were set.
       fresh: paths of the model's variables that kept their initial values: the classifier's, or
         none.
@@ -48,7 +48,17 @@ def load_weights(model: keras.Model, file: str | Path) -> LoadReport:
       WeightsError: the file cannot be read, or its other variables are not exactly the model's; the
         model is unchanged.
     """
-    weights = read_weights_file(file)
+    return initialize(model, read_weights_file(file), str(file))
+
+
+def initialize(model: keras.Model, weights: Weights, source: str) -> LoadReport:
+    """Set a model's variables from weights by path; only the classifier may differ. See `load_weights`.
+
+    Args:
+      model: from `build_model`, with any options.
+      weights: as `open.open_weights` returns them.
+      source: name of their source, for the report and errors.
+    """
     expected = {v.path: tuple(v.shape) for v in model.weights}
     note = _classifier_note(class_count(weights), expected)
     if note:
@@ -57,11 +67,11 @@ def load_weights(model: keras.Model, file: str | Path) -> LoadReport:
     require_match(
         {path: array.shape for path, array in weights.items()},
         {path: shape for path, shape in expected.items() if path not in fresh},
-        str(file),
+        source,
         model.name,
     )
     assign_weights(model, weights)
-    return LoadReport(str(file), tuple(weights), fresh, note)
+    return LoadReport(source, tuple(weights), fresh, note)
 
 
 def _classifier_note(stored: int | None, expected: dict[str, tuple[int, ...]]) -> str:

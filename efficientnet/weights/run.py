@@ -6,6 +6,7 @@ This module alone of the package needs `run_folder` and `configs`: runs are wher
 import posixpath
 
 from configs.load import load_experiment
+from efficientnet.catalog import vary
 from efficientnet.spec import ModelSpec, height_width
 from efficientnet.weights.expectations import Expectations, published
 from efficientnet.weights.matching import Weights
@@ -55,11 +56,15 @@ def _expectations(model_dir: str, spec: ModelSpec, prefix: str) -> Expectations:
     experiment = load_experiment(file)
     model = experiment.model
     own = published(spec) if model.name == spec.name else None
-    size = model.image_size or (own.resolution if own else None)
-    padding = getattr(experiment.eval, "crop_padding", None)
+    size, view = model.image_size, experiment.eval
+    if own:
+        own = vary(own, resolution=size)
+        size = own.resolution
+    shown = view.image_size or (own.eval_resolution if own else size)
+    padding = getattr(view, "crop_padding", None)
     fraction = None
-    if size is not None and padding is not None:
-        side = min(height_width(size))
+    if shown is not None and padding is not None:
+        side = min(height_width(shown))
         fraction = side / (side + padding)
     return Expectations(
         f"the run in {model_dir}",
@@ -68,5 +73,5 @@ def _expectations(model_dir: str, spec: ModelSpec, prefix: str) -> Expectations:
         or (own.batch_norm_epsilon if own else None),
         image_size=size,
         crop_fraction=fraction,
-        resize=experiment.augment.resize,
+        resize=view.resize or experiment.augment.resize,
     )

@@ -95,10 +95,17 @@ def load_experiment(
     )
     experiment = _expand_progressive(_validate(layers), layers)
     try:
-        stage_experiments(experiment)
+        stages = stage_experiments(experiment)
     except ConfigError as error:
         place = origin_of(["stages"], layers) or origin_of(["progressive"], layers)
         raise ConfigError(f"{place}: {error}") from None
+    # In all stages together: one without mixing may come before one with it.
+    pairing = experiment.augment.pairing
+    if pairing != "neighbours" and not any(stage.augment.mixes_labels for stage in stages):
+        raise ConfigError(
+            f"{origin_of(['augment', 'pairing'], layers)}: augment.pairing={pairing} has no effect without"
+            " mixing; set augment.mixup_alpha or augment.cutmix_alpha above 0"
+        )
     return experiment
 
 
@@ -132,12 +139,22 @@ def stage_experiments(experiment: Experiment) -> list[Experiment]:
 
 
 def _stage_layers(origin: str, stage: StageOverlay) -> list[Layer]:
-    for key in stage.set:
+    settings = dict(_flat(stage.set))
+    for key in settings:
         if not _is_under(key, STAGE_KEYS):
             raise ConfigError(
                 f"{origin}: {key} cannot differ between stages; a stage sets {', '.join(STAGE_KEYS)}"
             )
-    return [Layer(origin, nest(key, value)) for key, value in stage.set.items()]
+    return [Layer(origin, nest(key, value)) for key, value in settings.items()]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield `model.image_size` and its value for `{model: {image_size: 128}}` as for the key itself."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _validate(layers: Sequence[Layer]) -> Experiment:

@@ -383,7 +383,7 @@ class Train(Section):
 
     global_batch_size: Count = 4096  # examples per update, over all replicas and accumulation steps
     duration: PositiveDuration = Duration(350, "epochs")  # of the whole training
-    patience: Count | None = None  # evaluations in a row without a better one end it; None: never
+    patience: Count | None = None  # evaluations in a row below the best end it; None: never
     accumulation_steps: Count = 1  # micro-batches per update on each replica
     steps_per_call: Count = 100  # steps between two returns to Python
     label_smoothing: BelowOne = 0.1  # share of the target spread evenly over all classes
@@ -636,7 +636,7 @@ class StageOverlay(Section):
 class Progressive(Section):
     """Progressive learning: stages of one length whose images and regularisation grow."""
 
-    stages: Annotated[int, Field(ge=2)] = 4  # number of stages
+    stages: Annotated[int, Field(ge=2, le=8)] = 4  # number of stages
     rule: Literal["code", "paper"] = "code"  # how sizes grow: as the published code or the paper
     image_size: Sides | None = None  # [first, last]; None: constant; by code, stage 1 is larger
     magnitude: Growth | None = None  # of RandAugment, [first stage, last stage]; None: constant

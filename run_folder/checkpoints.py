@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import posixpath
 import re
 import threading
@@ -122,7 +123,7 @@ class CheckpointStore:
         """
         name = self._best_metric
         candidates = self._good() if verify else self._complete()
-        measured = [c for c in candidates if name in c.metrics]
+        measured = [c for c in candidates if not math.isnan(c.metrics.get(name, math.nan))]
         return max(measured, key=lambda c: (c.metrics[name], c.step), default=None)
 
     def add_metrics(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
@@ -195,7 +196,8 @@ class CheckpointStore:
             if (manifest := _read_manifest(path))
         }
         name = self._best_metric
-        values = {s: m["metrics"][name] for s, m in manifests.items() if name in m["metrics"]}
+        figures = {step: m["metrics"].get(name, math.nan) for step, m in manifests.items()}
+        values = {step: figure for step, figure in figures.items() if not math.isnan(figure)}
         kept = sorted(manifests)[-self._keep :]
         if values:
             kept.append(max(values, key=lambda step: (values[step], step)))

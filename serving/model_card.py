@@ -179,7 +179,11 @@ def _framing_text(preprocessing: Preprocessing) -> str:
     padding = "12.5 % of S / 0.875" if crop_padding is None else f"{crop_padding} px"
     share = 0.875 if crop_padding is None else side / (side + crop_padding)
     if height == width:
-        return f"Keep the centred square of {share:.4f} of the shorter side (padding {padding})."
+        odd = {"before": "above and on the left", "after": "below and on the right"}
+        return (
+            f"Keep the centred square of {share:.4f} of the shorter side (padding {padding}); a pixel too "
+            f"many is cut off {odd[preprocessing.odd_pixels]}."
+        )
     return (
         f"Keep {share:.4f} of the largest centred window of {height}:{width} (height:width; padding "
         f"{padding})."

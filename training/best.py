@@ -1,5 +1,6 @@
 """The best evaluation of a run so far, and when to stop waiting for a better one."""
 
+import math
 from collections.abc import Mapping
 
 from run_folder.checkpoints import Checkpoint
@@ -16,21 +17,25 @@ class BestSoFar:
 
     def __init__(self, job: Job, checkpoint: Checkpoint | None) -> None:
         self._job, self._name = job, job.task.best
-        self.figure = checkpoint.metrics[self._name] if checkpoint else 0.0
+        self.figure = checkpoint.metrics[self._name] if checkpoint else -math.inf
         self.step = checkpoint.step if checkpoint else 0
 
     def takes(self, step: int, metrics: Mapping[str, float]) -> bool:
         """Return whether an evaluation is at least as good as all before, and remember it if so."""
-        if not metrics or metrics[self._name] < self.figure:
+        if not metrics or not metrics[self._name] >= self.figure:  # a NaN is not
             return False
         self.figure, self.step = metrics[self._name], step
         return True
 
     def is_final(self, step: int) -> bool:
-        """Return whether `train.patience` evaluations up to `step` were not better."""
-        patience = self._job.experiment.train.patience
+        """Return whether `train.patience` evaluations of the last stage, up to `step`, were below the best.
+
+        Only the last stage ends early: a plateau at a small size, or of the head alone, is not the end.
+        """
+        patience, plan = self._job.experiment.train.patience, self._job.plan
+        start = max(self.step, plan.stages[-1].first_step)
         # Counted by the plan, so that a resumed run, and every worker, ends at the same step.
-        return patience is not None and self._job.plan.evaluations(self.step, step) >= patience
+        return patience is not None and plan.evaluations(start, step) >= patience
 
     def __str__(self) -> str:
         return f"{self._name} {self.figure:.4f} of step {self.step}"

@@ -115,8 +115,9 @@ def open_job(experiment: Experiment, distribution: Distribution) -> Job:
         classes is not that of the data.
       DatasetError: the data cannot be read, or a split is missing.
     """
-    for each in [experiment, *stage_experiments(experiment)]:
+    for each in stage_experiments(experiment):
         check_batches(each, distribution)
+        model_spec(each)
     experiment = with_expectations(experiment, model_spec)
     spec = model_spec(experiment)
     source = functools.cache(lambda: open_source(experiment, spec))

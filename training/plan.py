@@ -60,6 +60,12 @@ class Stage:
         """Return whether an evaluation follows `step`: every `eval_every_steps`, and at the end."""
         return self._recurs_at(step, self.eval_every_steps)
 
+    def evaluations_until(self, step: int) -> int:
+        """Return the number of evaluations of this stage up to `step`."""
+        done = min(max(step, self.first_step), self.end_step) - self.first_step
+        last = done == self.end_step - self.first_step and done % self.eval_every_steps > 0
+        return done // self.eval_every_steps + last
+
     def saves_at(self, step: int) -> bool:
         """Return whether a checkpoint follows `step`: every `checkpoint_every_steps`, and at the end."""
         return self._recurs_at(step, self.checkpoint_every_steps)
@@ -109,9 +115,7 @@ class Plan:
     def evaluations(self, after: int, until: int) -> int:
         """Return the number of evaluations that follow the steps from `after` + 1 to `until`."""
         return sum(
-            stage.evaluates_at(step)
-            for stage in self.stages
-            for step in range(max(after, stage.first_step) + 1, min(until, stage.end_step) + 1)
+            stage.evaluations_until(until) - stage.evaluations_until(after) for stage in self.stages
         )
 
     def name_step(self, step: int) -> str:
@@ -122,7 +126,7 @@ class Plan:
         )
 
     def describe(self, step: int) -> str:
-        """Return where `step` lies: "step 120, stage 2 of 3, epoch 7.5"."""
+        """Return the name of a step with its epoch: "step 120, stage 2 of 3, epoch 7.5"."""
         return f"{self.name_step(step)}, epoch {self.epochs_at(step):.1f}"
 
 

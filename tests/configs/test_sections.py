@@ -305,6 +305,7 @@ def test_a_pattern_that_is_no_regular_expression_is_one_line():
         (["ema.decay=0", "ema.ramp=false"], "ema.ramp=false has no effect with ema.decay=0"),
         (["ema.decay=0", "ema.statistics=false"], "ema.statistics=false has no effect with"),
         (["ema.ramp=false", "ema.ramp_start=0"], "ema.ramp_start=0 has no effect without a ramp"),
+        (["augment.pairing=reversed"], "augment.pairing=reversed has no effect without mixing"),
     ],
 )
 def test_a_setting_that_another_one_turns_off_is_refused(overrides, message):

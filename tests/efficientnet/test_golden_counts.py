@@ -139,7 +139,7 @@ def test_v2_without_its_classifier_has_the_published_number_of_parameters(name):
 def test_v2s_multiply_adds_are_the_published_ones_at_the_evaluation_size(name):
     spec = get_spec(name)
     counted = complexity(spec, image_size=spec.eval_resolution).multiply_adds / 1e9
-    assert counted == pytest.approx(V2_BILLIONS[name], rel=0.0005 if name[-1] == "s" else 0.04)
+    assert counted == pytest.approx(V2_BILLIONS[name], rel=0.006 if name[-1] == "s" else 0.04)
 
 
 def test_forms_without_classifier_have_the_published_number_of_parameters():

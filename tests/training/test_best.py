@@ -1,5 +1,7 @@
 """When a run stops waiting for a better evaluation."""
 
+import math
+
 import pytest
 
 from configs.load import load_experiment
@@ -30,6 +32,22 @@ def test_an_equal_evaluation_is_as_good_and_a_worse_one_is_not(job: Job) -> None
     assert (found.step, found.figure) == (40, 0.5)
 
 
+def test_a_figure_that_is_no_number_is_never_the_best(job: Job) -> None:
+    found = BestSoFar(job, None)
+    assert not found.takes(10, {"top_1": math.nan})
+    assert found.takes(20, {"top_1": -0.5})
+
+
+def test_only_the_last_stage_ends_early() -> None:
+    overrides = ["train.duration=100 steps", "eval.every=10 steps", "train.patience=3"]
+    overrides += ["stages=[{duration: 60 steps}, {set: {train.label_smoothing: 0.2}}]"]
+    job = open_job(load_experiment("configs/smoke.yaml", overrides=overrides), connect("cpu"))
+    found = best(job, 20, 0.5)
+    assert not found.is_final(60)
+    assert not found.is_final(89)
+    assert found.is_final(90)
+
+
 def test_patience_counts_scheduled_evaluations_since_the_best(job: Job) -> None:
     found = best(job, 20, 0.5)
     assert not found.is_final(49)
@@ -54,7 +72,7 @@ def test_a_run_without_a_better_evaluation_ends_and_stays_ended(
     flags = [*runs.flags(folder, "patient"), "--set=eval.every=2 steps", "--set=train.patience=2"]
     status, out, err = command(*flags)
     assert status == 0, err
-    assert "step 6: not better than top_1 0.5000 of step 2" in out
+    assert "step 6: below top_1 0.5000 of step 2" in out
     assert [row["step"] for row in rows(folder / "patient") if row["kind"] == "eval"] == [2, 4, 6]
     assert runs.latest(folder / "patient").step == 6
     assert (folder / "patient/export/saved_model/2").exists()

@@ -99,6 +99,19 @@ def test_every_stage_is_measured_and_saved_at_its_end_and_counts_from_its_start(
     assert second.next_stop(214) == 234
 
 
+def test_evaluations_are_counted_as_they_are_scheduled() -> None:
+    plan = make_plan(experiment(*THREE, "eval.every=20 steps"), EXAMPLES)
+    for after, until in ((0, 334), (0, 214), (100, 230), (214, 244), (240, 300), (334, 334)):
+        steps = range(after + 1, until + 1)
+        expected = sum(plan.stage_until(step).evaluates_at(step) for step in steps)
+        assert plan.evaluations(after, until) == expected
+
+
+def test_a_stage_may_nest_its_keys() -> None:
+    nested = experiment("stages=[{set: {model: {image_size: 16}}}]")
+    assert make_plan(nested, EXAMPLES).stages[0].experiment.model.image_size == 16
+
+
 @pytest.mark.parametrize(
     ("stages", "message"),
     [

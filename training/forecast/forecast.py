@@ -290,8 +290,12 @@ def draw(forecast: Forecast, path: str) -> None:
 
 def _num_examples(experiment: Experiment) -> int:
     """Return the number of training images: of the data if data.data_dir is set, else ImageNet's."""
-    data = experiment.data
+    data, classes = experiment.data, experiment.model.num_classes
     if isinstance(data, TFRecord) and not data.data_dir:
+        if classes not in (None, IMAGENET_CLASSES):
+            raise ExperimentError(
+                f"data.data_dir: needed to plan for {classes:,} classes; without it, ImageNet is planned for"
+            )
         kept = max(IMAGENET_SHARDS - data.holdout_shards, 1)
         return synthetic.DEFAULT_TRAIN_EXAMPLES * kept // IMAGENET_SHARDS
     source = open_source(experiment, model_spec(experiment))

@@ -174,8 +174,8 @@ def make_eval_step(
             task=task,
         )
         context = tf.distribute.get_replica_context()
-        # As float32, which holds the counts of a batch exactly: TensorFlow keeps int32 tensors on the host
-        # and refuses to add both kinds up together.
+        # As float32, which holds counts up to 2^24 exactly: TensorFlow keeps int32 tensors on the host and
+        # refuses to add both kinds up together.
         floats = {name: tf.cast(x, tf.float32) for name, x in sums.items()}
         floats = context.all_reduce(tf.distribute.ReduceOp.SUM, floats)
         added = {name: tf.cast(x, sums[name].dtype) for name, x in floats.items()}

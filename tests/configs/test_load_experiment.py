@@ -410,6 +410,7 @@ def test_a_long_value_is_shortened(folder):
     assert len(error_of(values={"seed": "y" * 1000})) < 300
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.text(), st.sampled_from(["{}", "name={}", "train.duration={}", "model={{{}}}", "{}=1"]))
 def test_no_set_is_more_than_one_line_of_trouble(text, form):

@@ -67,6 +67,7 @@ def test_surprises_are_errors_with_their_line(text, message):
         strict_yaml.parse(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(trees)
 def test_what_is_written_reads_back_the_same(tree):

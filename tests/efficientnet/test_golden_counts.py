@@ -165,6 +165,7 @@ def test_multiply_adds_are_close_to_the_papers(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "image_size"),
     [

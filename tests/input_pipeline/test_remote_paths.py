@@ -51,6 +51,7 @@ def test_images_are_prepared_to_and_trained_from_remote_records(prepared: str) -
     assert {n for n, _ in epoch(get_source("tfrecord", prepared))} == set(range(9))
 
 
+@pytest.mark.slow
 def test_remote_records_are_copied_to_a_local_cache(prepared: str, tmp_path: Path) -> None:
     source = get_source("tfrecord", prepared)
     assert epoch(cache_source(source, "disk", str(tmp_path))) == epoch(source)

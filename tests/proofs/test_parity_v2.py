@@ -14,6 +14,7 @@ ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ROWS, ids=lambda section: section.__name__)
 def test_every_row_is_within_its_bound(section, goldens):
     rows = list(section(goldens))

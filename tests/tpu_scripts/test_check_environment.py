@@ -39,6 +39,7 @@ def test_what_is_wrong_has_a_remedy(versions, chips, fits, seen, error, good, wo
     assert words in text
 
 
+@pytest.mark.slow
 def test_the_report_fits_a_screen():
     command = [sys.executable, ROOT / "tpu_scripts/check_environment.py"]
     done = subprocess.run(

@@ -47,6 +47,7 @@ def test_wrong_use_is_one_line(flags: list[str], said: str) -> None:
     assert said in done.stderr
 
 
+@pytest.mark.slow
 def test_a_dispatcher_goes_on_until_it_is_stopped_and_is_started_once(tmp_path: Path) -> None:
     flags = ("--role=dispatcher", f"--log_dir={tmp_path}")
     try:
@@ -67,6 +68,7 @@ def is_open(port: int) -> bool:
         return caller.connect_ex(("localhost", port)) != errno.ECONNREFUSED
 
 
+@pytest.mark.slow
 def test_a_worker_that_finds_no_dispatcher_says_so(tmp_path: Path) -> None:
     done = run("--role=worker", "--dispatcher=localhost:1", f"--log_dir={tmp_path}")
     assert done.returncode == 1

@@ -102,6 +102,7 @@ def test_pixels_are_the_published_ones(golden, operation):
         np.testing.assert_array_equal(result, expected, f"{name} {argument}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ARGUMENTS)
 def test_pixels_are_the_published_ones_in_a_dataset_of_any_shapes(golden, operation):
     """Arguments are tensors and shapes unknown, as nothing can be computed when the graph is built."""
@@ -136,6 +137,7 @@ def test_pixels_are_the_published_ones_when_all_but_the_image_is_constant(golden
         np.testing.assert_array_equal(result, expected, f"{argument}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (7, 5)])
 def test_odd_shapes_keep_shape_and_agree_with_eager_in_a_dataset(shape):
     image = noise(*shape)
@@ -327,6 +329,7 @@ def test_equalize_is_the_same_compiled_and_by_kernels(shape):
     )
 
 
+@pytest.mark.slow
 def test_equalize_does_without_a_compiler(monkeypatch):
     def no_compiler(image):
         raise tf.errors.NotFoundError(None, None, "no registered transfer manager")

@@ -97,7 +97,9 @@ def test_the_sub_policies_are_the_published_ones():
 
 
 def test_an_unknown_policy_lists_the_known_ones():
-    with pytest.raises(ValueError, match="'autoaugmnet'; known: none, autoaugment, randaugment"):
+    with pytest.raises(
+        ValueError, match="'autoaugmnet'; known: none, cutout, autoaugment, randaugment"
+    ):
         get_augment("autoaugmnet")
 
 
@@ -139,6 +141,7 @@ def test_autoaugment_fires_as_often_as_its_probabilities_say(traced):
         assert abs(number - expected[name]) < 5 * np.sqrt(expected[name]), name
 
 
+@pytest.mark.slow
 def test_autoaugment_draws_every_sub_policy_in_order_and_at_its_level(traced):
     def step(name, level):
         return name, 0 if name in ("AutoContrast", "Equalize", "Invert") else level
@@ -216,6 +219,7 @@ def test_only_the_drawn_operation_is_executed():
 # -- pixels ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "augment",
     [
@@ -248,6 +252,7 @@ def test_int32_and_int64_seeds_of_one_value_give_the_same_pixels():
         np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.slow
 @tf.autograph.experimental.do_not_convert
 def test_images_of_unknown_shape_are_augmented():
     shapes = [(24, 20), (9, 31)]
@@ -335,7 +340,7 @@ def test_the_published_translation_leaves_a_small_image_grey_and_the_mended_one_
 
 
 def test_policies_are_found_by_name():
-    assert list(POLICIES) == ["none", "autoaugment", "randaugment"]
+    assert list(POLICIES) == ["none", "cutout", "autoaugment", "randaugment"]
 
 
 # -- cutout ----------------------------------------------------------------------------------------

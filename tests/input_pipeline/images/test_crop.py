@@ -75,6 +75,7 @@ def test_eval_pixels_shipped_as_uint8_differ_by_rounding_and_by_clipped_overshoo
         assert np.abs(rows - expected).mean() < 0.26, key
 
 
+@pytest.mark.slow
 def test_the_eval_crop_is_the_same_in_a_dataset():
     encoded = photo("china")
     eager = eval_crop_uint8(encoded, image_size=50)
@@ -115,6 +116,7 @@ def located():
     return encode(np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_train_crops_keep_to_area_and_aspect_ratio_and_go_everywhere():
     encoded, size = located(), 64
     crops = in_dataset(
@@ -138,6 +140,7 @@ def test_train_crops_keep_to_area_and_aspect_ratio_and_go_everywhere():
     assert len(np.unique(crops.reshape(400, -1), axis=0)) > 380
 
 
+@pytest.mark.slow
 def test_area_and_aspect_ratio_can_be_set():
     encoded = located()
     crops = in_dataset(
@@ -156,6 +159,7 @@ def test_area_and_aspect_ratio_can_be_set():
     assert np.ptp(crops[:, 0, 0, 0]) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
 def test_train_pixels_follow_from_the_seed_alone(dtype):
     encoded = photo("flower")
@@ -165,6 +169,7 @@ def test_train_pixels_follow_from_the_seed_alone(dtype):
     assert len({crop.tobytes() for crop in again}) == 6
 
 
+@pytest.mark.slow
 def test_half_of_the_crops_are_mirrored_and_otherwise_the_same():
     encoded = located()
 
@@ -219,6 +224,7 @@ def test_train_crops_are_truncated_as_published():
     np.testing.assert_array_equal(crop, np.floor(np.clip(exact, 0, 255)))
 
 
+@pytest.mark.slow
 def test_the_shape_is_known_in_a_graph():
     bytes_spec, seed_spec = tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64)
     crops = {
@@ -312,6 +318,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_file_is_an_invalid_argument(kind):
     encoded = BROKEN[kind]

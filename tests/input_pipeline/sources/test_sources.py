@@ -131,4 +131,4 @@ def test_synthetic_images_are_deterministic_and_labelled_evenly(num_classes: int
         for encoded, label in first:
             classes_of_image.setdefault(encoded, set()).add(label)
         assert all(len(labels) == 1 for labels in classes_of_image.values())
-    assert tf.io.decode_jpeg(first[0][0]).shape == (9, 9, 3)
+    assert tf.io.decode_jpeg(first[0][0]).shape == (9, 12, 3)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from input_pipeline.sources.dataset_info import find_dataset_info
 from input_pipeline.sources.source import ShardedExamples, sharded_examples
 from input_pipeline.stream import order
+from input_pipeline.targets.class_label import CLASS_LABEL
 
 HOSTS = (1, 2, 4, 8, 64)
 
@@ -75,7 +76,8 @@ COUNTS = [3, 9, 0, 5, 7, 1, 8, 4, 6, 2, 5, 5, 7, 3, 9, 4, 6, 8, 2, 5, 1, 7, 3, 6
 @pytest.fixture
 def sharded(make_records) -> ShardedExamples:
     data_dir = make_records(train=COUNTS)
-    return sharded_examples(data_dir, find_dataset_info(data_dir, num_classes=5).splits["train"])
+    split = find_dataset_info(data_dir, num_classes=5).splits["train"]
+    return sharded_examples(data_dir, split, CLASS_LABEL)
 
 
 def _stream(sharded: ShardedExamples, count: int, *, buffer_examples: int = 20, **kwargs):
@@ -191,6 +193,7 @@ def test_a_path_is_no_pattern(tmp_path):
     assert list(records.as_numpy_iterator()) == [b"a[1]*?", b""]
 
 
+@pytest.mark.slow
 def test_memory_stays_within_the_buffer(tmp_path):
     content = np.random.default_rng(0).bytes(100_000)
     for number in range(16):

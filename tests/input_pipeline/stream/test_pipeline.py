@@ -63,6 +63,7 @@ def pixels_by_index(batches: list[dict[str, np.ndarray]]) -> dict[int, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_training_batches_have_static_shapes(in_memory):
     dataset = train_dataset(in_memory, image_size=8, host_batch_size=4, seed=0)
     assert dataset.element_spec == {
@@ -72,6 +73,7 @@ def test_training_batches_have_static_shapes(in_memory):
     }
 
 
+@pytest.mark.slow
 def test_batches_of_a_framing_that_pads_say_where_the_image_is(in_memory):
     (batch,) = train(in_memory, 1, image_size=(8, 12), framing=ScaleJitter((0.4, 0.9)))
     assert batch["image"].shape == (4, 8, 12, 3)
@@ -121,6 +123,7 @@ def test_a_resumed_stream_continues_with_exactly_the_same_batches(source):
     assert same(batches[33:], train(source, 7, start_step=33))
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_where_batches_of_another_size_ended(source):
     # Of 30 examples for both hosts, this one read 15.
     share = {"host_batch_size": 3, "host_index": 1, "num_hosts": 2}
@@ -142,6 +145,7 @@ def test_hosts_together_see_one_epoch_with_the_same_pixels(source):
 MIXED = {"mixup_alpha": 1.0, "cutmix_alpha": 1.0}
 
 
+@pytest.mark.slow
 def test_hosts_together_see_the_mixed_batches_of_one_host(in_memory):
     whole = train(in_memory, 8, host_batch_size=8, **MIXED)
     shares = [train(in_memory, 8, num_hosts=2, host_index=i, **MIXED) for i in range(2)]
@@ -152,6 +156,7 @@ def test_hosts_together_see_the_mixed_batches_of_one_host(in_memory):
     assert same(together, whole)
 
 
+@pytest.mark.slow
 def test_mixed_labels_are_shares_and_a_resumed_stream_mixes_in_the_same_way(source):
     batches = train(source, 6, **MIXED, random_erasing=0.5)
     labels = np.concatenate([batch["label"] for batch in batches])
@@ -161,6 +166,7 @@ def test_mixed_labels_are_shares_and_a_resumed_stream_mixes_in_the_same_way(sour
     assert same(train(source, 2, start_step=4, **MIXED, random_erasing=0.5), batches[4:])
 
 
+@pytest.mark.slow
 def test_as_many_images_are_erased_as_asked_for(in_memory):
     plain, erased = (train(in_memory, 15, random_erasing=share) for share in (0.0, 0.5))
     differ = [
@@ -184,6 +190,7 @@ def test_fewer_examples_than_hosts_is_refused(in_memory):
         eval_dataset(in_memory, image_size=8, host_batch_size=1, host_index=2, num_hosts=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_hosts", "host_batch_size"), [(1, 13), (3, 2)])
 def test_every_validation_image_counts_once_on_any_number_of_hosts(
     streamed, num_hosts: int, host_batch_size: int
@@ -216,6 +223,7 @@ def test_evaluation_steps_cover_the_largest_share(num_examples, host_batch_size,
     assert pipeline.eval_steps(num_examples, host_batch_size, num_hosts) == steps
 
 
+@pytest.mark.slow
 def test_minival_is_evaluated_and_not_trained_on(make_records):
     source = get_source("tfrecord", make_records(TRAIN), num_classes=5, holdout_shards=2)
     batches = train(source, 1, host_batch_size=48)
@@ -250,6 +258,7 @@ def error_of(data_dir: str) -> str:
 NO_IMAGE = an_example(1, b"\xff\xd8\xffno image")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("record", "message"),
     [
@@ -329,6 +338,7 @@ def broken_source(make_records, monkeypatch):
 BROKEN = {9, 20, 26, 27}
 
 
+@pytest.mark.slow
 def test_skipping_replaces_broken_images_within_their_batch_and_changes_no_other(
     broken_source, make_records, capfd
 ):
@@ -350,12 +360,14 @@ def test_skipping_replaces_broken_images_within_their_batch_and_changes_no_other
     assert replaced >= len(BROKEN)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_skips_in_the_same_way(broken_source):
     skip = {"on_error": "skip", "max_error_fraction": 0.1}
     batches = train(broken_source, 20, **skip)
     assert same(batches[7:], train(broken_source, 13, start_step=7, **skip))
 
 
+@pytest.mark.slow
 def test_too_many_broken_images_stop_the_run(broken_source):
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         train(broken_source, 20, on_error="skip", max_error_fraction=3 / 62)
@@ -386,6 +398,7 @@ def test_broken_images_beyond_the_first_ones_are_counted_only(make_records, monk
     assert "6 of 9" not in log
 
 
+@pytest.mark.slow
 def test_a_skipped_validation_image_has_mask_0(make_records):
     data_dir = make_records(TRAIN, [3, 6])
     rewrite(data_dir, "validation-00001-of-00002", {4: NO_IMAGE})

@@ -113,6 +113,7 @@ except DistributionError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_machine_without_tpu_is_one_line_with_advice():
     command = [sys.executable, "-c", CONNECT]
     done = subprocess.run(

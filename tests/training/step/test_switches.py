@@ -30,6 +30,7 @@ def test_rates_are_switched_within_the_block_and_as_built_after_it(silenced):
         assert [layer.keep_probability for layer in layers] == built
 
 
+@pytest.mark.slow
 def test_a_network_whose_masks_are_off_learns_as_one_that_has_none(silenced, fresh, assert_same):
     batches = Batches.random(2, 8)
     silenced.run(batches)
@@ -37,6 +38,7 @@ def test_a_network_whose_masks_are_off_learns_as_one_that_has_none(silenced, fre
     assert_same(silenced.state.to_arrays(), fresh.state.to_arrays())
 
 
+@pytest.mark.slow
 def test_a_change_of_stage_is_the_same_on_one_and_two_devices(one_device, two_devices, assert_same):
     ends = []
     for distribution in (one_device, two_devices):

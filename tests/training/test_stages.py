@@ -14,6 +14,7 @@ from serving.model_card import read_model_card
 from tests import runs
 from tests.training.test_preemption import signal_at
 from training.devices.distribution import connect
+from training.inputs import train_dataset
 from training.job import open_job
 from training.model_dir import exclusive_model_dir
 
@@ -141,3 +142,27 @@ def test_evaluations_and_exports_name_the_stage_of_their_step(
     assert f"step {step}, stage {stage} of 2 on " in out
     card = read_model_card(str(undisturbed / f"export/saved_model/{step}"))
     assert (card.step, card.stage) == (step, stage)
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_every_epoch_over_all_stages_shows_every_image_once(hosts: int) -> None:
+    overrides = [
+        "data.num_train_examples=40",
+        "model.image_size=8",
+        "train.global_batch_size=6",
+        "train.duration=3 epochs",
+        "stages=[{duration: 30 %, set: {train.global_batch_size: 4}}, {duration: 50 examples},"
+        " {set: {train.global_batch_size: 2, model.image_size: 16}}]",
+    ]
+    job = open_job(load_experiment("configs/smoke.yaml", overrides=overrides), connect("cpu"))
+    seen: list[np.ndarray] = []
+    for stage in job.plan.stages:
+        make = train_dataset(job.at(stage.first_step), stage.first_step)
+        parts = [make(host, hosts).take(stage.end_step - stage.first_step) for host in range(hosts)]
+        for batches in zip(*(part.as_numpy_iterator() for part in parts), strict=True):
+            seen.append(np.concatenate([batch["index"] for batch in batches]))
+    index = np.concatenate(seen)
+    assert len(index) >= 118
+    for epoch in (index[:40], index[40:80]):
+        assert sorted(epoch) == list(range(40))
+    assert len(set(index[80:])) == len(index[80:])

@@ -39,9 +39,11 @@ def test_a_network_whose_masks_are_off_learns_as_one_that_has_none(silenced, fre
 
 
 @pytest.mark.slow
-def test_a_change_of_stage_is_the_same_on_one_and_two_devices(one_device, two_devices, assert_same):
+def test_a_change_of_stage_is_the_same_on_one_two_and_four_devices(
+    one_device, two_devices, four_devices, assert_same
+):
     ends = []
-    for distribution in (one_device, two_devices):
+    for distribution in (one_device, two_devices, four_devices):
         first = tiny.start(distribution, spec=RANDOM_SPEC, keep_probabilities={})
         head = frozenset(path for path in first.state.paths if not path.startswith("classifier/"))
         frozen = dataclasses.replace(first, recipe=dataclasses.replace(first.recipe, frozen=head))
@@ -53,4 +55,5 @@ def test_a_change_of_stage_is_the_same_on_one_and_two_devices(one_device, two_de
         dataclasses.replace(first, batch_spec=half).run(Batches.random(2, 4, seed=1))
         ends.append(first.state.to_arrays())
     assert ends[0]["step"] == 4
-    assert_same(ends[1], ends[0])
+    for end in ends[1:]:
+        assert_same(end, ends[0])

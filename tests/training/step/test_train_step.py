@@ -188,16 +188,16 @@ def backbone(training):
 
 
 @pytest.fixture(scope="module")
-def head_only(plain, one_device, two_devices):
+def head_only(plain, one_device, two_devices, four_devices):
     """By number of devices: a training of the classifier alone, after 4 steps."""
     found = {}
-    for count, distribution in ((1, one_device), (2, two_devices)):
+    for count, distribution in ((1, one_device), (2, two_devices), (4, four_devices)):
         training = tiny.start(distribution, frozen=backbone(plain), averaging=Averaging(decay=0.0))
         found[count] = training, training.run(BATCHES)
     return found
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, 2, 4])
 def test_frozen_weights_slots_and_statistics_keep_their_bits(head_only, count):
     training, _ = head_only[count]
     after = training.state.to_arrays()
@@ -211,8 +211,9 @@ def test_frozen_weights_slots_and_statistics_keep_their_bits(head_only, count):
     assert moved == head | {"step"}
 
 
-def test_frozen_parts_give_the_same_head_on_one_and_two_devices(head_only, assert_same):
-    assert_same(head_only[2][0].state.to_arrays(), head_only[1][0].state.to_arrays())
+@pytest.mark.parametrize("count", [2, 4])
+def test_frozen_parts_give_the_same_head_on_any_number_of_devices(head_only, assert_same, count):
+    assert_same(head_only[count][0].state.to_arrays(), head_only[1][0].state.to_arrays())
 
 
 def test_frozen_weights_count_neither_in_the_loss_nor_in_the_norm(head_only):
@@ -241,12 +242,14 @@ def test_frozen_weights_count_neither_in_the_loss_nor_in_the_norm(head_only):
     assert metrics["gradient_norm"][0] == pytest.approx(norm, rel=1e-4)
 
 
-def test_a_rate_of_its_own_moves_a_weight_in_proportion(one_device):
+@pytest.mark.parametrize("devices", ["one_device", "four_devices"])
+def test_a_rate_of_its_own_moves_a_weight_in_proportion(devices, request):
+    distribution = request.getfixturevalue(devices)
     options = {"optimizer": SGD(momentum=0.0), "rate": 0.1}
     one = tiny.Batches(BATCHES.images[:1], BATCHES.labels[:1])
-    plain = tiny.start(one_device, **options)
+    plain = tiny.start(distribution, **options)
     halved = tiny.start(
-        one_device, **options, rate_multipliers={"stem_conv/kernel": 0.5, "classifier/bias": 0.0}
+        distribution, **options, rate_multipliers={"stem_conv/kernel": 0.5, "classifier/bias": 0.0}
     )
     plain.run(one)
     halved.run(one)
@@ -262,11 +265,11 @@ def test_a_rate_of_its_own_moves_a_weight_in_proportion(one_device):
 
 
 def test_lars_takes_its_norms_over_the_whole_batch_on_any_number_of_devices(
-    one_device, two_devices, assert_same
+    one_device, four_devices, assert_same
 ):
     decay = WeightDecay(1e-3, coupled=False)
     ends = []
-    for distribution in (one_device, two_devices):
+    for distribution in (one_device, four_devices):
         training = tiny.start(
             distribution, optimizer=LARS(coefficient=0.05), rate=0.1, weight_decay=decay
         )

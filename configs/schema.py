@@ -605,7 +605,7 @@ class Checkpoint(Section):
 class Init(Section):
     """The source of the initial weights."""
 
-    weights: Text | None = None  # a run, checkpoint or file of any known format; None: random
+    weights: Text | None = None  # a run, checkpoint, file or published name; None: random
     strict: bool = False  # fail where a value is set that the weights do not expect
 
     @model_validator(mode="after")

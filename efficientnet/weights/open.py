@@ -9,6 +9,7 @@
 | `.h5`, `.weights.h5` and `.keras` of keras.applications | `keras_applications` |
 | `.safetensors` and `.pth` of timm | `timm` |
 | `.pth` of efficientnet_pytorch and its fork for Lite | `lukemelas` |
+| names of published weights, such as `imagenet` | `published` |
 """
 
 import io
@@ -34,6 +35,7 @@ from efficientnet.weights.keras_file import (
 )
 from efficientnet.weights.lukemelas import from_lukemelas, lukemelas_expectations
 from efficientnet.weights.matching import Weights, WeightsError
+from efficientnet.weights.published import is_published, published_file
 from efficientnet.weights.timm import from_timm, timm_expectations
 from efficientnet.weights.torch_pickle import read_torch_file
 
@@ -52,7 +54,8 @@ def open_weights(where: str | Path, spec: ModelSpec, *, raw: bool = False) -> Op
     """Read weights of any format that the module lists.
 
     Args:
-      where: a file, a folder or the prefix of a TensorFlow checkpoint; local or gs://.
+      where: a file, a folder or the prefix of a TensorFlow checkpoint, local or gs://; or the name of
+        published weights, such as imagenet or hf-hub:timm/tf_efficientnet_b0.in1k, which are downloaded.
       spec: the network that the weights are of.
       raw: whether to read the last weights of a checkpoint that has moving averages too.
 
@@ -63,7 +66,10 @@ def open_weights(where: str | Path, spec: ModelSpec, *, raw: bool = False) -> Op
       WeightsError: there is nothing, the format is not known, or the arrays are not the network's.
       CheckpointError: a run without a checkpoint.
     """
-    path = _inside(str(where))
+    path = str(where)
+    if is_published(path):
+        path = str(published_file(path, spec.name))
+    path = _inside(path)
     found = identify(path)
     if found == containers.CHECKPOINT:
         return _open_checkpoint(path, spec, raw)

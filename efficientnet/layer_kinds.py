@@ -293,7 +293,10 @@ class Dense(LayerKind):
     def make(self, options: BuildOptions) -> keras.Layer:
         """Create the Keras layer."""
         return keras.layers.Dense(
-            self.units, kernel_initializer=dense_initializer(), dtype="float32", name=self.name
+            self.units,
+            kernel_initializer=dense_initializer(self.units),
+            dtype="float32",
+            name=self.name,
         )
 
     def cost(self, *inputs: Shape) -> LayerCost:

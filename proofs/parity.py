@@ -447,7 +447,7 @@ def initialiser_rows(goldens: Path) -> Iterator[ParityRow]:
     limit = 1 / np.sqrt(classifier.shape[1])
     counts, _ = np.histogram(classifier, bins=20, range=(-limit, limit))
     measured = float(np.max(np.abs(counts / classifier.size * 20 - 1)))
-    yield ParityRow("initialisers", "classifier, 20 bins", "uniform in +-1 / sqrt(classes)",
+    yield ParityRow("initialisers", "classifier of 1,000, 20 bins", "uniform in +-1 / sqrt(classes)",
               "the same", measured, 0.02, "relative")  # fmt: skip
 
 

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from efficientnet import build_model
+from efficientnet import build_model, get_spec
+from efficientnet.layers import dense_initializer
 
 NORMAL_BEYOND_2_SIGMA = 0.0455
 
@@ -64,6 +65,42 @@ def test_classifier_starts_uniform_within_one_over_root_classes(weights):
     assert np.abs(kernel).max() == pytest.approx(limit, rel=1e-4)
     counts, _ = np.histogram(kernel, bins=20, range=(-limit, limit))
     np.testing.assert_allclose(counts / kernel.size, 1 / 20, rtol=0.02)
+
+
+@pytest.mark.parametrize("num_classes", [1000, 21_843])
+def test_classifier_of_many_classes_starts_with_the_published_rule_bit_for_bit(num_classes):
+    shape = (320, num_classes)
+    keras.utils.set_random_seed(0)
+    published = keras.initializers.VarianceScaling(
+        scale=1.0 / 3.0, mode="fan_out", distribution="uniform"
+    )
+    expected = keras.ops.convert_to_numpy(published(shape))
+    keras.utils.set_random_seed(0)
+    kernel = keras.ops.convert_to_numpy(dense_initializer(num_classes)(shape))
+    np.testing.assert_array_equal(kernel, expected)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 999])
+def test_classifier_of_few_classes_starts_uniform_within_one_over_root_inputs(num_classes):
+    limit = 1.0 / np.sqrt(1280)
+    kernel = keras.ops.convert_to_numpy(dense_initializer(num_classes)((1280, num_classes)))
+    assert np.abs(kernel).max() <= limit
+    assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.05)
+
+
+@pytest.mark.parametrize("width", [0.25, 1.0])
+def test_ten_classes_start_at_the_cross_entropy_of_a_guess(width):
+    keras.utils.set_random_seed(0)
+    spec = get_spec("efficientnet-b0", width=width, depth=0.5)
+    model = build_model(spec, num_classes=10, image_size=32)
+    draws = np.random.default_rng(0)
+    images = draws.normal(size=(32, 32, 32, 3)).astype("float32")
+    labels = draws.integers(0, 10, 32)
+    # Training mode: in the other one, the batch norms' fresh statistics let next to nothing through.
+    logits = model(images, training=True)
+    losses = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    assert keras.ops.convert_to_numpy(keras.ops.std(logits)) < 1.0
+    assert keras.ops.convert_to_numpy(losses).mean() == pytest.approx(np.log(10), abs=0.3)
 
 
 def test_biases_start_at_zero_and_batch_norm_at_identity(weights):

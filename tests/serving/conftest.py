@@ -116,7 +116,6 @@ def run_folder(
             "data.source=synthetic",
             "data.num_train_examples=16",
             "eval.crop_padding=6",
-            "batch_norm.epsilon=null",  # the digits, which this is a variant of, have their own
         ]
     )
     save_experiment(experiment, model_dir + "/experiment.yaml")

@@ -69,6 +69,37 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen:
     )
 
 
+WITH_DEVICES = """
+import runpy, sys
+from system.tensorflow_log import quiet_tensorflow
+quiet_tensorflow()
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * {count})
+sys.argv[0] = "main.py"
+runpy.run_path({main!r}, run_name="__main__")
+"""
+
+
+def on_devices(count: int, *arguments: str) -> tuple[int, str]:
+    """Run main.py in its own process with so many logical CPUs; return its exit status and output.
+
+    Where a step of several replicas has failed, TensorFlow's collectives fail until the process ends, so a
+    run by --strategy=mirrored shares none with other tests.
+    """
+    program = WITH_DEVICES.format(count=count, main=str(ROOT / "main.py"))
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT)},
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
 def latest(model_dir: Path) -> Checkpoint:
     checkpoint = CheckpointStore(str(model_dir)).latest()
     assert checkpoint is not None

@@ -98,6 +98,8 @@ def test_mixed_policies_compute_in_16_bits_and_keep_variables_and_logits_in_floa
     assert {layer.compute_dtype for layer in model.layers[1:-1]} == {compute}
     assert {layer.output.dtype for layer in model.layers[1:-1]} == {compute}
     settle(model, images(64, batch=4))
+    classifier = model.get_layer("classifier").kernel
+    classifier.assign(classifier * 10.0)  # logits of a trained network's size
     for training in (True, False):
         logits = model(images(64, batch=4), training=training)
         assert keras.backend.standardize_dtype(logits.dtype) == "float32"

@@ -67,8 +67,8 @@ def test_a_multi_label_run_trains_evaluates_exports_and_predicts(
 
     # Four replicas, and a last batch with room for six more images.
     flags = ["--config=colours.yaml", "--strategy=mirrored", "--model_dir=run"]
-    status, out, err = command(*flags)
-    assert status == 0, err
+    status, out = runs.on_devices(4, *flags)
+    assert status == 0, out
     assert "mean average precision" in out
     status, out, err = command("--mode=eval", "--model_dir=run", "--strategy=cpu")
     assert status == 0, err

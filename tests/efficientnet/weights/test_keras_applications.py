@@ -251,7 +251,7 @@ def test_other_networks_and_files_are_refused_in_one_line(b0, tmp_path):
         WeightsError, match=r"does not match keras\.applications' efficientnetb0: .* missing"
     ):
         to_keras_applications({}, B0, b0)
-    with pytest.raises(WeightsError, match="no weights file at"):
+    with pytest.raises(WeightsError, match="no weights at"):
         read_keras_applications_file(tmp_path / "absent.h5", B0)
     b0.save_weights(tmp_path / "b0.weights.h5")
     with pytest.raises(WeightsError, match=r"does not match efficientnet-b1: .* missing") as error:

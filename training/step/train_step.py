@@ -5,7 +5,7 @@ every strategy and can be compiled for a TPU without having one. `make_train_loo
 and runs many steps between two returns to Python.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,7 +17,7 @@ from training.devices.distribution import Distribution, Replica
 from training.step.backward import accumulated_gradients
 from training.step.gradients import clip_by_norm, clip_each
 from training.step.loss_scale import LossScale, next_loss_scale
-from training.step.packed import Packed, pack, unpack
+from training.step.packed import Layout, Packed, pack, unpack
 from training.step.padding import network_input
 from training.step.recipe import Normalize, Partition, TrainRecipe
 from training.step.state import TrainState, Values, WeightsKind
@@ -241,9 +241,19 @@ def _update(
     if not recipe.averaging.decay:
         return after
     average = recipe.averaging.update(
-        values.ema, pack(after.weights), pack(after.statistics), values.step
+        values.ema,
+        _with_frozen(layout, trained, values.weights, vector),
+        _with_frozen(variables.statistics, variables.moving, values.statistics, statistics),
+        values.step,
     )
     return after._replace(ema=average)
+
+
+def _with_frozen(
+    layout: Layout, part: Layout, values: Sequence[tf.Tensor], vector: tf.Tensor
+) -> tf.Tensor:
+    """Return all of `values` packed, those of `part` from `vector`; nothing is packed if that is all."""
+    return vector if part == layout else layout.put(pack(values), part, vector)
 
 
 def _rates(rate: tf.Tensor, weights: Packed, multipliers: Mapping[str, float]) -> tf.Tensor:

@@ -84,8 +84,8 @@ runpy.run_path({main!r}, run_name="__main__")
 def on_devices(count: int, *arguments: str) -> tuple[int, str]:
     """Run main.py in its own process with so many logical CPUs; return its exit status and output.
 
-    Where a step of several replicas has failed, TensorFlow's collectives fail until the process ends, so a
-    run by --strategy=mirrored shares none with other tests.
+    TensorFlow numbers the collectives of every strategy from 100 on, and a number keeps its shape until the
+    process ends: a run by --strategy=mirrored whose evaluation adds up other sums cannot follow one here.
     """
     program = WITH_DEVICES.format(count=count, main=str(ROOT / "main.py"))
     done = subprocess.run(

@@ -131,8 +131,7 @@ def make_schedule(stage: Stage) -> schedules.Schedule:
     # A schedule counts in steps of this stage's batch; those before it may have had another.
     total = Fraction(stage.schedule_end - stage.schedule_start, size)
     offset = Fraction(stage.first_example - stage.schedule_start, size) - stage.first_step
-    num_examples = round(stage.steps_per_epoch * size)
-    steps = {"num_examples": num_examples, "global_batch_size": size}
+    steps = {"num_examples": stage.num_examples, "global_batch_size": size}
     peak = schedules.scaled_rate(given.learning_rate, size)
 
     def in_steps(value: Any) -> Any:

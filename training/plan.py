@@ -27,7 +27,7 @@ class Stage:
       schedule_end: place where that schedule ends.
       eval_every_steps: steps between two evaluations, counted from `first_step`.
       checkpoint_every_steps: steps between two checkpoints, counted from `first_step`.
-      steps_per_epoch: steps of one pass over the data; a fraction if the batch does not divide the data.
+      num_examples: training examples of one epoch.
     """
 
     number: int
@@ -39,12 +39,17 @@ class Stage:
     schedule_end: int
     eval_every_steps: int
     checkpoint_every_steps: int
-    steps_per_epoch: float
+    num_examples: int
 
     @property
     def global_batch_size(self) -> int:
         """Examples per update."""
         return self.experiment.train.global_batch_size
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps of one pass over the data; a fraction if the batch does not divide the data."""
+        return self.num_examples / self.global_batch_size
 
     def next_stop(self, step: int) -> int:
         """Return the next step after `step`, within this stage, at which control returns to Python."""
@@ -187,7 +192,7 @@ def _make_stage(
         schedule_end=schedule[1],
         eval_every_steps=experiment.eval.every.whole_steps(**steps),
         checkpoint_every_steps=experiment.checkpoint.every.whole_steps(**steps),
-        steps_per_epoch=num_examples / size,
+        num_examples=num_examples,
     )
 
 

@@ -52,21 +52,12 @@ def random_window(
     As in the reference, a window that covers the whole image counts as a failure. `size` is that of the
     result and decides the centre window alone: the aspect ratio is the window's own.
     """
-    begin, sampled, _ = tf.image.stateless_sample_distorted_bounding_box(
-        image_size=shape,
-        bounding_boxes=tf.zeros([1, 0, 4]),
-        seed=seed,
-        min_object_covered=0.1,
-        aspect_ratio_range=aspect_ratio_range,
-        area_range=area_range,
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
-    )
-    sampled = sampled[:2]
+    ranges = {"area_range": area_range, "aspect_ratio_range": aspect_ratio_range}
+    window = _sample_window(shape, seed, min_object_covered=0.1, max_attempts=10, **ranges)
     return tf.cond(
-        tf.reduce_all(tf.equal(sampled, shape[:2])),
+        tf.reduce_all(tf.equal(window[2:], shape[:2])),
         lambda: centre_window(shape, size=size),
-        lambda: tf.concat([begin[:2], sampled], axis=0),
+        lambda: window,
     )
 
 
@@ -78,15 +69,18 @@ def sampled_window(
     aspect_ratio_range: tuple[float, float],
 ) -> tf.Tensor:
     """Sample a window of the given area and aspect ratio; after a hundred failures take all of the image."""
+    ranges = {"area_range": area_range, "aspect_ratio_range": aspect_ratio_range}
+    return _sample_window(shape, seed, min_object_covered=0.0, max_attempts=100, **ranges)
+
+
+def _sample_window(shape: tf.Tensor, seed: tf.Tensor, **limits: Any) -> tf.Tensor:
+    """Sample a window within `limits`; after max_attempts failures take all of the image."""
     begin, sampled, _ = tf.image.stateless_sample_distorted_bounding_box(
         image_size=shape,
         bounding_boxes=tf.zeros([1, 0, 4]),
         seed=seed,
-        min_object_covered=0.0,
-        aspect_ratio_range=aspect_ratio_range,
-        area_range=area_range,
-        max_attempts=100,
         use_image_if_no_bounding_boxes=True,
+        **limits,
     )
     return tf.concat([begin[:2], sampled[:2]], axis=0)
 

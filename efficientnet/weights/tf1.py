@@ -13,7 +13,7 @@ from pathlib import Path
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.matching import Weights, WeightsError, require_match
-from efficientnet.weights.tf_checkpoint import open_checkpoint
+from efficientnet.weights.tf_checkpoint import name_variables_by_layer, open_checkpoint
 
 EMA = "ExponentialMovingAverage"
 SLOTS = ("RMSProp", "RMSProp_1", "Momentum")
@@ -34,16 +34,8 @@ def tf1_names(spec: ModelSpec, num_classes: int = 1000) -> dict[str, str]:
     Raises:
       WeightsError: the network has a layer that no published checkpoint has.
     """
-    layers = _tf1_layers(spec)
-    names = {}
-    for path in complexity(spec, num_classes=num_classes).variable_shapes:
-        layer, variable = path.split("/")
-        if layer not in layers:
-            raise WeightsError(f"{spec.name}: no published checkpoint has a layer like {layer}")
-        if layer.endswith("_depthwise_conv"):
-            variable = "depthwise_kernel"
-        names[path] = f"{spec.name}/{layers[layer]}/{variable}"
-    return names
+    named = name_variables_by_layer(spec, num_classes, _tf1_layers(spec))
+    return {path: f"{spec.name}/{name}" for path, name in named.items()}
 
 
 def read_tf1_checkpoint(

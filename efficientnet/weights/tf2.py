@@ -8,8 +8,8 @@ from pathlib import Path
 
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
-from efficientnet.weights.matching import Weights, WeightsError, require_match
-from efficientnet.weights.tf_checkpoint import open_checkpoint
+from efficientnet.weights.matching import Weights, require_match
+from efficientnet.weights.tf_checkpoint import name_variables_by_layer, open_checkpoint
 
 VALUE = ".ATTRIBUTES/VARIABLE_VALUE"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -23,15 +23,8 @@ def tf2_names(spec: ModelSpec, num_classes: int = 1000) -> dict[str, str]:
     Raises:
       WeightsError: the network has a layer that no such checkpoint has.
     """
-    layers, names = _tf2_layers(spec), {}
-    for path in complexity(spec, num_classes=num_classes).variable_shapes:
-        layer, variable = path.split("/")
-        if layer not in layers:
-            raise WeightsError(f"{spec.name}: no published checkpoint has a layer like {layer}")
-        if layer.endswith("_depthwise_conv"):
-            variable = "depthwise_kernel"
-        names[path] = f"{layers[layer]}/{variable}/{VALUE}"
-    return names
+    named = name_variables_by_layer(spec, num_classes, _tf2_layers(spec))
+    return {path: f"{name}/{VALUE}" for path, name in named.items()}
 
 
 def read_tf2_checkpoint(

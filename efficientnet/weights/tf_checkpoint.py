@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from efficientnet.complexity import complexity
+from efficientnet.spec import ModelSpec
 from efficientnet.weights.containers import identify
 from efficientnet.weights.matching import Weights, WeightsError
 from system.errors import first_line
@@ -28,6 +30,30 @@ class StoredWeights(NamedTuple):
             return {path: self.reader.get_tensor(name) for path, name in names.items()}
         except (tf.errors.OpError, RuntimeError, IndexError, ValueError) as error:
             raise WeightsError(f"cannot read {self.prefix}: {first_line(error)}") from error
+
+
+def name_variables_by_layer(
+    spec: ModelSpec, num_classes: int, layers: Mapping[str, str]
+) -> dict[str, str]:
+    """Map every variable of a network to its layer's stored name and its own: `blocks_1/conv2d/kernel`.
+
+    Args:
+      spec: the network.
+      num_classes: units of the classifier.
+      layers: stored name of each of our layers that has variables.
+
+    Raises:
+      WeightsError: the network has a layer that no published checkpoint has.
+    """
+    names = {}
+    for path in complexity(spec, num_classes=num_classes).variable_shapes:
+        layer, variable = path.split("/")
+        if layer not in layers:
+            raise WeightsError(f"{spec.name}: no published checkpoint has a layer like {layer}")
+        if layer.endswith("_depthwise_conv"):
+            variable = "depthwise_kernel"
+        names[path] = f"{layers[layer]}/{variable}"
+    return names
 
 
 def open_checkpoint(checkpoint: str | Path) -> StoredWeights:

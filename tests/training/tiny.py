@@ -123,6 +123,9 @@ def start(
             ),
             uniform=noise,
         )
+    # Logits of a standard deviation above 1, so that losses and gradients differ from step to step.
+    kernel = network.get_layer("classifier").kernel
+    kernel.assign(kernel * (kernel.shape[0] / CLASSES) ** 0.5)
     recipe = TrainRecipe(
         task=Classification(CLASSES),
         optimizer=optimizer or RMSProp(),

@@ -45,7 +45,7 @@ def runs(plain, two_devices, four_devices):
 
 def test_losses_are_the_same_on_one_two_and_four_devices(runs):
     expected, _, _ = runs[1]
-    assert np.ptp(expected["loss"]) > 0.01
+    assert np.ptp(expected["loss"]) > 0.1
     assert np.all(expected["gradient_norm"] > tiny.CLIP_NORM)
     for n in (2, 4):
         metrics, _, _ = runs[n]

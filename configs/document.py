@@ -1,6 +1,6 @@
 """Write the tables of docs/experiments.md from the schema: `python -m configs.document`.
 
-The meaning of a field is the comment on its line in schema.py.
+The meaning of a field is the comment on its line in configs/schema/.
 """
 
 import inspect

@@ -18,9 +18,9 @@ _UNUSED: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
         "source",
         {
             "tfrecord": ("num_train_examples",),
-            "image_folder": ("num_train_examples", "holdout_shards"),
+            "image_folder": ("num_train_examples", "holdout_shards", "shuffle_buffer_mib"),
             "digits": ("num_train_examples", "holdout_shards"),
-            "synthetic": ("data_dir", "holdout_shards"),
+            "synthetic": ("data_dir", "holdout_shards", "shuffle_buffer_mib"),
             "tfds": ("num_train_examples",),
         },
     ),

@@ -23,7 +23,8 @@ from configs.layers import (
     value_at,
     with_tuples,
 )
-from configs.schema import KINDS, STAGE_KEYS, ConflictError, Experiment, StageOverlay
+from configs.schema import KINDS, ConflictError, Experiment, StageOverlay
+from configs.schema.stages import STAGE_KEYS
 from system import files
 from system.errors import UsageError
 

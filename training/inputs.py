@@ -12,6 +12,7 @@ from input_pipeline.augment import get_augment
 from input_pipeline.images.framing import TRAIN_FRAMINGS
 from input_pipeline.images.view import TrainView
 from input_pipeline.stream.pipeline import (
+    DEFAULT_SHUFFLE_BUFFER_MIB,
     Position,
     Reading,
     eval_steps,
@@ -77,7 +78,7 @@ def _reading(experiment: Experiment) -> Reading:
     return Reading(
         on_error=data.on_error,
         max_error_fraction=data.max_error_fraction,
-        shuffle_buffer_mib=data.shuffle_buffer_mib,
+        shuffle_buffer_mib=own_settings(data).get("shuffle_buffer_mib", DEFAULT_SHUFFLE_BUFFER_MIB),
         service=data.service,
     )
 

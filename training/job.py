@@ -177,9 +177,11 @@ def open_source(experiment: Experiment, spec: ModelSpec) -> Source:
       DatasetError: they cannot be found or read.
     """
     data = experiment.data
+    settings = own_settings(data)
+    settings.pop("shuffle_buffer_mib", None)  # of the reading; see training/inputs.py
     return get_source(
         data.source,
-        **own_settings(data),
+        **settings,
         num_classes=experiment.model.num_classes,
         image_size=height_width(spec.resolution),
         skip_damage=data.on_error == "skip",

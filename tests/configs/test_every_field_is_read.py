@@ -7,7 +7,9 @@ kinds of the section have of their own.
 """
 
 import ast
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,9 +134,14 @@ def test_the_allowance_for_fields_without_a_reader_is_not_used():
 
 def test_the_schema_is_walked_whole():
     assert {"seed", "train.duration", "augment.crop_area", "export.formats"} <= FIELDS
+    modules = [
+        importlib.import_module(f"configs.schema.{each.name}")
+        for each in pkgutil.iter_modules(schema.__path__)
+    ]
     classes = {
         name
-        for name, kind in vars(schema).items()
+        for module in (schema, *modules)
+        for name, kind in vars(module).items()
         if inspect.isclass(kind) and issubclass(kind, Section) and kind is not Section
     }
     assert classes == set(PLACE_OF_CLASS)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import schema
+from configs import sections
 from configs.load import ConfigError, load_experiment
 from configs.schema import Experiment, section_classes
 from tests.fuzz import bounded, damaged
 
-ROOT = Path(schema.__file__).parent
+ROOT = Path(sections.__file__).parent
 FILES = {path.name: path.read_bytes() for path in ROOT.glob("*.yaml")}
 KEYS = [
     f"{name}.{field}"

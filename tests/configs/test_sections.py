@@ -12,14 +12,14 @@ from configs.schema import (
     SGD,
     TFDS,
     AutoAugment,
-    Data,
     Experiment,
     NoAugment,
-    Optimizer,
     RandAugment,
     RMSProp,
     section_classes,
 )
+from configs.schema.data import Data
+from configs.schema.optimizer import Optimizer
 from configs.sections import own_fields, own_settings, shared_class
 
 
@@ -46,8 +46,8 @@ def error_of(text="{}", overrides=(), **bases) -> str:
 # What a kind takes
 
 DATA = (
-    "eval_split, shuffle_buffer_mib, cache, cache_dir, service, on_error, max_error_fraction,"
-    " data_dir, holdout_shards"
+    "eval_split, cache, cache_dir, service, on_error, max_error_fraction,"
+    " data_dir, holdout_shards, shuffle_buffer_mib"
 )
 AUGMENT = (
     "framing, flip, crop_area, crop_aspect_ratio, scale_range, resize, random_erasing, mixup_alpha,"
@@ -246,7 +246,7 @@ def test_own_settings_are_the_values_of_the_kind_alone():
         "rate_in_velocity": False,
     }
     assert own_settings(NoAugment(flip=False)) == {}
-    assert own_fields(TFDS) == {"data_dir", "holdout_shards"}
+    assert own_fields(TFDS) == {"data_dir", "holdout_shards", "shuffle_buffer_mib"}
 
 
 def test_the_class_of_what_kinds_share_is_no_kind():

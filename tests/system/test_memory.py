@@ -1,5 +1,7 @@
 """Memory is measured in bytes, and malloc's arenas are limited in the process that asks for it."""
 
+import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -8,7 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from system.memory import available_memory_bytes, peak_memory_bytes, resident_memory_bytes
+from system.memory import (
+    available_memory_bytes,
+    peak_memory_bytes,
+    resident_memory_bytes,
+    resting_collector,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,3 +73,20 @@ def test_the_peak_stays_when_memory_is_released() -> None:
     del block
     assert resident_memory_bytes() < held
     assert peak_memory_bytes() > before + 2**25  # to a few pages: the kernel counts in batches
+
+
+def test_the_collector_rests_and_runs_again_after_an_error() -> None:
+    with contextlib.suppress(ValueError), resting_collector():
+        assert not gc.isenabled()
+        raise ValueError
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with resting_collector():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from system.memory import resting_collector
 from tasks.task import Measures, Task
 from training.devices.distribution import Distribution, Replica
 from training.step.backward import accumulated_gradients
@@ -108,7 +109,8 @@ def make_train_loop(
 
     The step is traced once for all replicas: `batch_spec` describes one replica's batch.
     """
-    traced = traced_train_step(state, recipe, distribution, batch_spec)
+    with resting_collector():
+        traced = traced_train_step(state, recipe, distribution, batch_spec)
     step = distribution.on_each_replica(traced)
 
     @tf.autograph.experimental.do_not_convert
@@ -119,11 +121,13 @@ def make_train_loop(
 
     @tf.function
     def train_loop(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
-        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(recipe.metrics)])
-        for i in tf.range(steps):
-            row = distribution.strategy.run(replica_step, args=(next(iterator),))
-            rows = rows.write(i, distribution.local_value(row))
-        return rows.stack()
+        # Python runs this while it traces, and the collector would look through the graph again and again.
+        with resting_collector():
+            rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(recipe.metrics)])
+            for i in tf.range(steps):
+                row = distribution.strategy.run(replica_step, args=(next(iterator),))
+                rows = rows.write(i, distribution.local_value(row))
+            return rows.stack()
 
     return train_loop
 

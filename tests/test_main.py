@@ -318,6 +318,7 @@ def test_what_needs_a_run_says_that_there_is_none(
     assert "no run here" in _one_line(err)
 
 
+@pytest.mark.slow
 def test_an_image_that_is_none_stops_training_with_its_file(tiny: Path, command: Command) -> None:
     broken = tiny / "broken"
     broken.mkdir()

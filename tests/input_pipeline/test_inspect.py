@@ -80,6 +80,7 @@ def test_an_impossible_number_is_one_line(flag: str, expected: str, capsys):
     assert expected in error
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_what_training_sees(make_records):
     source = get_source("tfrecord", make_records(TRAIN), num_classes=5)
     size = inspect.TILE

@@ -47,6 +47,7 @@ def epoch(source: Source) -> list[tuple[int, bytes]]:
     ]
 
 
+@pytest.mark.slow
 def test_images_are_prepared_to_and_trained_from_remote_records(prepared: str) -> None:
     assert {n for n, _ in epoch(get_source("tfrecord", prepared))} == set(range(9))
 
@@ -58,6 +59,7 @@ def test_remote_records_are_copied_to_a_local_cache(prepared: str, tmp_path: Pat
     assert len(list(tmp_path.rglob("train-*"))) == 3
 
 
+@pytest.mark.slow
 def test_a_remote_image_folder_is_read_directly(folder: str) -> None:
     assert {n for n, _ in epoch(get_source("image_folder:0.25", folder))} == set(range(9))
 

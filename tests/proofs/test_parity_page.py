@@ -26,6 +26,7 @@ def test_every_item_of_the_page_was_within_its_bound():
     assert set(items.values()) == {"ok"}
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_items_that_are_measured(goldens):
     items = measured_items(PAGE.read_text())
     quick = (parity.preprocessing_rows, parity.schedule_rows, parity.optimizer_rows)

@@ -53,6 +53,7 @@ def holder(folder: Path) -> Owner:
     return Owner(**json.loads((folder / LOCK_FILE).read_text()))
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_with_host_and_pid_until_the_first_is_killed(
     tmp_path: Path,
 ) -> None:

@@ -158,6 +158,7 @@ def test_setup_copies_the_project_to_all_workers_and_installs_it(cloud):
     assert not Path(copy[4]).exists(), "the archive is left over"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["tmux", "nohup"])
 def test_a_run_goes_on_alone_and_leaves_log_and_status(cloud, how):
     """What the worker is told is really run here, with a stand-in for Python."""
@@ -206,6 +207,7 @@ RUN = ["--", "--model=efficientnet-b0", "--model_dir=gs://b/b0"]
 STEPS = ("tpu-vm delete", "tpu-vm create", "tpu-vm scp", "tmux new-session")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["PREEMPTED", "SUSPENDED", "TERMINATED"])
 def test_what_is_taken_away_is_deleted_created_again_and_resumed(cloud, lost):
     cloud.answers("tpu-vm describe", "READY", "READY", lost, "CREATING", "READY")
@@ -259,6 +261,7 @@ def test_flags_that_main_refuses_are_not_tried_again(cloud):
     assert cloud.did("tmux new-session") == ["tmux new-session"]
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_started_again_until_the_budget_ends(cloud):
     cloud.answers("tpu-vm describe", "READY")
     cloud.answers("job status", "1")
@@ -267,6 +270,7 @@ def test_a_training_that_fails_is_started_again_until_the_budget_ends(cloud):
     assert cloud.did("tmux new-session") == ["tmux new-session"] * 3
 
 
+@pytest.mark.slow
 def test_a_request_in_the_queue_is_waited_for(cloud):
     cloud.answers(
         "queued-resources describe",

@@ -17,6 +17,7 @@ TINY = get_spec("efficientnet-b0", width=0.25, depth=0.5)
 TINY_FLAGS = ["--model=efficientnet-b0", "--width=0.25", "--depth=0.5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_published_checkpoint_becomes_a_file_with_the_references_logits(
     raw, goldens, tmp_path, capsys

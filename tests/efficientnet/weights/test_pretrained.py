@@ -45,6 +45,7 @@ def test_another_network_is_refused_with_what_differs(file):
         open_weights(file, get_spec("efficientnet-b0"))
 
 
+@pytest.mark.slow
 def test_lite0_sees_what_is_in_photographs(file):
     model = build_model(LITE0, num_classes=1000, image_size=224)
     initialize(model, open_weights(file, LITE0).weights, "lite0")

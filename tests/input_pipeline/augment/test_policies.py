@@ -129,6 +129,7 @@ def test_no_augmentation_is_the_image():
 # -- what is drawn --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_autoaugment_fires_as_often_as_its_probabilities_say(traced):
     count = 4000
     fired = Counter(name for draw in traced(AutoAugment(), count) for name, _, _ in draw)
@@ -327,6 +328,7 @@ def test_mended_quirks_reach_the_operations():
         assert (kept.numpy() != fixed.numpy()).any(), name
 
 
+@pytest.mark.slow
 def test_the_published_translation_leaves_a_small_image_grey_and_the_mended_one_does_not():
     """Level 9 of AutoAugment's TranslateY is 225 pixels."""
     picture = tf.constant(image(64, 64))

@@ -37,6 +37,7 @@ def framed(index: tf.Tensor, framing, size=SIZE):
     return frame_train(IMAGE, tf.stack([4, index]), framing, size, resize="bilinear")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", [RandomCrop(), Squash(), ScaleJitter(), Letterbox()])
 def test_the_placement_says_which_source_pixel_a_pixel_shows(framing):
     mirrored = 0

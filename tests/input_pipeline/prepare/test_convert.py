@@ -143,6 +143,7 @@ def test_what_is_evaluated_and_what_is_not_used_is_printed(tmp_path: Path, capsy
     }
 
 
+@pytest.mark.slow
 def test_what_was_prepared_trains(prepared: Path):
     source = get_source("tfrecord", str(prepared))
     total = source.info.splits["train"].num_examples

@@ -33,6 +33,7 @@ def labels_of(data_dir: str, split: str) -> list[tuple[str, tuple[int, ...]]]:
     return [(image.name, labels) for image, labels in read_lists(data_dir).splits[split]]
 
 
+@pytest.mark.slow
 def test_one_class_each_trains_and_evaluates(tmp_path: Path):
     train = "id,path,label\n7,images/0.png,a\n8,images/1.png,b\n9,./images/2.png,b\n"
     data_dir = write(tmp_path, train=train, val="path,label\nimages/3.png,b\n")
@@ -51,6 +52,7 @@ def test_one_class_each_trains_and_evaluates(tmp_path: Path):
     assert batch["label"].numpy().tolist() == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [False, True])
 def test_several_classes_reach_the_batch_padded(tmp_path: Path, cached: bool):
     source = get_source("csv:0", write(tmp_path, train=SEVERAL), target=TARGET)
@@ -62,6 +64,7 @@ def test_several_classes_reach_the_batch_padded(tmp_path: Path, cached: bool):
     assert batch["label"].numpy().tolist() == [[1, 0, -1], [-1, -1, -1], [0, -1, -1]]
 
 
+@pytest.mark.slow
 def test_mixed_images_show_shares_of_all_their_classes(tmp_path: Path):
     source = get_source("csv:0", write(tmp_path, train=SEVERAL), target=TARGET)
     dataset = train_dataset(
@@ -74,6 +77,7 @@ def test_mixed_images_show_shares_of_all_their_classes(tmp_path: Path):
     assert set(np.unique(batch["label"][2])) <= {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_lists_become_records(tmp_path: Path):
     data_dir = write(
         tmp_path / "lists", train=SEVERAL, validation="path,labels\nimages/3.png,red\n"
@@ -105,6 +109,7 @@ def test_a_survey_counts_every_label_of_an_image(tmp_path: Path, capsys: pytest.
     assert "example 0: 2 labels; expected 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_images_of_several_classes_are_broken_where_one_is_expected(tmp_path: Path):
     source = get_source("csv:0", write(tmp_path, train=SEVERAL))
     dataset = eval_dataset(source, "train", image_size=4, host_batch_size=1)

@@ -31,6 +31,7 @@ def test_unusable_folders_say_what_is_wrong(tmp_path: Path):
         get_source("image_folder:a lot", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_folder_trains_and_evaluates_without_preparation(tmp_path: Path):
     make_images(tmp_path, {"a": 4, "b": 8})
     source = get_source("image_folder:0.25", str(tmp_path))
@@ -57,6 +58,7 @@ def test_what_a_folder_is_evaluated_on_is_in_its_notes(tmp_path: Path):
     )
 
 
+@pytest.mark.slow
 def test_a_broken_image_file_is_named(tmp_path: Path):
     make_images(tmp_path, {"a": 2})
     (tmp_path / "a" / "0.PNG").write_bytes(b"\x89PNG\r\n\x1a\nno more")

@@ -91,6 +91,7 @@ def _stream(sharded: ShardedExamples, count: int, *, buffer_examples: int = 20, 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_hosts", [1, 3])
 def test_every_epoch_of_sharded_examples_is_seen_once_over_all_hosts(sharded, num_hosts: int):
     total, epochs = sharded.num_examples, 2
@@ -117,6 +118,7 @@ def test_the_order_of_files_and_of_examples_changes_from_epoch_to_epoch(sharded)
     assert seen[:total] != _stream(sharded, total, seed=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buffer_examples", [1, 20])
 def test_a_stream_starts_anywhere_as_if_it_had_come_there(sharded, buffer_examples: int):
     total = sharded.num_examples
@@ -164,6 +166,7 @@ def test_evaluation_sees_every_example_once_over_all_hosts(sharded, num_hosts: i
     assert sorted(seen) == list(range(sharded.num_examples))
 
 
+@pytest.mark.slow
 def test_damage_can_be_skipped_without_moving_what_follows(sharded):
     whole = _stream(sharded, sharded.num_examples)
     damaged, gone = sharded.files[3], sharded.files[8]

@@ -93,6 +93,7 @@ def test_batches_of_a_framing_that_pads_say_where_the_image_is(in_memory):
     assert last["corner"].tolist() == [[0, 0], [0, 0], [0, 0], [0, 0]]
 
 
+@pytest.mark.slow
 def test_every_epoch_sees_every_image_once_and_drops_none_between(source):
     batches = train(source, 47)
     indices = np.concatenate([batch["index"] for batch in batches])
@@ -118,6 +119,7 @@ def test_a_batch_of_several_chunks_holds_what_smaller_batches_hold(source):
         np.testing.assert_array_equal(part, np.concatenate([batch[key] for batch in small]))
 
 
+@pytest.mark.slow
 def test_a_resumed_stream_continues_with_exactly_the_same_batches(source):
     batches = train(source, 40)
     assert same(batches[33:], train(source, 7, start_step=33))
@@ -177,6 +179,7 @@ def test_as_many_images_are_erased_as_asked_for(in_memory):
     assert 15 < sum(differ) < 45
 
 
+@pytest.mark.slow
 def test_an_image_is_augmented_anew_in_every_epoch(in_memory):
     first, second = (pixels_by_index([batch]) for batch in train(in_memory, 2, host_batch_size=62))
     assert first.keys() == second.keys()
@@ -282,6 +285,7 @@ def test_a_wrong_record_is_named_by_file_and_number(
     assert error_of(data_dir) == f"{path}, example 9: {message}"
 
 
+@pytest.mark.slow
 def test_a_broken_validation_image_is_named(make_records):
     data_dir = make_records(TRAIN, [3, 6])
     rewrite(data_dir, "validation-00001-of-00002", {4: NO_IMAGE})
@@ -300,6 +304,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_record_damaged_after_the_start_is_named(make_records, monkeypatch):
     monkeypatch.setattr(pipeline, "IN_MEMORY_BYTES", 0)
     data_dir = make_records(TRAIN)
@@ -308,6 +313,7 @@ def test_a_record_damaged_after_the_start_is_named(make_records, monkeypatch):
     assert error_of(data_dir).startswith(f"{path}, record 4: damaged (corrupted record at")
 
 
+@pytest.mark.slow
 def test_a_file_that_went_after_the_start_is_named(make_records, monkeypatch):
     monkeypatch.setattr(pipeline, "IN_MEMORY_BYTES", 0)
     source = get_source("tfrecord", make_records(TRAIN), num_classes=5)
@@ -376,6 +382,7 @@ def test_too_many_broken_images_stop_the_run(broken_source):
     assert "examples are broken, more than data.max_error_fraction=0.0483871" in message
 
 
+@pytest.mark.slow
 def test_a_batch_without_a_sound_image_stops_the_run(make_records):
     data_dir = make_records([1])
     rewrite(data_dir, "train-00000-of-00001", {0: NO_IMAGE})
@@ -385,6 +392,7 @@ def test_a_batch_without_a_sound_image_stops_the_run(make_records):
     assert "every image of a batch is broken; first: " in pipeline.describe_data_error(raised.value)
 
 
+@pytest.mark.slow
 def test_broken_images_beyond_the_first_ones_are_counted_only(make_records, monkeypatch, capfd):
     monkeypatch.setattr(decode, "ERRORS_LOGGED", 3)
     monkeypatch.setattr(decode, "LOG_EVERY", 10)
@@ -419,6 +427,7 @@ def test_a_skipped_validation_image_has_mask_0(make_records):
                 list(dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host_batch_size", [1, 48])
 def test_the_size_of_a_batch_does_not_change_an_image(make_records, host_batch_size: int):
     source = get_source("tfrecord", make_records(TRAIN), num_classes=5)

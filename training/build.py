@@ -76,7 +76,9 @@ def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe
         noise=noise,
         weight_decay=make_weight_decay(experiment),
         keep_probabilities=keep_probabilities(job.spec),
-        frozen=frozen_paths(network, train.trainable, freeze_batch_norm=train.freeze_batch_norm),
+        frozen=frozen_paths(
+            network, job.spec, train.trainable, freeze_batch_norm=train.freeze_batch_norm
+        ),
         rate_multipliers=rate_multipliers(network, job.spec, experiment.optimizer.layer_decay),
         gradient_clip_norm=train.gradient_clip_norm,
         gradient_clip_each=train.gradient_clip_each,
@@ -92,7 +94,8 @@ def check_trainable(job: Job, network: keras.Model) -> None:
       UsageError: it matches none.
     """
     for stage in job.plan.stages:
-        frozen_paths(network, stage.experiment.train.trainable, freeze_batch_norm=False)
+        rule = stage.experiment.train.trainable
+        frozen_paths(network, job.spec, rule, freeze_batch_norm=False)
 
 
 def _spec_of_all_stages(job: Job) -> ModelSpec:

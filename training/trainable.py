@@ -10,13 +10,13 @@ from system.errors import UsageError
 
 CLASSIFIER = "classifier/"
 BATCH_NORM = r".*/(gamma|beta|moving_mean|moving_variance)$"
-FORMS = "'all', 'head', 'blocks>=N' or regular expressions of paths such as 'block_6_'"
+FORMS = "'all', 'head', 'stages>=N', 'blocks>=N' or regular expressions of paths such as 'block_6_'"
 
 _BLOCK = re.compile(r"block_(\d+)_")
 
 
 def frozen_paths(
-    network: keras.Model, rule: str | Sequence[str], *, freeze_batch_norm: bool
+    network: keras.Model, spec: ModelSpec, rule: str | Sequence[str], *, freeze_batch_norm: bool
 ) -> frozenset[str]:
     """Return the paths of the weights and statistics that `train.trainable` freezes.
 
@@ -24,14 +24,15 @@ def frozen_paths(
 
     Args:
       network: network from `efficientnet.build_model`, which names its layers.
-      rule: "all"; "head": the classifier; "blocks>=N": from block N to the end; or patterns, each matched
-        from the beginning of a path.
+      spec: its specification.
+      rule: "all"; "head": the classifier; "stages>=N" or "blocks>=N": from stage or block N, counted from 0,
+        to the end; or patterns, each matched from the beginning of a path.
       freeze_batch_norm: whether to freeze every batch norm, regardless of the rule.
 
     Raises:
       UsageError: the rule has another form, or matches no variable of this network.
     """
-    trains = _matcher(rule)
+    trains = _matcher(rule, spec)
     weights = [v.path for v in network.trainable_variables]
     trained = [path for path in weights if trains(path)]
     if not trained:
@@ -65,15 +66,16 @@ def rate_multipliers(network: keras.Model, spec: ModelSpec, layer_decay: float) 
     return {v.path: layer_decay ** above(v.path) for v in network.trainable_variables}
 
 
-def _matcher(rule: str | Sequence[str]) -> Callable[[str], bool]:
+def _matcher(rule: str | Sequence[str], spec: ModelSpec) -> Callable[[str], bool]:
     if rule == "all":
         return lambda path: True
     if rule == "head":
         return lambda path: path.startswith(CLASSIFIER)
-    if isinstance(rule, str) and (first := re.fullmatch(r"blocks>=(\d+)", rule)):
-        lowest = int(first[1])
+    if isinstance(rule, str) and (first := re.fullmatch(r"(stage|block)s>=(\d+)", rule)):
+        lowest = int(first[2])
+        places = [block.stage if first[1] == "stage" else block.index for block in spec.blocks]
         return lambda path: (
-            int(block[1]) >= lowest
+            places[int(block[1])] >= lowest
             if (block := _BLOCK.match(path))
             else not path.startswith("stem_")
         )

@@ -33,7 +33,7 @@ class Train(Section):
     weight_decay_pattern: Pattern = NOT_BATCH_NORM  # paths of the variables that decay
     gradient_clip_norm: Positive | None = None  # of the whole gradient, after the all-reduce
     gradient_clip_each: Positive | None = None  # of the gradient of each variable
-    trainable: Text | tuple[Text, ...] = "all"  # all, head, blocks>=N, or patterns of paths
+    trainable: Text | tuple[Text, ...] = "all"  # all, head, stages>=N, blocks>=N, path patterns
     freeze_batch_norm: bool = False  # normalise by the moving statistics, and keep them
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"  # by device
     on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not finite

@@ -16,14 +16,14 @@ def network():
 
 def trained(network, rule, freeze_batch_norm=False):
     """Paths that move, weights and statistics."""
-    frozen = frozen_paths(network, rule, freeze_batch_norm=freeze_batch_norm)
+    frozen = frozen_paths(network, SPEC, rule, freeze_batch_norm=freeze_batch_norm)
     paths = {v.path for v in network.trainable_variables + network.non_trainable_variables}
     assert frozen <= paths
     return paths - frozen
 
 
 def test_all_freezes_nothing(network):
-    assert frozen_paths(network, "all", freeze_batch_norm=False) == frozenset()
+    assert frozen_paths(network, SPEC, "all", freeze_batch_norm=False) == frozenset()
 
 
 def test_the_head_is_the_classifier_and_no_statistics(network):
@@ -39,6 +39,11 @@ def test_blocks_from_one_on_train_with_the_head_and_their_statistics(network):
     assert "block_5_project_bn/moving_mean" in trained(network, "blocks>=5")
 
 
+def test_stages_count_the_blocks_of_a_stage_together(network):
+    first = next(block.index for block in SPEC.blocks if block.stage == 4)
+    assert trained(network, "stages>=4") == trained(network, f"blocks>={first}")
+
+
 def test_patterns_match_from_the_beginning_of_a_path(network):
     assert trained(network, ("block_0_", "head_bn")) >= {"head_bn/gamma", "head_bn/moving_mean"}
 
@@ -51,8 +56,8 @@ def test_frozen_batch_norm_keeps_weights_and_statistics_whatever_the_rule(networ
 
 @pytest.mark.parametrize("rule", ["heads", "blocks>=99x", "(", ("nothing_",)])
 def test_a_rule_that_names_nothing_is_one_line(network, rule):
-    with pytest.raises(UsageError, match=r"train\.trainable=.*expected 'all', 'head', 'blocks>=N'"):
-        frozen_paths(network, rule, freeze_batch_norm=False)
+    with pytest.raises(UsageError, match=r"train\.trainable=.*expected 'all', 'head', 'stages>=N'"):
+        frozen_paths(network, SPEC, rule, freeze_batch_norm=False)
 
 
 def test_rates_fall_by_the_stage(network):

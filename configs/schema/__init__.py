@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from configs.schema.augment import AutoAugment, Cutout, NoAugment, RandAugment
-from configs.schema.data import CSV, TFDS, Digits, ImageFolder, Synthetic, TFRecord
+from configs.schema.data import CSV, TFDS, Digits, ImageFolder, Synthetic, Textures, TFRecord
 from configs.schema.fields import ConflictError, FileName, Text
 from configs.schema.model import BatchNorm, Init, Model
 from configs.schema.optimizer import (
@@ -42,9 +42,9 @@ class Experiment(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of every random choice
     model: Model = Model()
     task: Annotated[Classification | MultiLabel, By("name")] = Classification()
-    data: Annotated[TFRecord | ImageFolder | CSV | Digits | Synthetic | TFDS, By("source")] = (
-        TFRecord()
-    )
+    data: Annotated[
+        TFRecord | ImageFolder | CSV | Digits | Textures | Synthetic | TFDS, By("source")
+    ] = TFRecord()
     augment: Annotated[AutoAugment | RandAugment | Cutout | NoAugment, By("policy")] = AutoAugment()
     train: Train = Train()
     optimizer: Annotated[RMSProp | SGD | AdamW | LARS, By("name")] = RMSProp()

@@ -107,6 +107,14 @@ class Digits(Data):
     shuffle_buffer_mib: Positive = 1024.0  # MiB of encoded images per host
 
 
+class Textures(Data):
+    """Patches of ten grey textures and photographs that ship inside scikit-image."""
+
+    source: Literal["textures"] = "textures"
+    data_dir: Text | None = None  # where to write the TFRecords; None: data/textures; --data_dir
+    shuffle_buffer_mib: Positive = 1024.0  # MiB of encoded images per host
+
+
 class Synthetic(Data):
     """Noise of the model's image size, for tests."""
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.csv_list import open_csv
 from input_pipeline.sources.dataset_info import SplitInfo
-from input_pipeline.sources.digits import open_digits
+from input_pipeline.sources.digits import DIGITS
 from input_pipeline.sources.image_folder import open_image_folder
 from input_pipeline.sources.source import (
     Examples,
@@ -21,6 +21,7 @@ from input_pipeline.sources.source import (
     SourceRequest,
 )
 from input_pipeline.sources.synthetic import open_synthetic
+from input_pipeline.sources.textures import TEXTURES
 from input_pipeline.sources.tfds import open_tfds
 from input_pipeline.sources.tfrecord import open_tfrecord
 from input_pipeline.targets.class_label import CLASS_LABEL
@@ -38,7 +39,8 @@ __all__ = [
 
 SOURCES: dict[str, Callable[[SourceRequest], Source]] = {
     "tfrecord": open_tfrecord,
-    "digits": open_digits,
+    "digits": DIGITS.open,
+    "textures": TEXTURES.open,
     "synthetic": open_synthetic,
     "image_folder": open_image_folder,
     "csv": open_csv,

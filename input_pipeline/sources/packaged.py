@@ -1,0 +1,109 @@
+"""Small data sets that ship inside packages, written once in ImageNet's format.
+
+They are read exactly as ImageNet is: TFRecords of encoded images, labels from 1.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.errors import DatasetError
+from input_pipeline.sources import records
+from input_pipeline.sources.dataset_info import (
+    DatasetInfo,
+    ShardInfo,
+    SplitInfo,
+    check_shards,
+    read_dataset_info,
+    write_dataset_info,
+)
+from input_pipeline.sources.source import Source, SourceRequest, sharded_examples
+
+NUM_SHARDS = {"train": 8, "validation": 2}
+
+
+class Picture(NamedTuple):
+    """A picture: uint8 [height, width, 3], its class from 0, and its name without a suffix."""
+
+    pixels: np.ndarray
+    label: int
+    name: str
+
+
+@dataclass(frozen=True)
+class PackagedSet:
+    """A data set inside a package.
+
+    Attributes:
+      name: of the data set, and of its folder under data/.
+      class_names: in the order of the labels.
+      read: returns the pictures of each split of `NUM_SHARDS`, in the order of the records.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    read: Callable[[], Mapping[str, Sequence[Picture]]]
+
+    def open(self, request: SourceRequest) -> Source:
+        """Open the records in `request.data_dir` (default: data/NAME); write them if missing."""
+        data_dir = request.data_dir or f"data/{self.name}"
+        info = self._existing(data_dir) or self.write(data_dir)
+        splits = {
+            name: sharded_examples(data_dir, split, request.target)
+            for name, split in info.splits.items()
+        }
+        return Source(info, splits)
+
+    def write(self, data_dir: str) -> DatasetInfo:
+        """Write TFRecords of PNGs; the description last, which marks them complete."""
+        splits = {
+            split: self._write_split(data_dir, split, pictures)
+            for split, pictures in self.read().items()
+        }
+        info = DatasetInfo(self.name, len(self.class_names), self.class_names, splits)
+        write_dataset_info(info, data_dir)
+        return info
+
+    def _existing(self, data_dir: str) -> DatasetInfo | None:
+        """Return the description in `data_dir`, or None if the records must be written."""
+        try:
+            info = read_dataset_info(data_dir)
+            check_shards(info, data_dir)
+        except DatasetError:
+            return None
+        if info.name != self.name:
+            raise DatasetError(
+                f"{data_dir}: holds the data set {info.name!r}; use another data_dir for the {self.name}"
+            )
+        return info
+
+    def _write_split(self, data_dir: str, split: str, pictures: Sequence[Picture]) -> SplitInfo:
+        total = NUM_SHARDS[split]
+        shards = []
+        for number in range(total):
+            name = f"{split}-{number:05d}-of-{total:05d}"
+            path = f"{data_dir}/{name}"
+            count = records.write_shard(path, map(self._serialize, pictures[number::total]))
+            shards.append(ShardInfo(name, count, tf.io.gfile.stat(path).length))
+        labels = [picture.label for picture in pictures]
+        counts = np.bincount(labels, minlength=len(self.class_names))
+        return SplitInfo(len(pictures), tuple(shards), tuple(int(count) for count in counts))
+
+    def _serialize(self, picture: Picture) -> bytes:
+        with tf.device("CPU"):
+            encoded = tf.io.encode_png(picture.pixels).numpy()
+        height, width, _ = picture.pixels.shape
+        return records.serialize(
+            records.ImageRecord(
+                encoded=encoded,
+                label=picture.label + 1,
+                height=height,
+                width=width,
+                image_format="PNG",
+                file_name=f"{picture.name}.png",
+                synset=self.class_names[picture.label],
+            )
+        )

@@ -34,10 +34,10 @@ from input_pipeline.augment import operations
 from input_pipeline.images.crop import Resize
 from input_pipeline.images.framing import CenterCrop, frame_eval, resized_part
 from proofs import parity_v2
+from proofs.page import write_page
 from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
 from system.command import Parser, command
-from system.errors import UsageError, UserError
-from system.files import write_text
+from system.errors import UserError
 from tasks.classification import Classification
 from training.devices.distribution import connect
 from training.optimizers import RMSProp, Slots, schedules
@@ -51,7 +51,6 @@ from training.step.train_step import make_train_loop
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDENS = ROOT / "tests" / "goldens"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 IMAGENET_TRAIN_EXAMPLES = 1_281_167
 # The network of the goldens: small enough for five whole steps in a file.
@@ -500,20 +499,6 @@ def _cells(row: ParityRow) -> list[str]:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def write_page(page: Path, table: str) -> None:
-    """Replace the table between the markers of a page.
-
-    Raises:
-      UsageError: the page has no markers.
-    """
-    text = page.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise UsageError(f"--output={page} needs the lines {BEGIN} and {END} around its table")
-    write_text(str(page), f"{before}{begin}\n{table}{end}{after}")
 
 
 @command("proofs.parity")

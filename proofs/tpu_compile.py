@@ -3,15 +3,18 @@
     python -m venv .venv-compile && .venv-compile/bin/pip install -r requirements-compile.txt
     .venv-compile/bin/python -m proofs.tpu_compile --config=configs/efficientnet_b0.yaml
         --topology=v5e:2x2[,v4:2x2x1] [--network=project,keras.applications] [--per_replica_batch=64]
-        [--chips=8,32,128] [--set section.field=value ...]
+        [--chips=8,32,128] [--repeats_divisor=3] [--set section.field=value ...]
         [--output=proofs/results/tpu_compile.md]
 
 lowers the whole step (bfloat16, optimizer and averages) with TensorFlow's TPU kernels in one process and
 compiles it with the pinned libtpu in another; no TPU is needed, but each topology takes ten minutes or
 more. Bytes and FLOPs are those of the compiler's cost model. The step time is the roofline: the larger
 of FLOPs over the chip's peak and bytes over its memory bandwidth, which no real step undercuts and which
-leaves out the sums over replicas and the input. Results are kept in the .json beside the page; a new
-measurement of the same step replaces the old one.
+leaves out the sums over replicas and the input. With --repeats_divisor=N only 1/N of the blocks of
+each stage are compiled, and the figures are extrapolated to all of them and marked.
+
+With --output the records are kept in --records, where --mode=plan looks for them, and the page is written
+from all of them; a new record of a step replaces the old one.
 """
 
 import dataclasses
@@ -28,12 +31,13 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import load_experiment
+from proofs.extrapolation import extrapolated
 from system.command import SUPPRESS, Parser, command, positive, positives
 from system.conditions import ROOT, commit
 from system.errors import UsageError, UserError
 from system.files import write_text
 from system.tensorflow_log import quiet_tensorflow
-from training.forecast.tpu_chips import CHIPS, Topology, parse_topology, roofline
+from training.forecast.tpu_chips import CHIPS, COMPILE_REPORT, Topology, parse_topology, roofline
 
 NETWORKS = ("project", "keras.applications")
 EPOCHS = (350, 600)
@@ -53,16 +57,24 @@ class CompiledStep:
 
 
 def measure(
-    config: str, overrides: Sequence[str], network: str, batch: int, topologies: Sequence[Topology]
+    config: str,
+    overrides: Sequence[str],
+    network: str,
+    batch: int,
+    topologies: Sequence[Topology],
+    repeats_divisor: int = 1,
 ) -> list[dict[str, Any]]:
     """Lower a recipe's step once and compile it for each topology; return one record each.
+
+    With a `repeats_divisor` above 1 a part of the blocks is compiled; the records are extrapolated from it
+    and have "blocks": the number of compiled ones and of all.
 
     Raises:
       UserError: the step could not be lowered; the message is the last line of TensorFlow's error.
     """
     with tempfile.TemporaryDirectory() as folder:
         module = Path(folder, "step.mlir")
-        task = [config, list(overrides), network, batch, str(module)]
+        task = [config, list(overrides), network, batch, repeats_divisor, str(module)]
         lowered = _in_own_process("lower", task)
         records = []
         for topology in topologies:
@@ -70,6 +82,8 @@ def measure(
             print(f"compiling {step.recipe} ({network}) for {topology} ...", flush=True)
             try:
                 result = _in_own_process("compile", [str(module), str(topology)])
+                if part := lowered["extrapolation"]:
+                    result = extrapolated(result, part["factors"]) | {"blocks": part["blocks"]}
             except UserError as error:
                 result = {"compiles": False, "error": str(error)}
             records.append(
@@ -105,18 +119,27 @@ def _in_own_process(stage: str, task: list[Any]) -> dict[str, Any]:
 
 
 def _lower(
-    config: str, overrides: list[str], network: str, batch: int, output: str
+    config: str,
+    overrides: list[str],
+    network: str,
+    batch: int,
+    repeats_divisor: int,
+    output: str,
 ) -> dict[str, Any]:
     from proofs import lowering
 
     experiment = load_experiment(config, overrides=overrides)
-    lower = lowering.lower_project if network == "project" else lowering.lower_keras_applications
-    lowered = lower(experiment, batch)
+    lowered = (
+        lowering.lower_project(experiment, batch, repeats_divisor)
+        if network == "project"
+        else lowering.lower_keras_applications(experiment, batch)
+    )
     Path(output).write_text(lowered.module)
     return {
         "recipe": experiment.name,
         "image_size": lowered.image_size,
         "state_bytes": lowered.state_bytes,
+        "extrapolation": lowered.extrapolation,
     }
 
 
@@ -143,7 +166,10 @@ def merged(
 ) -> list[dict[str, Any]]:
     """Merge records in a fixed order; newer ones replace those of the same step."""
     keys = (*(field.name for field in dataclasses.fields(CompiledStep)), "topology")
-    by_step = {tuple(record[key] for key in keys): record for record in [*records, *newer]}
+    by_step = {
+        (*(record[key] for key in keys), str(record.get("blocks", ""))): record
+        for record in [*records, *newer]
+    }
     return [by_step[step] for step in sorted(by_step)]
 
 
@@ -174,7 +200,7 @@ def table_lines(records: Sequence[dict[str, Any]]) -> list[str]:
             _line(
                 [
                     *cells,
-                    f"yes, {record['compile_seconds']:.0f} s",
+                    f"{_extent(record)}, {record['compile_seconds']:.0f} s",
                     f"{outlook.hbm_bytes / 1e9:.2f} GB",
                     f"{outlook.hbm_bytes / bytes_of_chip:.0%}",
                     f"{outlook.flops_per_image / 1e9:.2f}",
@@ -186,6 +212,14 @@ def table_lines(records: Sequence[dict[str, Any]]) -> list[str]:
             )
         )
     return lines
+
+
+def _extent(record: dict[str, Any]) -> str:
+    """Return "yes", or which part was compiled of a network whose figures are extrapolated."""
+    if "blocks" not in record:
+        return "yes"
+    compiled, whole = record["blocks"]
+    return f"{compiled} of {whole} blocks, extrapolated"
 
 
 def _share(record: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
@@ -212,7 +246,8 @@ def hours_lines(records: Sequence[dict[str, Any]], slices: Sequence[int]) -> lis
         outlook = roofline(record, topology)
         for chips in slices:
             hours = [f"{outlook.hours(epochs, chips):.2f} h" for epochs in EPOCHS]
-            step = [record[key] for key in ("recipe", "image_size", "per_replica_batch")]
+            recipe = record["recipe"] + (" (extrapolated)" if "blocks" in record else "")
+            step = [recipe, record["image_size"], record["per_replica_batch"]]
             name = f"{chips} ({topology.chip.slice_name(chips)})"
             lines.append(_line([*map(str, step), name, *hours]))
     return lines
@@ -254,7 +289,9 @@ PAGE = """# Compiled for TPUs, without one
 `python -m proofs.tpu_compile` writes this page; `--help` describes how. Nothing here was run on a
 TPU: libtpu's compiler compiled the whole training step of one replica, and its figures for memory,
 arithmetic and traffic are compared with the chips' limits. The step time is a lower bound, so images per
-second are an upper one and hours a lower one.
+second are an upper one and hours a lower one. Of a network that is marked as extrapolated only some blocks
+were compiled: its FLOPs grow from theirs as the multiply-adds do, its traffic and temporaries as the bytes
+of the activations.
 
 {table}
 
@@ -274,15 +311,17 @@ A replica is a core up to v3, where memory, peak and bandwidth are shared by two
 """
 
 
-def write_page(file: Path, records: Sequence[dict[str, Any]], slices: Sequence[int]) -> None:
-    """Write the records to the .json beside `file`, and `file` from them."""
+def write_page(
+    file: Path, kept: Path, records: Sequence[dict[str, Any]], slices: Sequence[int]
+) -> None:
+    """Write the records to `kept`, and the page `file` from them."""
     page = PAGE.format(
         table="\n".join(table_lines(records)),
         hours="\n".join(hours_lines(records, slices)),
         chips="\n".join(chip_lines()),
         provenance="\n".join(provenance_lines(records)),
     )
-    write_text(str(file.with_suffix(".json")), json.dumps(list(records), indent=1) + "\n")
+    write_text(str(kept), json.dumps(list(records), indent=1) + "\n")
     write_text(str(file), page)
 
 
@@ -304,19 +343,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = [name for name in networks if name not in NETWORKS]
     if unknown:
         raise UsageError(f"--network={unknown[0]}: expected one or more of {', '.join(NETWORKS)}")
+    if flags.repeats_divisor > 1 and networks != ["project"]:
+        raise UsageError(
+            f"--repeats_divisor={flags.repeats_divisor}: only a part of --network=project can be compiled"
+        )
     missing = [name for name in ("jax", "libtpu") if not importlib.util.find_spec(name)]
     if missing:
         raise UserError(
             f"{missing[0]} is not installed here; python -m venv .venv-compile && "
             ".venv-compile/bin/pip install -r requirements-compile.txt, then run it with that Python"
         )
-    kept = flags.output.with_suffix(".json") if flags.output else None
-    records = json.loads(kept.read_text()) if kept and kept.exists() else []
+    records = json.loads(flags.records.read_text()) if flags.records.exists() else []
     newer: list[dict[str, Any]] = []
     for network in networks:
-        newer += measure(flags.config, flags.set, network, flags.per_replica_batch, topologies)
+        newer += measure(
+            flags.config,
+            flags.set,
+            network,
+            flags.per_replica_batch,
+            topologies,
+            flags.repeats_divisor,
+        )
         if flags.output:
-            write_page(flags.output, merged(records, newer), flags.chips)
+            write_page(flags.output, flags.records, merged(records, newer), flags.chips)
     print("\n".join([*table_lines(newer), "", *hours_lines(newer, flags.chips)]))
     return 0 if all(record["compiles"] for record in newer) else 1
 
@@ -335,9 +384,18 @@ def _parser() -> Parser:
         "--per_replica_batch", type=positive, default=64, help="images per replica and step"
     )
     parser.add_argument(
+        "--repeats_divisor",
+        type=positive,
+        default=1,
+        help="compile this part of each stage's blocks, rounded up, and extrapolate",
+    )
+    parser.add_argument(
         "--chips", type=positives, default=(8, 32, 128), help="slice sizes to plan for"
     )
-    parser.add_argument("--output", type=Path, help="page to write, with a .json beside it")
+    parser.add_argument("--output", type=Path, help="page to write from all records")
+    parser.add_argument(
+        "--records", type=Path, default=COMPILE_REPORT, help="JSON of all records, for --output"
+    )
     parser.add_argument("--stage", choices=("lower", "compile"), help=SUPPRESS)
     parser.add_argument("--task", help=SUPPRESS)
     return parser

@@ -1,5 +1,7 @@
 """Published sizes of every model: from the specification for all, from the network for a few."""
 
+from math import prod
+
 import keras
 import pytest
 
@@ -68,16 +70,16 @@ GOLDEN_STAGES = {
     "efficientnetv2-b2": ((16, 32, 56, 104, 120, 208), (2, 3, 3, 4, 6, 10)),
     "efficientnetv2-b3": ((16, 40, 56, 112, 136, 232), (2, 3, 3, 5, 7, 12)),
 }
-# What the code logs (s) or its README prints, at the evaluation size.
+# Billions of multiply-adds at the evaluation size, in the digits of the code's README (xl: of the paper).
 V2_BILLIONS = {
-    "efficientnetv2-b0": 0.72,
-    "efficientnetv2-b1": 1.2,
-    "efficientnetv2-b2": 1.7,
-    "efficientnetv2-b3": 3.0,
-    "efficientnetv2-s": 8.411,
-    "efficientnetv2-m": 24.7,
-    "efficientnetv2-l": 56.3,
-    "efficientnetv2-xl": 94.0,
+    "efficientnetv2-b0": "0.72",
+    "efficientnetv2-b1": "1.2",
+    "efficientnetv2-b2": "1.7",
+    "efficientnetv2-b3": "3.0",
+    "efficientnetv2-s": "8.4",
+    "efficientnetv2-m": "24.7",
+    "efficientnetv2-l": "56.3",
+    "efficientnetv2-xl": "94",
 }
 # Billions of multiply-adds: what the paper prints, at the model's own resolution ...
 PAPER_BILLIONS = {
@@ -135,11 +137,36 @@ def test_v2_without_its_classifier_has_the_published_number_of_parameters(name):
     assert counted == WITHOUT_CLASSIFIER[name]
 
 
+def profiled_billions(name: str) -> float:
+    """Half of what TensorFlow's profiler counts, which the published code of V2 calls multiply-adds.
+
+    Beside convolutions it counts a silu as two products, squeeze-and-excite as a mean and a product over its
+    input, the last pooling as a mean, and a shortcut as a sum. Biases are left out.
+    """
+    spec = get_spec(name)
+    counted = complexity(spec, image_size=spec.eval_resolution)
+    operations = {"activation": 2, "excite": 2, "add": 1}
+    others = sum(
+        prod(layer.output_shape) * operations.get(layer.name.rpartition("_")[2], 0)
+        for layer in counted.layers
+    )
+    (head,) = (layer for layer in counted.layers if layer.name == "head_activation")
+    return (counted.multiply_adds + (others + prod(head.output_shape)) / 2) / 1e9
+
+
 @pytest.mark.parametrize("name", V2_BILLIONS)
 def test_v2s_multiply_adds_are_the_published_ones_at_the_evaluation_size(name):
-    spec = get_spec(name)
-    counted = complexity(spec, image_size=spec.eval_resolution).multiply_adds / 1e9
-    assert counted == pytest.approx(V2_BILLIONS[name], rel=0.006 if name[-1] == "s" else 0.04)
+    published = V2_BILLIONS[name]
+    digits = len(published.partition(".")[2])
+    assert f"{profiled_billions(name):.{digits}f}" == published
+
+
+def test_v2_s_has_the_multiply_adds_that_the_published_code_logs():
+    # Convolutions and the classifier are 8.366 billion; 1.4 million of the logged figure stay unexplained.
+    spec = get_spec("efficientnetv2-s")
+    alone = complexity(spec, image_size=spec.eval_resolution).multiply_adds
+    assert alone / 1e9 == pytest.approx(8.3656, abs=5e-5)
+    assert profiled_billions("efficientnetv2-s") == pytest.approx(8.411, rel=2e-4)
 
 
 def test_forms_without_classifier_have_the_published_number_of_parameters():

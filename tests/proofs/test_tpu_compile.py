@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proofs import tpu_compile
-from training.forecast.tpu_chips import parse_topology, roofline
+from training.forecast.tpu_chips import COMPILE_REPORT, parse_topology, roofline
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,10 +77,32 @@ def test_what_does_not_compile_says_why():
     assert "no: RESOURCE_EXHAUSTED" in row
 
 
+def test_the_committed_page_is_made_from_the_committed_records():
+    records = json.loads(COMPILE_REPORT.read_text())
+    page = (ROOT / "proofs/results/tpu_compile.md").read_text()
+    for line in [*tpu_compile.table_lines(records), *tpu_compile.provenance_lines(records)]:
+        assert line in page
+
+
+def test_a_step_of_a_part_of_the_blocks_is_marked_and_kept_beside_the_whole_one():
+    part = RECORD | {"blocks": [9, 21]}
+    records = tpu_compile.merged([RECORD], [part])
+    assert len(records) == 2
+    assert "| 9 of 21 blocks, extrapolated, 60 s |" in tpu_compile.table_lines(records)[3]
+    assert "| efficientnet_b0 (extrapolated) |" in tpu_compile.hours_lines(records, [8])[3]
+    assert tpu_compile.merged(records, [part]) == records
+
+
+def test_a_part_of_keras_applications_cannot_be_compiled(capsys):
+    flags = ["--repeats_divisor=3", "--network=keras.applications"]
+    assert tpu_compile.main(flags) == 2
+    assert "only a part of --network=project" in capsys.readouterr().err
+
+
 def test_the_page_names_versions_and_sources_and_is_made_from_the_json(tmp_path):
-    page = tmp_path / "results/page.md"
-    tpu_compile.write_page(page, [RECORD], [8])
-    assert json.loads(page.with_suffix(".json").read_text()) == [RECORD]
+    page, kept = tmp_path / "results/page.md", tmp_path / "forecast/records.json"
+    tpu_compile.write_page(page, kept, [RECORD], [8])
+    assert json.loads(kept.read_text()) == [RECORD]
     text = page.read_text()
     assert "2026-01-01, commit abc, libtpu 0.0.20: efficientnet_b0" in text
     assert "https://cloud.google.com/tpu/docs/v5e" in text
@@ -123,13 +145,18 @@ def compile_python():
 
 @pytest.mark.slow
 def test_a_small_step_is_lowered_and_compiled(compile_python, tmp_path):
-    page = tmp_path / "page.md"
+    page, kept = tmp_path / "page.md", tmp_path / "records.json"
     command = [compile_python, "-m", "proofs.tpu_compile", "--topology=v5e:2x2"]
     command += ["--per_replica_batch=2", "--set=model.width=0.1", "--set=model.depth=0.1"]
-    command += ["--set=model.image_size=32", "--set=model.num_classes=10", f"--output={page}"]
+    command += [
+        "--set=model.image_size=32",
+        "--set=model.num_classes=10",
+        f"--output={page}",
+        f"--records={kept}",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
-    (record,) = json.loads(page.with_suffix(".json").read_text())
+    (record,) = json.loads(kept.read_text())
     assert record["compiles"]
     assert record["argument_bytes"] > record["state_bytes"] > 0
     assert record["flops"] > 0

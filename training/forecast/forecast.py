@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +12,33 @@ import numpy as np
 import tensorflow as tf
 
 from configs.schema import Experiment, TFRecord
-from efficientnet import ModelSpec, complexity
+from efficientnet import ModelSpec, Size, complexity
 from efficientnet.complexity import Complexity
 from input_pipeline.sources import synthetic
 from system.console import log
 from training.build import make_optimizer, make_schedule
 from training.devices.distribution import batch_norm_group_size
-from training.forecast.tpu_chips import Roofline, Topology, parse_topology, roofline
+from training.forecast.tpu_chips import (
+    COMPILE_REPORT,
+    Roofline,
+    Topology,
+    parse_topology,
+    roofline,
+)
 from training.job import ExperimentError, describe_sizes, model_spec, open_source
 from training.plan import Plan, Stage, format_stage, make_plan
 
-COMPILE_REPORT = Path(__file__).with_name("tpu_compile.json")
 IMAGENET_CLASSES = 1000
-IMAGENET_SHARDS = 1024  # of the published records' training images
+# Training images of the sets that are planned for without their data, by the number of classes: ImageNet,
+# and ImageNet-21k without its minival.
+TRAIN_EXAMPLES = {IMAGENET_CLASSES: synthetic.DEFAULT_TRAIN_EXAMPLES, 21_843: 12_720_275}
+TRAIN_SHARDS = 1024  # of their published records
 # Training images that a core prepares at 224 px with AutoAugment: 2.5 ms of processor
 # time each in benchmarks/results/input_pipeline.md.
 IMAGES_PER_SECOND_PER_CORE = 400
 USABLE = 0.9  # of a chip's memory: the runtime and fragmentation take the rest
+# Figures of a compile report that grow with the number of pixels.
+PER_PIXEL = ("flops", "bytes_accessed", "temporary_bytes", "argument_bytes")
 STATE_TOLERANCE = 0.001  # counters beside the weights
 CURVE_POINTS = 500
 
@@ -233,20 +245,35 @@ def _time_lines(forecast: Forecast, topology: Topology) -> list[str]:
             f"proofs.tpu_compile --topology={topology} with the --config and --set of this plan "
             "makes one (docs/tpu.md)"
         ]
-    described, hosts = [], -(-topology.chips // topology.chip.chips_per_host)
+    described, hosts, total = [], -(-topology.chips // topology.chip.chips_per_host), 0.0
     for each in forecast.stages:
         assert each.at_best
+        assert each.record
         speed = each.at_best.images_per_second * topology.chips
         hours = each.at_best.hours(each.epochs, topology.chips, forecast.plan.num_examples)
+        total += hours
         title = f"stage {each.stage.number + 1}: " if len(forecast.stages) > 1 else ""
         described += [
-            f"{title}at best {speed:,.0f} images/s, {hours:.1f} hours (roofline of the compiled step; a "
-            "real run takes longer)",
+            f"{title}at best {speed:,.0f} images/s, {hours:.1f} hours (roofline of the compiled step"
+            f"{_basis(each.record)}; a real run takes longer)",
             f"input for that: {speed / hosts:,.0f} images/s on each host of {hosts}, about "
             f"{speed / hosts / IMAGES_PER_SECOND_PER_CORE:,.0f} cores at {IMAGES_PER_SECOND_PER_CORE} "
             "images/s a core; fewer with data.service or a cache",
         ]
+    if len(forecast.stages) > 1:
+        described.append(f"all stages: at best {total:.1f} hours")
     return described
+
+
+def _basis(record: dict[str, Any]) -> str:
+    """Say how a report follows from what was compiled: "" if it is of this very step."""
+    notes = []
+    if "blocks" in record:
+        compiled, whole = record["blocks"]
+        notes.append(f"extrapolated from {compiled} of {whole} blocks")
+    if "interpolated" in record:
+        notes.append(record["interpolated"])
+    return "".join(f", {note}" for note in notes)
 
 
 def print_forecast(forecast: Forecast, model_dir: str) -> None:
@@ -289,15 +316,16 @@ def draw(forecast: Forecast, path: str) -> None:
 
 
 def _num_examples(experiment: Experiment) -> int:
-    """Return the number of training images: of the data if data.data_dir is set, else ImageNet's."""
-    data, classes = experiment.data, experiment.model.num_classes
+    """Return the number of training images: of the data if data.data_dir is set, else of TRAIN_EXAMPLES."""
+    data, classes = experiment.data, experiment.model.num_classes or IMAGENET_CLASSES
     if isinstance(data, TFRecord) and not data.data_dir:
-        if classes not in (None, IMAGENET_CLASSES):
+        if classes not in TRAIN_EXAMPLES:
             raise ExperimentError(
-                f"data.data_dir: needed to plan for {classes:,} classes; without it, ImageNet is planned for"
+                f"data.data_dir: needed to plan for {classes:,} classes; without it, ImageNet (1,000 classes)"
+                " and ImageNet-21k (21,843) are planned for"
             )
-        kept = max(IMAGENET_SHARDS - data.holdout_shards, 1)
-        return synthetic.DEFAULT_TRAIN_EXAMPLES * kept // IMAGENET_SHARDS
+        kept = max(TRAIN_SHARDS - data.holdout_shards, 1)
+        return TRAIN_EXAMPLES[classes] * kept // TRAIN_SHARDS
     source = open_source(experiment, model_spec(experiment))
     return source.info.splits["train"].num_examples
 
@@ -308,7 +336,8 @@ def _record(
     """Return the compile report of this network on such chips, None without one.
 
     A recipe with another width, optimizer or average differs in the size of its state. Of several
-    reports, the one with the nearest batch is taken: bytes per image depend on the batch.
+    reports a whole one is preferred to an extrapolated one, then the one with the nearest batch: bytes per
+    image depend on the batch. A size between two reported ones is interpolated.
     """
     records = json.loads(report.read_text()) if report.exists() else []
     base = experiment.name.removesuffix("_600epochs").removesuffix("_randaugment")
@@ -318,13 +347,32 @@ def _record(
         if record["compiles"]
         and record["network"] == "project"
         and record["recipe"] == base
-        and record["image_size"] == spec.resolution
         and abs(record["state_bytes"] - state_bytes) < STATE_TOLERANCE * state_bytes
         and parse_topology(record["topology"]).chip == topology.chip
     ]
     train = experiment.train
     batch = train.global_batch_size / (topology.replicas * train.accumulation_steps)
-    return min(same, key=lambda record: abs(record["per_replica_batch"] - batch), default=None)
+    same.sort(key=lambda record: ("blocks" in record, abs(record["per_replica_batch"] - batch)))
+    for record in same:
+        if record["image_size"] == spec.resolution:
+            return record
+    return _interpolated(same, spec.resolution)
+
+
+def _interpolated(records: Sequence[dict[str, Any]], size: Size) -> dict[str, Any] | None:
+    """Interpolate, by pixels, between the first records of a smaller and a larger size at one batch."""
+    for low, high in itertools.permutations(records, 2):
+        given = (low["image_size"], size, high["image_size"])
+        sides = [side for side in given if isinstance(side, int)]
+        if len(sides) < 3 or sides != sorted(sides):
+            continue
+        if low["per_replica_batch"] == high["per_replica_batch"]:
+            smaller, wanted, larger = (side**2 for side in sides)
+            share = (wanted - smaller) / (larger - smaller)
+            figures = {name: low[name] + share * (high[name] - low[name]) for name in PER_PIXEL}
+            between = f"interpolated between {sides[0]} and {sides[2]} px"
+            return {**low, **figures, "image_size": size, "interpolated": between}
+    return None
 
 
 def _sparkline(values: np.ndarray, width: int = 40) -> str:

@@ -4,9 +4,12 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from system.errors import UsageError
+
+COMPILE_REPORT = Path(__file__).with_name("tpu_compile.json")  # records of proofs.tpu_compile
 
 
 @dataclasses.dataclass(frozen=True)

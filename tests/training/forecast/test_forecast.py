@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_experiment
+from efficientnet import complexity, get_spec
 from system.errors import UsageError
 from tests import runs
 from training.devices.distribution import DistributionError
 from training.forecast import forecast
+from training.job import ExperimentError
 
 ROOT = Path(__file__).resolve().parents[3]
 B0 = ROOT / "configs/efficientnet_b0.yaml"
@@ -57,6 +59,24 @@ def test_b0_is_planned_as_published(no_report):
 def test_shards_that_are_held_out_are_not_trained_on(no_report):
     recipe = load_experiment(ROOT / "configs/efficientnetv2_b0.yaml")
     assert forecast.make_forecast(recipe, None, no_report).plan.total_steps == 107_336
+
+
+@pytest.mark.parametrize("model", ["s", "m", "l", "xl"])
+def test_imagenet_21k_is_planned_without_its_data(model, no_report):
+    recipe = load_experiment(ROOT / f"configs/efficientnetv2_{model}_21k.yaml")
+    found = forecast.make_forecast(recipe, None, no_report)
+    assert found.plan.num_examples == 12_720_275
+    assert found.plan.total_steps == 186_332
+    body = complexity(get_spec(f"efficientnetv2-{model}"), num_classes=None)
+    assert found.parameters == body.trainable_parameters + 1281 * 21_843
+
+
+def test_other_numbers_of_classes_are_planned_with_their_data(no_report):
+    experiment = load_experiment(B0, overrides=["model.num_classes=100"])
+    with pytest.raises(
+        ExperimentError, match="needed to plan for 100 classes; without it, ImageNet"
+    ):
+        forecast.make_forecast(experiment, None, no_report)
 
 
 def test_a_compile_report_tells_hours_batch_and_input(report):
@@ -178,3 +198,39 @@ def test_stages_are_planned_one_by_one(no_report, tmp_path):
     pytest.importorskip("matplotlib")
     forecast.draw(found, str(tmp_path / "rate.png"))
     assert (tmp_path / "rate.png").stat().st_size > 0
+
+
+def test_a_size_between_two_reports_is_interpolated_by_its_pixels(report):
+    large = {**RECORD, "image_size": 448, "bytes_accessed": 4 * RECORD["bytes_accessed"]}
+    report.write_text(json.dumps([large, RECORD]))
+    experiment = load_experiment(B0, overrides=["model.image_size=336"])  # 2.25 times the pixels
+    found = forecast.make_forecast(experiment, "v5e:2x4", report)
+    assert found.stages[0].at_best.images_per_second == pytest.approx(6400 / 2.25)
+    text = "\n".join(forecast.lines(found))
+    assert "roofline of the compiled step, interpolated between 224 and 448 px; a real" in text
+    for size, records in ((512, [large, RECORD]), (336, [RECORD])):
+        report.write_text(json.dumps(records))
+        outside = load_experiment(B0, overrides=[f"model.image_size={size}"])
+        assert forecast.make_forecast(outside, "v5e:2x4", report).stages[0].at_best is None
+
+
+def test_hours_of_all_stages_are_added_up(report):
+    large = {**RECORD, "image_size": 448, "bytes_accessed": 4 * RECORD["bytes_accessed"]}
+    report.write_text(json.dumps([large, RECORD]))
+    stages = (
+        "stages=[{duration: 50 %, set: {model.image_size: 224}}, {set: {model.image_size: 448}}]"
+    )
+    found = forecast.make_forecast(load_experiment(B0, overrides=[stages]), "v5e:2x4", report)
+    hours = 350 * 1_281_167 / (6400 * 8) / 3600 * (0.5 + 0.5 * 4)
+    assert forecast.lines(found)[-1] == f"all stages: at best {hours:.1f} hours"
+
+
+def test_a_whole_report_is_preferred_to_an_extrapolated_one(report):
+    part = {**RECORD, "blocks": [6, 16], "bytes_accessed": 2 * RECORD["bytes_accessed"]}
+    for records, note in (
+        ([part], ", extrapolated from 6 of 16 blocks; a real"),
+        ([part, RECORD], "step; a real"),
+    ):
+        report.write_text(json.dumps(records))
+        found = forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
+        assert note in "\n".join(forecast.lines(found))

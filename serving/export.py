@@ -105,7 +105,8 @@ def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNet
     """
     experiment = _load_run_experiment(model_dir)
     spec = model_spec(experiment)
-    checkpoint = best_checkpoint(model_dir, make_task(experiment).best, log=log)
+    info = read_dataset_info(model_dir)
+    checkpoint = best_checkpoint(model_dir, make_task(experiment, info).best, log=log)
     arrays = checkpoint.read()
     has_average = any(name.startswith("ema/") for name in arrays)
     kind = kind or ("ema" if has_average else "raw")
@@ -115,7 +116,6 @@ def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNet
             f"{model_dir}: export.weights={kind}, but the run keeps no average (ema.decay is 0); "
             "use --set export.weights=raw"
         )
-    info = read_dataset_info(model_dir)
     classes = experiment.model.num_classes
     if info.class_names is not None and len(info.class_names) != classes:
         raise ExportError(
@@ -153,7 +153,7 @@ def _saved_model(directory: str, network: TrainedNetwork) -> str:
         **values,
         view=network.view,
         class_names=network.info.class_names,
-        activation=make_task(network.experiment).activation,
+        activation=make_task(network.experiment, network.info).activation,
         version=network.checkpoint.step,
         finish=lambda folder: write_model_card(folder, _card("saved_model", network)),
     )
@@ -204,7 +204,7 @@ def _card(format_name: str, network: TrainedNetwork) -> ModelCard:
         metrics=network.checkpoint.metrics,
         data={"name": network.info.name, "splits": splits},
         recipe=network.experiment.model_dump(mode="json"),
-        activation=make_task(network.experiment).activation,
+        activation=make_task(network.experiment, network.info).activation,
         parameters=sum(value.size for value in network.weights + network.statistics),
     )
 

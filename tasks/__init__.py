@@ -1,7 +1,7 @@
 """Tasks: loss, measurement and score, one file or folder each. A new task is one file and one row in TASKS.
 
-`TASKS["multi_label"].task(num_classes, label_smoothing)` is a task; what it needs to know about the data
-is its target: `TASKS["multi_label"].target(max_labels=32)`.
+`TASKS["multi_label"].task(Labels(num_classes), label_smoothing)` is a task; what it needs to know about the
+data is its target: `TASKS["multi_label"].target(max_labels=32)`.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,24 +12,27 @@ from input_pipeline.targets.class_labels import ClassLabels
 from input_pipeline.targets.target import Target
 from tasks.classification import Classification
 from tasks.multi_label import MultiLabel
-from tasks.task import Task
+from tasks.task import Labels, Task
 
-__all__ = ["TASKS", "Target", "Task", "TaskKind"]
+__all__ = ["TASKS", "Labels", "Target", "Task", "TaskKind"]
 
 
 class TaskKind(NamedTuple):
     """A task, and what it reads beside the images.
 
     Attributes:
-      task: takes the number of classes and the label smoothing.
-      target: takes the settings of the task's own.
+      task: takes the labels of the data, the label smoothing, and the settings of the task's own that
+        the target does not take.
+      target: takes `target_settings`.
+      target_settings: names of the settings that belong to the target.
     """
 
-    task: Callable[[int, float], Task]
+    task: Callable[..., Task]
     target: Callable[..., Target]
+    target_settings: frozenset[str] = frozenset()
 
 
 TASKS: Mapping[str, TaskKind] = {
-    "classification": TaskKind(Classification, ClassLabel),
-    "multi_label": TaskKind(MultiLabel, ClassLabels),
+    "classification": TaskKind(Classification.of, ClassLabel),
+    "multi_label": TaskKind(MultiLabel.of, ClassLabels, frozenset({"max_labels"})),
 }

@@ -1,15 +1,18 @@
-"""One class for each image: softmax, cross entropy with label smoothing, top-1 and top-5."""
+"""One class for each image: softmax, cross entropy with label smoothing, top-1, top-5 and mean per class."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
 
-from tasks.task import Batch, Measures, Total
+from system.errors import UsageError
+from tasks.task import Batch, Labels, Measures, Total
 
 MOST_CONFUSION_CLASSES = 100  # with at most this many classes, evaluation counts a confusion matrix
+
+BestFigure = Literal["top_1", "mean_per_class"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,14 +22,34 @@ class Classification:
     Attributes:
       num_classes: classes of the labels.
       label_smoothing: in [0, 1); the share of the target spread evenly over all classes.
+      class_weights: factor on the loss of the images of each class; None: 1.
+      best: figure that compares checkpoints.
     """
 
     num_classes: int
     label_smoothing: float = 0.1
+    class_weights: tuple[float, ...] | None = None
+    best: BestFigure = "top_1"
 
     metrics = ("cross_entropy", "top_1")
-    best = "top_1"
     activation: ClassVar[Literal["softmax"]] = "softmax"
+
+    @classmethod
+    def of(
+        cls,
+        labels: Labels,
+        label_smoothing: float,
+        *,
+        class_weights: str | Sequence[float],
+        best: BestFigure,
+    ) -> "Classification":
+        """Build the task of a data set; `class_weights` is "none", "balanced", or one factor a class.
+
+        Raises:
+          UsageError: another number of factors than classes, or no known counts to balance.
+        """
+        weights = _class_weights(class_weights, labels)
+        return cls(labels.num_classes, label_smoothing, weights, best)
 
     def prepare(self, batch: Batch) -> Batch:
         """Return the batch as it is."""
@@ -39,9 +62,13 @@ class Classification:
     def loss(
         self, outputs: tf.Tensor, batch: Batch, weight: float | tf.Tensor, total: Total
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
-        """Compute the share of the mean cross entropy of float32 [batch, classes] logits, and of top-1."""
+        """Compute the share of the mean cross entropy of float32 [batch, classes] logits, and of top-1.
+
+        With class weights the sum of weighted losses is divided by the number of examples, as in Keras,
+        not by the sum of their weights, as in PyTorch: the loss of an image does not depend on the others.
+        """
         labels = batch["label"]
-        entropy = cross_entropy(outputs, labels, label_smoothing=self.label_smoothing)
+        entropy = self._weighted_cross_entropy(outputs, labels)
         share = tf.reduce_sum(entropy) / weight
         classes = labels if labels.shape.rank == 1 else tf.argmax(labels, -1, output_type=tf.int32)
         top_1 = tf.reduce_sum(tf.cast(in_top(outputs, classes, 1), tf.float32)) / weight
@@ -51,16 +78,21 @@ class Classification:
         """Add up the counts and the cross entropy of a batch.
 
         Returns:
-          int32 "examples", "top_1" and "top_5" (correct ones), float32 "cross_entropy" (no smoothing), and
-          up to MOST_CONFUSION_CLASSES int32 "confusion" [classes, classes], rows true, columns predicted.
+          int32 "examples", "top_1" and "top_5" (correct ones), int32 [classes] "class_examples" and
+          "class_top_1", the same by true class, float32 "cross_entropy" (no smoothing, no class weights),
+          and up to MOST_CONFUSION_CLASSES int32 "confusion" [classes, classes], rows true, columns
+          predicted.
         """
         labels, counts = batch["label"], batch["mask"] > 0
         entropy = cross_entropy(outputs, labels, label_smoothing=0.0)
+        correct = counts & in_top(outputs, labels, 1)
         sums = {
             "examples": _count(counts),
             "cross_entropy": tf.reduce_sum(tf.where(counts, entropy, 0.0)),
-            "top_1": _count(counts & in_top(outputs, labels, 1)),
+            "top_1": _count(correct),
             "top_5": _count(counts & in_top(outputs, labels, min(5, self.num_classes))),
+            "class_examples": _count_each(counts, labels, self.num_classes),
+            "class_top_1": _count_each(correct, labels, self.num_classes),
         }
         if self.num_classes <= MOST_CONFUSION_CLASSES:
             sums["confusion"] = self._confusion(outputs, labels, counts)
@@ -69,25 +101,47 @@ class Classification:
     def score(
         self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
-        """Return top-1 and top-5 as shares of the images, and the mean cross entropy in nats."""
+        """Return top-1 and top-5 as shares of the images, and the mean cross entropy in nats.
+
+        "mean_per_class" is the mean of each class's top-1, over the classes that have an image. The figure
+        that compares checkpoints comes first.
+        """
         names = ("top_1", "top_5", "cross_entropy")
-        return {name: float(sums[name] / sums["examples"]) for name in names}
+        figures = {name: float(sums[name] / sums["examples"]) for name in names}
+        figures["mean_per_class"] = mean_per_class(sums["class_top_1"], sums["class_examples"])
+        return {self.best: figures[self.best], **figures}
 
     def format_score(self, figures: Mapping[str, float]) -> dict[str, str]:
-        """Format the shares in percent and the cross entropy with four digits."""
+        """Format the shares in percent and the cross entropy with four digits.
+
+        The mean per class is shown where it compares checkpoints; it is logged in any case.
+        """
+        shown = {"top-1": "top_1", "top-5": "top_5"}
+        if self.best == "mean_per_class":
+            shown = {"mean per class": "mean_per_class", **shown}
         return {
-            "top-1": f"{figures['top_1']:.2%}",
-            "top-5": f"{figures['top_5']:.2%}",
+            **{text: f"{figures[name]:.2%}" for text, name in shown.items()},
             "cross entropy": f"{figures['cross_entropy']:.4f}",
         }
+
+    def _weighted_cross_entropy(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Compute the cross entropy of every example times the weight of its class: float32 [batch]."""
+        if self.class_weights is None:
+            return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        of_class = tf.constant(self.class_weights, tf.float32)
+        if labels.shape.rank == 1:
+            entropy = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            return entropy * tf.gather(of_class, labels)
+        # Each share of a mixed image has the weight of its own class.
+        weighted = labels * of_class
+        weights = tf.reduce_sum(weighted, -1)
+        shares = tf.math.divide_no_nan(weighted, weights[:, tf.newaxis])
+        return weights * cross_entropy(logits, shares, label_smoothing=self.label_smoothing)
 
     def _confusion(self, logits: tf.Tensor, labels: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
         n = self.num_classes
         predicted = tf.argmax(logits, -1, output_type=tf.int32)
-        flat = tf.math.unsorted_segment_sum(
-            tf.cast(counts, tf.int32), labels * n + predicted, num_segments=n * n
-        )
-        return tf.reshape(flat, [n, n])
+        return tf.reshape(_count_each(counts, labels * n + predicted, n * n), [n, n])
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, *, label_smoothing: float) -> tf.Tensor:
@@ -120,5 +174,52 @@ def in_top(logits: tf.Tensor, labels: tf.Tensor, k: int) -> tf.Tensor:
     return (rank < k) & tf.math.is_finite(own[:, 0])
 
 
+def mean_per_class(correct: np.ndarray, examples: np.ndarray) -> float:
+    """Compute the mean of each class's accuracy.
+
+    Args:
+      correct: int [classes], correct images by their class.
+      examples: int [classes], images of each class; a class without one does not count.
+
+    Returns:
+      In [0, 1].
+    """
+    present = np.asarray(examples) > 0
+    return float(np.mean(np.asarray(correct)[present] / np.asarray(examples)[present]))
+
+
+def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
+    """Return weights that make all classes count the same: inverse to the number of their images.
+
+    As "balanced" in scikit-learn: the mean over the images is 1. A class without an image has weight 0.
+    """
+    total, present = sum(class_counts), sum(count > 0 for count in class_counts)
+    return tuple(total / (present * count) if count else 0.0 for count in class_counts)
+
+
+def _class_weights(given: str | Sequence[float], labels: Labels) -> tuple[float, ...] | None:
+    if given == "none":
+        return None
+    if isinstance(given, str):
+        if labels.class_counts is None:
+            raise UsageError(
+                "task.class_weights=balanced needs the number of training images of each class, which this"
+                " data source does not know; give the weights as a list, or take records of"
+                " input_pipeline.prepare"
+            )
+        return balanced_weights(labels.class_counts)
+    if len(given) != labels.num_classes:
+        raise UsageError(
+            f"task.class_weights has {len(given)} numbers for {labels.num_classes} classes; expected one"
+            " for each class, in the order of the labels"
+        )
+    return tuple(given)
+
+
 def _count(flags: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(flags, tf.int32))
+
+
+def _count_each(flags: tf.Tensor, groups: tf.Tensor, num_groups: int) -> tf.Tensor:
+    """Count the flags that are set in each group: int32 [num_groups]."""
+    return tf.math.unsorted_segment_sum(tf.cast(flags, tf.int32), groups, num_groups)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline.targets.class_labels import NO_LABEL, multi_hot
-from tasks.task import Batch, Measures, Total
+from tasks.task import Batch, Labels, Measures, Total
 
 # With at most this many classes, evaluation keeps the score of every class of every image: 200 MB for
 # 50,000 images and 1,000 classes.
@@ -34,6 +34,11 @@ class MultiLabel:
 
     metrics = ("cross_entropy", "hit_at_1")
     activation: ClassVar[Literal["sigmoid"]] = "sigmoid"
+
+    @classmethod
+    def of(cls, labels: Labels, label_smoothing: float) -> "MultiLabel":
+        """Build the task of a data set."""
+        return cls(labels.num_classes, label_smoothing)
 
     @property
     def best(self) -> str:

@@ -1,6 +1,6 @@
 """The interface of a task: the only code that interprets labels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -8,6 +8,18 @@ import tensorflow as tf
 
 Batch = Mapping[str, tf.Tensor]
 Total = Callable[[tf.Tensor], tf.Tensor]  # sums over all replicas, without a gradient
+
+
+class Labels(NamedTuple):
+    """The labels of a data set.
+
+    Attributes:
+      num_classes: number of classes.
+      class_counts: training images of each class; None if that is not known.
+    """
+
+    num_classes: int
+    class_counts: Sequence[int] | None = None
 
 
 class Measures(NamedTuple):

@@ -16,7 +16,7 @@ from input_pipeline.sources import Source, get_source
 from input_pipeline.sources.cache import cache_source
 from input_pipeline.sources.dataset_info import DatasetInfo
 from system.errors import UsageError
-from tasks import TASKS, Target, Task
+from tasks import TASKS, Labels, Target, Task
 from training.devices.distribution import Distribution, batch_norm_group_size
 from training.initial import with_expectations
 from training.plan import Plan, Stage, make_plan
@@ -71,7 +71,7 @@ class Job:
             self,
             experiment=experiment,
             spec=model_spec(experiment),
-            task=make_task(experiment),
+            task=make_task(experiment, self.data_info),
             stage=stage,
         )
 
@@ -138,7 +138,7 @@ def make_job(
         spec,
         data_info,
         distribution,
-        make_task(experiment),
+        make_task(experiment, data_info),
         make_plan(experiment, data_info.splits["train"].num_examples),
         source or functools.cache(lambda: open_source(experiment, spec)),
     )
@@ -207,16 +207,25 @@ def describe_sizes(experiment: Experiment, spec: ModelSpec) -> str:
     return text
 
 
-def make_task(experiment: Experiment) -> Task:
-    """Return the task; the experiment's number of classes must be known."""
+def make_task(experiment: Experiment, data_info: DatasetInfo) -> Task:
+    """Return the task of a data set; the experiment's number of classes must be known.
+
+    Raises:
+      UsageError: the settings of the task do not fit the data.
+    """
     assert experiment.model.num_classes
-    kind = TASKS[experiment.task.name]
-    return kind.task(experiment.model.num_classes, experiment.train.label_smoothing)
+    kind, settings = TASKS[experiment.task.name], own_settings(experiment.task)
+    return kind.task(
+        Labels(experiment.model.num_classes, data_info.splits["train"].class_counts),
+        experiment.train.label_smoothing,
+        **{name: x for name, x in settings.items() if name not in kind.target_settings},
+    )
 
 
 def make_target(experiment: Experiment) -> Target:
     """Return what the task reads beside the images."""
-    return TASKS[experiment.task.name].target(**own_settings(experiment.task))
+    kind, settings = TASKS[experiment.task.name], own_settings(experiment.task)
+    return kind.target(**{name: settings[name] for name in kind.target_settings})
 
 
 def check_batches(experiment: Experiment, distribution: Distribution) -> None:

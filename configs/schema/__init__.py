@@ -72,6 +72,18 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_balance(self) -> "Experiment":
+        weights = getattr(self.task, "class_weights", "none")
+        if weights == "balanced" and getattr(self.data, "sampling", "uniform") == "balanced":
+            raise ConflictError(
+                "task.class_weights=balanced and data.sampling=balanced both make up for uneven classes: give"
+                " one of the two",
+                "task.class_weights",
+                "data.sampling",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_average_is_kept(self) -> "Experiment":
         for key, chosen in (
             ("eval.weights", self.eval.weights),

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from configs.schema.fields import Address, BelowOne, ConflictError, Count, Natural, Positive, Text
 from configs.sections import Section
 
+Sampling = Literal["uniform", "balanced"]  # how training images are drawn
+
 
 class Data(Section):
     """Where the images come from, and how they are read."""
@@ -90,6 +92,7 @@ class ImageFolder(Data):
         Field(pattern=r"^image_folder(:[^:]+)?$", description="image_folder[:SHARE]"),
     ] = "image_folder"
     data_dir: Text | None = None  # the folder above the classes'; --data_dir
+    sampling: Sampling = "uniform"  # balanced: classes equally often, so an epoch repeats images
 
 
 class CSV(Data):
@@ -97,6 +100,7 @@ class CSV(Data):
 
     source: Annotated[str, Field(pattern=r"^csv(:[^:]+)?$", description="csv[:SHARE]")] = "csv"
     data_dir: Text | None = None  # the training list, or the folder of train.csv; --data_dir
+    sampling: Sampling = "uniform"  # balanced: classes equally often, so an epoch repeats images
 
 
 class Digits(Data):

@@ -2,8 +2,10 @@
 
 from typing import Literal
 
-from configs.schema.fields import Count
+from configs.schema.fields import Count, Positive
 from configs.sections import Section
+
+ClassWeights = Literal["none", "balanced"] | tuple[Positive, ...]
 
 
 class Task(Section):
@@ -16,6 +18,8 @@ class Classification(Task):
     """One class for each image: softmax."""
 
     name: Literal["classification"] = "classification"
+    class_weights: ClassWeights = "none"  # factors on the loss of a class; balanced: 1 / its images
+    best: Literal["top_1", "mean_per_class"] = "top_1"  # accuracy that compares checkpoints
 
 
 class MultiLabel(Task):

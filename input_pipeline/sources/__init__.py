@@ -16,6 +16,7 @@ from input_pipeline.sources.image_folder import open_image_folder
 from input_pipeline.sources.source import (
     Examples,
     IndexedExamples,
+    Sampling,
     ShardedExamples,
     Source,
     SourceRequest,
@@ -58,6 +59,7 @@ def get_source(
     holdout_shards: int = 0,
     skip_damage: bool = False,
     target: Target = CLASS_LABEL,
+    sampling: Sampling = "uniform",
 ) -> Source:
     """Open the source called `name`.
 
@@ -70,6 +72,8 @@ def get_source(
       holdout_shards: the first n train shards leave the train split and become the split "minival".
       skip_damage: for on_error="skip"; only warn of files that are not as they were described.
       target: what to read beside the images.
+      sampling: "balanced" trains on all classes equally often, where each image has one class; for
+        image_folder and csv.
 
     Raises:
       DatasetError: unknown name (the known ones are listed), or data that are missing or unusable.
@@ -88,6 +92,7 @@ def get_source(
             image_size=image_size,
             skip_damage=skip_damage,
             target=target,
+            sampling=sampling,
         )
     )
     source = replace(source, target=target)

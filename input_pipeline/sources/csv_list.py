@@ -57,7 +57,7 @@ def open_csv(request: SourceRequest) -> Source:
             f"data source csv needs data_dir: a CSV file, or a folder with {TRAIN_LIST}"
         )
     images = read_lists(request.data_dir, parse_fraction("csv", request.argument))
-    return read_files(os.path.basename(request.data_dir.rstrip("/")), images)
+    return read_files(os.path.basename(request.data_dir.rstrip("/")), images, request.sampling)
 
 
 def read_lists(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTION) -> ClassImages:

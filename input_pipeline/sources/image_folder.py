@@ -5,6 +5,7 @@ For many epochs, or from gs://, records are faster: see input_pipeline.prepare.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,13 @@ from input_pipeline.sources.listing import (
     list_images,
     parse_fraction,
 )
-from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
+from input_pipeline.sources.source import (
+    ClassGroups,
+    IndexedExamples,
+    Sampling,
+    Source,
+    SourceRequest,
+)
 from input_pipeline.targets.class_label import LABELS
 from input_pipeline.targets.target import Features
 
@@ -44,11 +51,15 @@ def open_image_folder(request: SourceRequest) -> Source:
         request.data_dir,
         parse_fraction("image_folder", request.argument),
     )
-    return read_files(request.data_dir.rstrip("/").rsplit("/", 1)[-1], images)
+    return read_files(request.data_dir.rstrip("/").rsplit("/", 1)[-1], images, request.sampling)
 
 
-def read_files(name: str, images: ClassImages) -> Source:
-    """Return the source of listed image files."""
+def read_files(name: str, images: ClassImages, sampling: Sampling = "uniform") -> Source:
+    """Return the source of listed image files.
+
+    Raises:
+      DatasetError: balanced sampling of images that have no class or several.
+    """
     num_classes = len(images.class_names)
     info = DatasetInfo(
         name=name,
@@ -61,12 +72,25 @@ def read_files(name: str, images: ClassImages) -> Source:
         label_offset=0,
     )
     splits = {split: _examples(files) for split, files in images.splits.items()}
+    if sampling == "balanced":
+        groups = _class_groups(images.splits["train"])
+        splits["train"] = replace(splits["train"], classes=groups)
     return Source(info, splits, images.notes)
 
 
 def _class_counts(files: Sequence[Labelled], num_classes: int) -> tuple[int, ...]:
     counts = Counter(label for _, labels in files for label in labels)
     return tuple(counts[label] for label in range(num_classes))
+
+
+def _class_groups(files: Sequence[Labelled]) -> ClassGroups:
+    for image, labels in files:
+        if len(labels) != 1:
+            raise DatasetError(
+                f"{image.name}: {len(labels)} classes, and data.sampling=balanced needs one for each image;"
+                " set data.sampling=uniform"
+            )
+    return ClassGroups.of([label for _, (label,) in files])
 
 
 def _examples(files: Sequence[Labelled]) -> IndexedExamples:

@@ -6,9 +6,11 @@ allows a full shuffle. order.py decides the order of the examples.
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
@@ -18,6 +20,7 @@ from input_pipeline.targets.class_label import CLASS_LABEL
 from input_pipeline.targets.target import Features, Target
 
 Parse = Callable[[tf.Tensor], tuple[tf.Tensor, Features]]
+Sampling = Literal["uniform", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class SourceRequest:
     image_size: tuple[int, int] | None = None
     skip_damage: bool = False  # warn of damaged files instead of refusing them
     target: Target = CLASS_LABEL  # what is read beside the images
+    sampling: Sampling = "uniform"  # how training examples are drawn
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,27 @@ class ShardedExamples:
 
 
 @dataclass(frozen=True)
+class ClassGroups:
+    """The examples of each class, for training on all classes equally often.
+
+    Attributes:
+      members: indices of all examples, class by class.
+      counts: examples of each class, at least 1.
+    """
+
+    members: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, labels: Sequence[int]) -> "ClassGroups":
+        """Group examples by their class, given in the order of their indices; leave out empty classes."""
+        return cls(
+            tuple(np.argsort(labels, kind="stable").tolist()),
+            tuple(np.unique(labels, return_counts=True)[1].tolist()),
+        )
+
+
+@dataclass(frozen=True)
 class IndexedExamples:
     """Examples that can be read in any order, by their index (int64 [], in [0, num_examples)).
 
@@ -72,6 +97,7 @@ class IndexedExamples:
     read: Parse
     file: Callable[[tf.Tensor], tf.Tensor]
     in_memory: bool = False
+    classes: ClassGroups | None = None  # to be trained on equally often; None: as the examples are
 
 
 Examples = ShardedExamples | IndexedExamples

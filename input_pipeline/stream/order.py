@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from input_pipeline.sources.source import ShardedExamples
+from input_pipeline.sources.source import ClassGroups, ShardedExamples
 
 Row = dict[str, tf.Tensor]
 
@@ -18,6 +18,7 @@ ENDLESS = tf.int64.max
 PARALLEL_FILES = 8  # files read at once; fixed, because it decides the order
 READ_BUFFER_BYTES = 1 << 20  # of each open file
 _ORDER = 1  # first of the three numbers that choose a permutation, next to seed and epoch
+_CLASS_ORDER = 4 << 48  # random stream that orders the classes; pipeline.py has 1 to 3
 EPOCH_STRIDE = 1 << 32  # seed + epoch * EPOCH_STRIDE: one number for each (seed, epoch)
 
 
@@ -69,22 +70,34 @@ def host_range(num_examples: int, host_index: int, num_hosts: int) -> tuple[int,
     )
 
 
-def shuffled_index(place: tf.Tensor, num_examples: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+def shuffled_index(
+    place: tf.Tensor,
+    num_examples: int | tf.Tensor,
+    seed: int,
+    epoch: tf.Tensor,
+    *,
+    order: int | tf.Tensor = _ORDER,
+) -> tf.Tensor:
     """Return the index of the example at `place` of an epoch: a permutation of [0, num_examples).
 
     Args:
       place: int64 [] or [n], in [0, num_examples).
+      num_examples: a number, or int64 [n].
       seed: in [0, 2**31).
       epoch: int64 [] or [n], in [0, 2**31).
+      order: chooses between permutations of one seed and epoch: a number, or int64 [n].
 
     Returns:
       int64, shaped as `place`.
     """
-    parts = [tf.fill(tf.shape(epoch), tf.constant(part, tf.int64)) for part in (_ORDER, seed)]
+    parts = [
+        tf.broadcast_to(tf.convert_to_tensor(part, tf.int64), tf.shape(epoch))
+        for part in (order, seed)
+    ]
     return tf.raw_ops.RandomIndexShuffle(
         index=place,
         seed=tf.stack([*parts, epoch], axis=-1),
-        max_index=tf.constant(num_examples - 1, tf.int64),
+        max_index=tf.convert_to_tensor(num_examples - 1, tf.int64),
         rounds=4,
     )
 
@@ -94,10 +107,8 @@ def indexed_order(
     *,
     seed: int,
     host_batch_size: int,
-    first_example: int = 0,
-    start_step: int = 0,
-    host_index: int = 0,
-    num_hosts: int = 1,
+    position: Position = THE_START,
+    classes: ClassGroups | None = None,
 ) -> tf.data.Dataset:
     """Return the endless training order of indexed examples.
 
@@ -105,19 +116,68 @@ def indexed_order(
     stream, where B = host_batch_size * num_hosts, and host h reads the h-th part of it: the global
     batch is the same for any number of hosts.
 
+    Args:
+      num_examples: size of an epoch.
+      seed: in [0, 2**31).
+      host_batch_size: examples of a step on this host.
+      position: the host, and the step to begin at.
+      classes: groups to draw from equally often, see `balanced_example`; None shows every example once
+        in each epoch.
+
     Returns:
-      Dataset of {"step", "epoch", "index"}, int64 scalars.
+      Dataset of {"step", "epoch", "index"}, int64 scalars; no two rows have the same epoch and index.
     """
 
     def rows_of_step(step: tf.Tensor) -> tf.data.Dataset:
-        first = first_example + (step * num_hosts + host_index) * host_batch_size
+        turn = step * position.num_hosts + position.host_index
+        first = position.first_example + turn * host_batch_size
         places = first + tf.range(host_batch_size, dtype=tf.int64)
-        epoch = places // num_examples
-        index = shuffled_index(places % num_examples, num_examples, seed, epoch)
+        if classes:
+            epoch, index = balanced_example(places, classes, seed)
+        else:
+            epoch = places // num_examples
+            index = shuffled_index(places % num_examples, num_examples, seed, epoch)
         steps = tf.fill([host_batch_size], step)
         return tf.data.Dataset.from_tensor_slices({"step": steps, "epoch": epoch, "index": index})
 
-    return tf.data.Dataset.range(start_step, ENDLESS).flat_map(rows_of_step)
+    return tf.data.Dataset.range(position.start_step, ENDLESS).flat_map(rows_of_step)
+
+
+def balanced_example(
+    places: tf.Tensor, classes: ClassGroups, seed: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the examples at consecutive `places` of a stream that shows all classes equally often.
+
+    With K classes, every K places from a multiple of K on have each class once, in a random order. A class
+    shows all of its examples, in a random order, before it shows one again.
+
+    Args:
+      places: int64 [n], consecutive, n static.
+      classes: examples of each class.
+      seed: in [0, 2**31).
+
+    Returns:
+      (number of times that the example was shown before, index of the example), int64 [n] each.
+    """
+    num_classes, n = len(classes.counts), places.shape[0]
+    turns = places // num_classes  # a class is drawn once in each turn
+
+    def class_order(turn: tf.Tensor) -> tf.Tensor:
+        key = tf.stack([seed + turn * EPOCH_STRIDE, tf.constant(_CLASS_ORDER, tf.int64)])
+        draws = tf.random.stateless_uniform([num_classes], seed=key, alg="philox")
+        return tf.argsort(draws, stable=True)
+
+    several = turns[0] + tf.range((n - 1) // num_classes + 2, dtype=tf.int64)
+    orders = tf.map_fn(class_order, several, fn_output_signature=tf.int32)
+    group = tf.gather_nd(orders, tf.stack([turns - turns[0], places % num_classes], -1))
+    counts = tf.constant(classes.counts, tf.int64)
+    count, start = tf.gather(counts, group), tf.gather(tf.cumsum(counts, exclusive=True), group)
+    shown = turns // count
+    # Each class has permutations of its own.
+    member = shuffled_index(
+        turns % count, count, seed, shown, order=_ORDER + 1 + tf.cast(group, tf.int64)
+    )
+    return shown, tf.gather(tf.constant(classes.members, tf.int64), start + member)
 
 
 def epoch_slices(

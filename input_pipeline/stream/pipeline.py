@@ -127,7 +127,7 @@ def make_train_dataset(
 
     The stream is a pure function of (source, seed, position, host_batch_size), and a later
     `position.start_step` continues it exactly where an uninterrupted stream is after as many batches.
-    Every epoch shows every image once; batches straddle epochs.
+    Every epoch shows every image once, unless the examples have `classes`; batches straddle epochs.
 
     Args:
       source: its split "train" is read.
@@ -223,7 +223,8 @@ def train_rows(
             examples.num_examples,
             seed=seed,
             host_batch_size=host_batch_size,
-            **dataclasses.asdict(position),
+            position=position,
+            classes=examples.classes,
         )
     return sharded_order(
         examples,

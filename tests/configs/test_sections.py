@@ -217,8 +217,9 @@ def test_flags_lie_over_the_kind_that_set_names():
     Path("x.yaml").write_text("data: {data_dir: below, holdout_shards: 2}")
     overrides, values = ["data.source=image_folder"], {"data.data_dir": "above"}
     data = load_experiment("x.yaml", overrides=overrides, values=values).data
-    assert own_settings(data) == {"data_dir": "above"}
-    assert own_settings(load_experiment("x.yaml", overrides=overrides).data) == {"data_dir": None}
+    assert own_settings(data) == {"data_dir": "above", "sampling": "uniform"}
+    given = own_settings(load_experiment("x.yaml", overrides=overrides).data)
+    assert given == {"data_dir": None, "sampling": "uniform"}
 
 
 def test_a_wrong_key_of_the_base_is_not_hidden_by_another_kind():
@@ -306,6 +307,10 @@ def test_a_pattern_that_is_no_regular_expression_is_one_line():
         (["ema.decay=0", "ema.statistics=false"], "ema.statistics=false has no effect with"),
         (["ema.ramp=false", "ema.ramp_start=0"], "ema.ramp_start=0 has no effect without a ramp"),
         (["augment.pairing=reversed"], "augment.pairing=reversed has no effect without mixing"),
+        (
+            ["data.source=csv", "data.sampling=balanced", "task.class_weights=balanced"],
+            "both make up for uneven classes: give one of the two",
+        ),
     ],
 )
 def test_a_setting_that_another_one_turns_off_is_refused(overrides, message):

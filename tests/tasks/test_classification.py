@@ -5,7 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tasks.classification import Classification, cross_entropy
+from tasks.classification import Classification, balanced_weights, cross_entropy
 
 
 def test_cross_entropy_is_that_of_the_true_class():
@@ -55,6 +55,58 @@ def test_shares_of_the_loss_add_up_to_that_of_the_whole_batch():
     assert task.metrics == tuple(metrics)
     np.testing.assert_allclose(halves[0][1]["top_1"] + halves[1][1]["top_1"], metrics["top_1"])
     assert float(metrics["top_1"]) == 0.5
+
+
+WEIGHTS = (1.0, 0.5, 3.0)
+
+
+def gradient_of_loss(task, logits, labels):
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss, _ = task.loss(logits, {"label": labels}, 4.0, lambda x: x)
+    return float(loss), tape.gradient(loss, logits).numpy()
+
+
+def test_class_weights_multiply_the_loss_of_an_image_whatever_its_neighbours():
+    task, logits = Classification(3, 0.1, WEIGHTS), tf.constant(LOGITS)
+    plain = cross_entropy(logits, tf.constant(LABELS), label_smoothing=0.1)
+    expected = np.sum(plain * np.take(WEIGHTS, LABELS)) / 4
+    loss, gradient = gradient_of_loss(task, logits, tf.constant(LABELS))
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    _, unweighted = gradient_of_loss(Classification(3, 0.1), logits, tf.constant(LABELS))
+    weighted = unweighted * np.take(WEIGHTS, LABELS)[:, np.newaxis]
+    np.testing.assert_allclose(gradient, weighted, rtol=1e-5, atol=1e-7)
+
+
+def test_each_share_of_a_mixed_image_has_the_weight_of_its_class():
+    task, logits = Classification(3, 0.1, WEIGHTS), tf.constant(LOGITS)
+    first, second = tf.constant(LABELS), tf.constant([2, 2, 0, 1])
+    mixed = 0.25 * tf.one_hot(first, 3) + 0.75 * tf.one_hot(second, 3)
+    loss, gradient = gradient_of_loss(task, logits, mixed)
+    parts = [gradient_of_loss(task, logits, labels) for labels in (first, second)]
+    np.testing.assert_allclose(loss, 0.25 * parts[0][0] + 0.75 * parts[1][0], rtol=1e-5)
+    expected = 0.25 * parts[0][1] + 0.75 * parts[1][1]
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_balanced_weights_give_every_class_the_same_share_of_the_loss():
+    weights = balanced_weights([60, 20, 0])
+    np.testing.assert_allclose(weights, [80 / 120, 80 / 40, 0])
+    assert np.dot(weights, [60, 20, 0]) == 80
+
+
+def test_the_mean_per_class_counts_a_rare_class_as_much_as_a_frequent_one():
+    task = Classification(3, best="mean_per_class")
+    labels = np.array([0, 0, 0, 0, 1, 0], np.int32)
+    logits = np.eye(3, dtype=np.float32)[[0, 0, 0, 1, 0, 2]]
+    batch = {"label": tf.constant(labels), "mask": tf.constant([1.0] * 5 + [0.0])}
+    sums, _ = task.measure(tf.constant(logits), batch)
+    figures = task.score({name: value.numpy() for name, value in sums.items()}, {})
+    assert sums["class_examples"].dtype == tf.int32
+    assert figures["top_1"] == 3 / 5
+    assert figures["mean_per_class"] == (3 / 4 + 0) / 2  # no image of class 2
+    assert task.best == next(iter(figures))
+    assert next(iter(task.format_score(figures))) == "mean per class"
 
 
 def test_every_image_is_counted_once_in_whole_numbers():

@@ -16,14 +16,26 @@ TASK = Classification(num_classes=2)
 def _step(iterator: Iterator[int]) -> Measures:
     """What a batch of four or two times four images measures."""
     times = next(iterator)
-    counts = {"examples": 4, "top_1": 3, "top_5": 4, "confusion": [[1, 1], [0, 2]]}
+    counts = {
+        "examples": 4,
+        "top_1": 3,
+        "top_5": 4,
+        "class_examples": [2, 2],
+        "class_top_1": [1, 2],
+        "confusion": [[1, 1], [0, 2]],
+    }
     sums = {name: tf.constant(count) * times for name, count in counts.items()}
     return Measures({**sums, "cross_entropy": tf.constant(2.0 * times)}, {})
 
 
 def test_sums_over_batches_become_shares_of_all_images() -> None:
     result = evaluate(_step, [1, 2], TASK, num_steps=2, num_examples=12)
-    assert result.figures == {"top_1": 0.75, "top_5": 1.0, "cross_entropy": 0.5}
+    assert result.figures == {
+        "top_1": 0.75,
+        "top_5": 1.0,
+        "cross_entropy": 0.5,
+        "mean_per_class": 0.75,
+    }
     assert str(result) == "top-1 75.00%, top-5 100.00%, cross entropy 0.5000 on 12 images"
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -10,6 +11,7 @@ from configs.model_file import write_model_file
 from efficientnet import get_spec, to_plain
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
+from system.errors import UsageError
 from training.devices.distribution import connect
 from training.inputs import train_batch_spec
 from training.job import (
@@ -45,6 +47,23 @@ def test_a_task_and_what_it_reads_are_the_experiments() -> None:
     assert train_batch_spec(job)["label"] == tf.TensorSpec([8, 3], tf.int32)
     mixing = job_of(DatasetInfo("pets", 7, None, SPLITS), *of_many, "augment.mixup_alpha=0.2")
     assert train_batch_spec(mixing)["label"] == tf.TensorSpec([8, 7], tf.float32)
+
+
+def test_class_weights_follow_from_the_training_images() -> None:
+    uneven = {**SPLITS, "train": SplitInfo(80, class_counts=(60, 20))}
+    job = job_of(DatasetInfo("pets", 2, None, uneven), "task.class_weights=balanced")
+    np.testing.assert_allclose(job.task.class_weights, (80 / 120, 80 / 40))
+    assert job.at(0).task == job.task
+    job = job_of(DatasetInfo("pets", 2, None, uneven), "task.class_weights=[1, 2.5]")
+    assert job.task.class_weights == (1.0, 2.5)
+
+
+def test_class_weights_that_do_not_fit_the_data_are_one_line() -> None:
+    info = DatasetInfo("pets", 7, None, SPLITS)
+    with pytest.raises(UsageError, match=r"task\.class_weights=balanced needs the number of"):
+        job_of(info, "task.class_weights=balanced")
+    with pytest.raises(UsageError, match=r"task\.class_weights has 2 numbers for 7 classes"):
+        job_of(info, "task.class_weights=[1, 2]")
 
 
 def test_opened_images_stay_the_same() -> None:

@@ -27,7 +27,10 @@ def test_the_steps_of_an_epoch_show_every_example_once_over_all_hosts(num_hosts)
     seen = []
     for host in range(num_hosts):
         stream = order.indexed_order(
-            EXAMPLES, seed=1, host_batch_size=size, host_index=host, num_hosts=num_hosts
+            EXAMPLES,
+            seed=1,
+            host_batch_size=size,
+            position=order.Position(host_index=host, num_hosts=num_hosts),
         ).batch(size, drop_remainder=True)
         batches = list(stream.take(steps).as_numpy_iterator())
         assert [int(b["step"][0]) for b in batches] == list(range(steps))
@@ -50,9 +53,7 @@ def test_no_epoch_is_longer_or_shorter_for_its_last_step(num_hosts):
             num_examples,
             seed=1,
             host_batch_size=size,
-            start_step=last,
-            host_index=host,
-            num_hosts=num_hosts,
+            position=order.Position(start_step=last, host_index=host, num_hosts=num_hosts),
         )
         (rows,) = stream.batch(size).take(1).as_numpy_iterator()
         assert len(rows["index"]) == size

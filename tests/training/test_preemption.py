@@ -86,7 +86,8 @@ def test_a_signal_within_an_evaluation_leaves_it_for_the_restart(
     assert command(*flags)[0] == 0
     steps = [(row["kind"], row["step"]) for row in rows(folder / "evaluating")]
     assert steps == [(row["kind"], row["step"]) for row in rows(uninterrupted)]
-    assert runs.latest(folder / "evaluating").metrics.keys() == {"top_1", "top_5", "cross_entropy"}
+    figures = {"top_1", "top_5", "cross_entropy", "mean_per_class"}
+    assert runs.latest(folder / "evaluating").metrics.keys() == figures
 
 
 def two_workers(folder: Path, name: str) -> Life:

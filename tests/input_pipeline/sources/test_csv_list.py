@@ -201,3 +201,9 @@ def test_a_list_that_is_not_there_is_one_line(tmp_path: Path):
     (tmp_path / "train.csv").write_bytes(b"path,label\n\xff,a\n")
     with pytest.raises(DatasetError, match="not UTF-8 text"):
         get_source("csv", str(tmp_path))
+
+
+def test_images_of_several_classes_cannot_be_balanced(tmp_path: Path):
+    data_dir = write(tmp_path, train=SEVERAL)
+    with pytest.raises(DatasetError, match=r"0\.png: 2 classes, and data\.sampling=balanced needs"):
+        get_source("csv", data_dir, target=TARGET, sampling="balanced")

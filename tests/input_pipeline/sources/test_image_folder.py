@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import get_source
+from input_pipeline.sources.cache import cache_source
 from input_pipeline.stream import pipeline
 from tests.input_pipeline.datasets import eval_dataset, train_dataset
 
@@ -68,3 +69,15 @@ def test_a_broken_image_file_is_named(tmp_path: Path):
         list(dataset.take(1))
     wanted = f"{tmp_path}/a/0.PNG, example 0: the image cannot be read or decoded"
     assert pipeline.describe_data_error(raised.value) == wanted
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_uneven_classes_can_be_trained_on_equally_often(tmp_path: Path, cache: str):
+    make_images(tmp_path, {"rare": 1, "usual": 7})
+    source = get_source("image_folder:0", str(tmp_path), sampling="balanced")
+    source = cache_source(source, cache, splits=["train"])
+    batches = list(train_dataset(source, image_size=4, host_batch_size=8).take(2))
+    labels = np.concatenate([batch["label"] for batch in batches])
+    assert np.bincount(labels).tolist() == [8, 8]
+    indices = np.concatenate([batch["index"] for batch in batches])
+    assert sorted(set(indices[labels == 1])) == list(range(1, 8))

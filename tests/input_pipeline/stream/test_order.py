@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.sources.dataset_info import find_dataset_info
-from input_pipeline.sources.source import ShardedExamples, sharded_examples
+from input_pipeline.sources.source import ClassGroups, ShardedExamples, sharded_examples
 from input_pipeline.stream import order
 from input_pipeline.targets.class_label import CLASS_LABEL
 
@@ -56,7 +56,10 @@ def test_global_batches_of_indexed_examples_are_the_same_for_any_number_of_hosts
     def batches(host: int, hosts: int) -> np.ndarray:
         size = global_batch_size // hosts
         stream = order.indexed_order(
-            37, seed=5, host_batch_size=size, host_index=host, num_hosts=hosts
+            37,
+            seed=5,
+            host_batch_size=size,
+            position=order.Position(host_index=host, num_hosts=hosts),
         )
         rows = [
             (row["epoch"], row["index"]) for row in stream.take(steps * size).as_numpy_iterator()
@@ -68,6 +71,55 @@ def test_global_batches_of_indexed_examples_are_the_same_for_any_number_of_hosts
     epochs, indices = one.reshape(-1, 2).T
     for epoch in range(steps * global_batch_size // 37):
         assert sorted(indices[epochs == epoch]) == list(range(37))
+
+
+LABELS = [0] * 20 + [1] * 3 + [3]  # no example of class 2
+
+
+def _balanced(count: int, *, seed: int = 5, size: int = 8, **position: int) -> np.ndarray:
+    """Epoch and index of the first examples of one host: [count, 2]."""
+    stream = order.indexed_order(
+        len(LABELS),
+        seed=seed,
+        host_batch_size=size,
+        position=order.Position(**position),
+        classes=ClassGroups.of(LABELS),
+    )
+    rows = [(row["epoch"], row["index"]) for row in stream.take(count).as_numpy_iterator()]
+    return np.array(rows)
+
+
+def test_balanced_classes_come_equally_often_and_each_shows_all_of_its_examples_in_turn():
+    rows = _balanced(240)
+    labels = np.array(LABELS)[rows[:, 1]]
+    turns = labels.reshape(-1, 3)
+    assert all(sorted(turn) == [0, 1, 3] for turn in turns)
+    assert len({tuple(turn) for turn in turns}) == 6  # in every order
+    for label, size in ((0, 20), (1, 3), (3, 1)):
+        epochs, indices = rows[labels == label].T
+        assert epochs.tolist() == [n // size for n in range(80)]
+        passes = indices[: 80 // size * size].reshape(-1, size)
+        members = np.flatnonzero(np.array(LABELS) == label).tolist()
+        assert all(sorted(shown) == members for shown in passes)
+    of_first_class = rows[labels == 0, 1].reshape(-1, 20)
+    assert len({tuple(shown) for shown in of_first_class}) == 4
+    assert len(np.unique(rows, axis=0)) == len(rows)  # no crop twice
+    assert not np.array_equal(rows, _balanced(240, seed=6))
+
+
+@pytest.mark.parametrize("num_hosts", [2, 4])
+def test_balanced_batches_are_the_same_for_any_number_of_hosts_and_any_start(num_hosts: int):
+    whole = _balanced(80).reshape(10, 8, 2)
+    size = 8 // num_hosts
+    parts = [
+        _balanced(6 * size, size=size, start_step=4, host_index=host, num_hosts=num_hosts)
+        for host in range(num_hosts)
+    ]
+    hosts = np.concatenate([part.reshape(6, size, 2) for part in parts], 1)
+    np.testing.assert_array_equal(hosts, whole[4:])
+    # After 12 examples in batches of another size.
+    later = _balanced(16, first_example=12)
+    np.testing.assert_array_equal(later, whole.reshape(-1, 2)[12:28])
 
 
 COUNTS = [3, 9, 0, 5, 7, 1, 8, 4, 6, 2, 5, 5, 7, 3, 9, 4, 6, 8, 2, 5, 1, 7, 3, 6, 4, 8, 5, 2, 9, 1]

@@ -401,6 +401,8 @@ def expected_sums(training, kind, mask):
         "cross_entropy": (entropy * mask).sum(),
         "top_1": ((order[:, 0] == LABELS) * mask).sum(),
         "top_5": ((order[:, :5] == LABELS[:, np.newaxis]).any(-1) * mask).sum(),
+        "class_examples": confusion.sum(1),
+        "class_top_1": np.diag(confusion),
         "confusion": confusion,
     }
 

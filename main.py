@@ -94,6 +94,10 @@ def experiment_from_flags() -> Experiment:
             )
     values = {key: FLAGS[flag].value for flag, key in FLAG_KEYS.items()}
     experiment = load_experiment(config, overrides=FLAGS.set, values=values)
+    if experiment.eval.labels and FLAGS.mode != "eval":
+        raise ConfigError(
+            f"eval.labels={experiment.eval.labels} has no effect with --mode={FLAGS.mode}: it is for eval"
+        )
     if experiment.model_dir is None:
         experiment = experiment.model_copy(update={"model_dir": f"runs/{experiment.name}"})
     return experiment

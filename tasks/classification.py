@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline.targets.class_labels import multi_hot
 from system.errors import UsageError
 from tasks.task import Batch, Labels, Measures, Total
 
@@ -77,23 +78,32 @@ class Classification:
     def measure(self, outputs: tf.Tensor, batch: Batch) -> Measures:
         """Add up the counts and the cross entropy of a batch.
 
+        With several right labels, int32 [b, k] padded with NO_LABEL, the best one counts, as in ReaL (arXiv
+        2006.07159), and the cross entropy is that of their total probability.
+
         Returns:
           int32 "examples", "top_1" and "top_5" (correct ones), int32 [classes] "class_examples" and
           "class_top_1", the same by true class, float32 "cross_entropy" (no smoothing, no class weights),
           and up to MOST_CONFUSION_CLASSES int32 "confusion" [classes, classes], rows true, columns
-          predicted.
+          predicted. Several right labels have no sums by class.
         """
         labels, counts = batch["label"], batch["mask"] > 0
-        entropy = cross_entropy(outputs, labels, label_smoothing=0.0)
+        several = labels.shape.rank == 2
+        if several:
+            labels, entropy = _best_of(outputs, multi_hot(labels, self.num_classes) > 0)
+        else:
+            entropy = cross_entropy(outputs, labels, label_smoothing=0.0)
         correct = counts & in_top(outputs, labels, 1)
         sums = {
             "examples": _count(counts),
             "cross_entropy": tf.reduce_sum(tf.where(counts, entropy, 0.0)),
             "top_1": _count(correct),
             "top_5": _count(counts & in_top(outputs, labels, min(5, self.num_classes))),
-            "class_examples": _count_each(counts, labels, self.num_classes),
-            "class_top_1": _count_each(correct, labels, self.num_classes),
         }
+        if several:
+            return Measures(sums, {})
+        sums["class_examples"] = _count_each(counts, labels, self.num_classes)
+        sums["class_top_1"] = _count_each(correct, labels, self.num_classes)
         if self.num_classes <= MOST_CONFUSION_CLASSES:
             sums["confusion"] = self._confusion(outputs, labels, counts)
         return Measures(sums, {})
@@ -103,13 +113,14 @@ class Classification:
     ) -> dict[str, float]:
         """Return top-1 and top-5 as shares of the images, and the mean cross entropy in nats.
 
-        "mean_per_class" is the mean of each class's top-1, over the classes that have an image. The figure
-        that compares checkpoints comes first.
+        "mean_per_class" is the mean of each class's top-1, over the classes that have an image; images with
+        several right labels have none. The figure that compares checkpoints comes first.
         """
         names = ("top_1", "top_5", "cross_entropy")
         figures = {name: float(sums[name] / sums["examples"]) for name in names}
-        figures["mean_per_class"] = mean_per_class(sums["class_top_1"], sums["class_examples"])
-        return {self.best: figures[self.best], **figures}
+        if "class_examples" in sums:
+            figures["mean_per_class"] = mean_per_class(sums["class_top_1"], sums["class_examples"])
+        return dict(sorted(figures.items(), key=lambda figure: figure[0] != self.best))
 
     def format_score(self, figures: Mapping[str, float]) -> dict[str, str]:
         """Format the shares in percent and the cross entropy with four digits.
@@ -120,7 +131,7 @@ class Classification:
         if self.best == "mean_per_class":
             shown = {"mean per class": "mean_per_class", **shown}
         return {
-            **{text: f"{figures[name]:.2%}" for text, name in shown.items()},
+            **{text: f"{figures[name]:.2%}" for text, name in shown.items() if name in figures},
             "cross entropy": f"{figures['cross_entropy']:.4f}",
         }
 
@@ -214,6 +225,21 @@ def _class_weights(given: str | Sequence[float], labels: Labels) -> tuple[float,
             " for each class, in the order of the labels"
         )
     return tuple(given)
+
+
+def _best_of(logits: tf.Tensor, right: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the right class with the largest logit, and the cross entropy of the right classes together.
+
+    Args:
+      logits: float32 [batch, classes].
+      right: bool [batch, classes].
+
+    Returns:
+      int32 [batch] and float32 [batch].
+    """
+    of_right = tf.where(right, logits, -np.inf)
+    entropy = tf.reduce_logsumexp(logits, -1) - tf.reduce_logsumexp(of_right, -1)
+    return tf.argmax(of_right, -1, output_type=tf.int32), entropy
 
 
 def _count(flags: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ from training.evaluator import Evaluator
 from training.failures import training_memory
 from training.job import ExperimentError, Job, open_job
 from training.model_dir import exclusive_model_dir
+from training.other_labels import labelled_job
 from training.plan import Plan
 from training.preemption import stop_signals
 from training.progress import training_progress
@@ -85,10 +86,13 @@ def train_and_evaluate(
 def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured:
     """Evaluate the best checkpoint of a run, or the newest if none was evaluated.
 
+    The images are those of its data, or those of eval.labels.
+
     Raises:
       CheckpointError: the run has no checkpoint.
     """
-    job = open_job(experiment, distribution)
+    open_it = labelled_job if experiment.eval.labels else open_job
+    job = open_it(experiment, distribution)
     log_notes(job)
     checkpoint = best_checkpoint(job.model_dir, job.task.best, log=log)
     state, _ = make_state(job)

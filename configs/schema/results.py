@@ -3,7 +3,7 @@
 from typing import Literal
 
 from configs.durations import Duration, PositiveDuration
-from configs.schema.fields import Count, Natural, Positive, Resize, Size
+from configs.schema.fields import Count, Natural, Positive, Resize, Size, Text
 from configs.sections import Section
 
 
@@ -17,6 +17,7 @@ class Evaluation(Section):
     global_batch_size: Count | None = None  # None: the training batch, at most 1024
     weights: Literal["ema", "raw"] | None = None  # which to measure; None: ema, raw if ema.decay=0
     timeout_minutes: Positive = 60.0  # --mode=eval_loop: to wait for the next checkpoint
+    labels: Text | None = None  # --mode=eval: folders or a JSON file, of data_dir; None: the data's
 
 
 class CenterCrop(Evaluation):

@@ -124,6 +124,21 @@ def test_every_image_is_counted_once_in_whole_numbers():
     assert task.format_score(figures)["top-1"] == "33.33%"
 
 
+def test_several_right_labels_count_as_their_best_one():
+    task = Classification(6)
+    logits = np.array([[9, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [0, 0, 0, 0, 0, 0]], np.float32)
+    labels = tf.constant([[3, 5, -1], [0, 1, 1], [1, -1, -1]])
+    sums, _ = task.measure(tf.constant(logits), {"label": labels, "mask": tf.constant([1.0] * 3)})
+    # The best right class of the first image is its fourth; of equal logits the first class wins.
+    assert (int(sums["top_1"]), int(sums["top_5"]), int(sums["examples"])) == (1, 3, 3)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    right = [shares[0, [3, 5]].sum(), shares[1, [0, 1]].sum(), shares[2, 1]]
+    np.testing.assert_allclose(sums["cross_entropy"], -np.log(right).sum(), rtol=1e-5)
+    figures = task.score({name: value.numpy() for name, value in sums.items()}, {})
+    assert figures.keys() == {"top_1", "top_5", "cross_entropy"}
+    assert task.format_score(figures).keys() == {"top-1", "top-5", "cross entropy"}
+
+
 def test_many_classes_are_not_cross_counted():
     batch = {"label": tf.constant([7]), "mask": tf.constant([1.0])}
     sums, _ = Classification(101).measure(tf.zeros([1, 101]), batch)

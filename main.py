@@ -10,6 +10,8 @@
       checkpoints of a run as they appear, --mode=replay repeats a step that was not finite, layer by layer.
   python main.py --mode=plan --model=efficientnet-b0 --topology=v5e:2x4
       predicts steps, learning rate, memory, throughput and hours without any device.
+  python main.py --mode=lr_range --config=FILE --data_dir=DIR
+      tries rising learning rates and suggests one.
 
 An experiment is a YAML file (configs/*.yaml, described in docs/experiments.md); every field of it can be
 given as --set section.field=value. EFFICIENTNET_TENSORFLOW_LOGS=1 brings TensorFlow's own log back.
@@ -26,7 +28,7 @@ from system.files import file_errors
 from system.memory import limit_malloc_arenas
 from system.tensorflow_log import quiet_tensorflow
 
-MODES = ("train_and_eval", "train", "eval", "eval_loop", "export", "plan", "replay")
+MODES = ("train_and_eval", "train", "eval", "eval_loop", "export", "plan", "replay", "lr_range")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "Network, such as efficientnet-b4.")
@@ -106,7 +108,7 @@ def experiment_from_flags() -> Experiment:
 def run(experiment: Experiment, mode: str) -> int:
     """Run one of MODES, print its results and return the exit status."""
     from serving.export import export_run
-    from training import eval_loop, loop, report
+    from training import eval_loop, loop, lr_range, report
     from training.devices import distribution
     from training.diagnosis import nonfinite
 
@@ -127,6 +129,11 @@ def run(experiment: Experiment, mode: str) -> int:
         return 0
     if mode == "eval_loop":
         eval_loop.follow(experiment, replicas)
+        return 0
+    if mode == "lr_range":
+        found = lr_range.run_range_test(experiment, replicas)
+        if replicas.is_chief:
+            lr_range.report_range(found, model_dir)
         return 0
     if mode == "eval":
         report.print_evaluation(loop.evaluate_run(experiment, replicas))

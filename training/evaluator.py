@@ -9,7 +9,7 @@ from training.evaluate import Evaluation, EvaluationStopped, evaluate
 from training.failures import broken_data, evaluation_memory
 from training.inputs import eval_input
 from training.job import Job
-from training.progress import evaluation_progress
+from training.progress import step_progress
 from training.step.state import TrainState, WeightsKind
 from training.step.train_step import make_eval_step
 
@@ -42,7 +42,7 @@ class Evaluator:
         with (
             evaluation_memory(self._job),
             broken_data(),
-            evaluation_progress(num_steps) as progress,
+            step_progress("eval", num_steps) as progress,
         ):
 
             def on_step(step: int) -> None:

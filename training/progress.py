@@ -59,9 +59,9 @@ def training_progress(
 
 
 @contextmanager
-def evaluation_progress(num_steps: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function (step) to call after each batch of an evaluation."""
-    with _bar("eval", num_steps, 0) as advance:
+def step_progress(title: str, num_steps: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function (step) to call after each step of something short, such as an evaluation."""
+    with _bar(title, num_steps, 0) as advance:
         yield lambda step: advance(step, "")
 
 

@@ -30,7 +30,7 @@ from configs.schema.optimizer import (
 from configs.schema.results import CenterCrop, Checkpoint, Export, Letterbox, Squash
 from configs.schema.stages import Progressive, StageOverlay
 from configs.schema.task import Classification, MultiLabel
-from configs.schema.train import Ema, Train
+from configs.schema.train import Ema, LearningRateRange, Train
 from configs.sections import By, Kinds, Section, kinds_of
 
 
@@ -57,6 +57,7 @@ class Experiment(Section):
     checkpoint: Checkpoint = Checkpoint()
     init: Init = Init()
     export: Export = Export()
+    lr_range: LearningRateRange = LearningRateRange()
     stages: tuple[StageOverlay, ...] = ()  # parts of the training, in order; none: one of all
     progressive: Progressive | None = None  # instead of `stages`, which it becomes when it is read
 

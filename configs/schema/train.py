@@ -93,3 +93,21 @@ class Ema(Section):
                 "ema.decay",
             )
         return self
+
+
+class LearningRateRange(Section):
+    """The learning rates that --mode=lr_range tries, rising exponentially."""
+
+    steps: Annotated[int, Field(ge=20)] = 200  # number of updates
+    lowest: Positive = 1e-5  # first rate, as schedule.learning_rate
+    highest: Positive = 10.0  # last rate; the test ends before it when the loss diverges
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "LearningRateRange":
+        if self.lowest >= self.highest:
+            raise ConflictError(
+                f"lr_range.lowest={self.lowest:g} must be below lr_range.highest={self.highest:g}",
+                "lr_range.lowest",
+                "lr_range.highest",
+            )
+        return self

@@ -83,9 +83,7 @@ def _by_folder(
     return tuple((image, (numbers[folder_of[image.name]],)) for image in images)
 
 
-def _by_file(
-    images: Sequence[ImageFile], path: str, classes: DatasetInfo
-) -> tuple[Labelled, ...]:
+def _by_file(images: Sequence[ImageFile], path: str, classes: DatasetInfo) -> tuple[Labelled, ...]:
     content, index_of = _read(path), _class_index(classes)
     labelled = []
     for image in images:

@@ -94,13 +94,13 @@ def test_a_terminal_gets_a_bar_and_no_lines(
 
 
 def test_an_evaluation_is_a_bar_on_a_terminal(terminal: io.StringIO) -> None:
-    with progress.evaluation_progress(7) as update:
+    with progress.step_progress("eval", 7) as update:
         update(3)
     assert "eval" in terminal.getvalue()
     assert "3/7" in terminal.getvalue()
 
 
 def test_an_evaluation_is_nothing_in_a_log(capsys: pytest.CaptureFixture) -> None:
-    with progress.evaluation_progress(7) as update:
+    with progress.step_progress("eval", 7) as update:
         update(3)
     assert capsys.readouterr().out == ""

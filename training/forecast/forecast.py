@@ -1,7 +1,6 @@
 """Estimate a run's cost before paying for it, without a device and without training."""
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from training.forecast.tpu_chips import (
 )
 from training.job import ExperimentError, describe_sizes, model_spec, open_source
 from training.plan import Plan, Stage, format_stage, make_plan
+from training.plots import has_plots, save_plot
 
 IMAGENET_CLASSES = 1000
 # Training images of the sets that are planned for without their data, by the number of classes: ImageNet,
@@ -283,8 +283,7 @@ def print_forecast(forecast: Forecast, model_dir: str) -> None:
     """
     for line in lines(forecast):
         log(line)
-    if importlib.util.find_spec("matplotlib") is None:
-        log("no plot of the learning rate: pip install matplotlib")
+    if not has_plots():
         return
     if not tf.io.gfile.isdir(model_dir):
         log(
@@ -298,7 +297,6 @@ def print_forecast(forecast: Forecast, model_dir: str) -> None:
 
 def draw(forecast: Forecast, path: str) -> None:
     """Plot the learning rate over the epochs to a PNG file, local or gs://."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")
@@ -310,9 +308,7 @@ def draw(forecast: Forecast, path: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel("learning rate")
     axes.set_title(f"{forecast.experiment.name}, {forecast.plan.total_steps:,} steps")
-    canvas = FigureCanvasAgg(figure)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        canvas.print_png(file)
+    save_plot(figure, path)
 
 
 def _num_examples(experiment: Experiment) -> int:

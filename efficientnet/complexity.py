@@ -1,5 +1,6 @@
 """Compute the cost of a network, layer by layer, from its specification without building it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -28,7 +29,16 @@ class Complexity:
     @property
     def trainable_parameters(self) -> int:
         """The number of trained values, which papers call parameters."""
-        return sum(prod(shape) for layer in self.layers for shape in layer.weights.values())
+        return self.trained_parameters()
+
+    def trained_parameters(self, frozen: Collection[str] = ()) -> int:
+        """Return the number of trained values without those of the variables at the paths `frozen`."""
+        return sum(
+            prod(shape)
+            for layer in self.layers
+            for name, shape in layer.weights.items()
+            if f"{layer.name}/{name}" not in frozen
+        )
 
     @property
     def all_parameters(self) -> int:
@@ -39,6 +49,22 @@ class Complexity:
     def multiply_adds(self) -> int:
         """The multiply-adds of one image, which the paper calls FLOPs."""
         return sum(layer.multiply_adds for layer in self.layers)
+
+    def training_multiply_adds(self, frozen: Collection[str] = ()) -> int:
+        """Return the multiply-adds of a training step for one image.
+
+        The forward pass, the gradient of the weights of each layer that trains, and the gradient of the
+        inputs of each layer above the first one that trains.
+
+        Args:
+          frozen: paths of the variables that do not train.
+        """
+        total, below_trains = self.multiply_adds, False
+        for layer in self.layers:
+            trains = any(f"{layer.name}/{name}" not in frozen for name in layer.weights)
+            total += layer.multiply_adds * (trains + below_trains)
+            below_trains |= trains
+        return total
 
     def activation_bytes(self, bytes_per_element: int = 4) -> int:
         """Return the size in bytes of all layers' outputs, an upper bound of the activations kept."""

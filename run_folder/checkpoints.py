@@ -232,6 +232,17 @@ def best_checkpoint(
     return checkpoint
 
 
+def check_checkpoint(path: str) -> None:
+    """Check the files of the checkpoint in a folder against its manifest.
+
+    Raises:
+      CheckpointError: there is no manifest, or a file is damaged.
+    """
+    _, problem = _examine(path, 0)
+    if problem:
+        raise CheckpointError(f"{path}: {problem}; give another checkpoint")
+
+
 def _write_checkpoint(path: str, step: int, arrays: Arrays, metrics: Mapping[str, float]) -> None:
     if tf.io.gfile.exists(path):
         tf.io.gfile.rmtree(path)  # incomplete, or of a run that was resumed from an earlier step

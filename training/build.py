@@ -24,7 +24,7 @@ from training.step.noise import MaskNoise
 from training.step.recipe import Normalize, TrainRecipe
 from training.step.state import TrainState, create_train_state
 from training.step.weight_decay import WeightDecay
-from training.trainable import frozen_paths, rate_multipliers
+from training.trainable import Paths, frozen_paths, rate_multipliers
 
 
 def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainState, MaskNoise]:
@@ -77,7 +77,10 @@ def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe
         weight_decay=make_weight_decay(experiment),
         keep_probabilities=keep_probabilities(job.spec),
         frozen=frozen_paths(
-            network, job.spec, train.trainable, freeze_batch_norm=train.freeze_batch_norm
+            Paths.of(network),
+            job.spec,
+            train.trainable,
+            freeze_batch_norm=train.freeze_batch_norm,
         ),
         rate_multipliers=rate_multipliers(network, job.spec, experiment.optimizer.layer_decay),
         gradient_clip_norm=train.gradient_clip_norm,
@@ -95,7 +98,7 @@ def check_trainable(job: Job, network: keras.Model) -> None:
     """
     for stage in job.plan.stages:
         rule = stage.experiment.train.trainable
-        frozen_paths(network, job.spec, rule, freeze_batch_norm=False)
+        frozen_paths(Paths.of(network), job.spec, rule, freeze_batch_norm=False)
 
 
 def _spec_of_all_stages(job: Job) -> ModelSpec:

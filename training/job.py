@@ -132,7 +132,7 @@ def make_job(
     source: Callable[[], Source] | None = None,
 ) -> Job:
     """Build a job from the description of its data, without opening the images."""
-    experiment = _resolve(experiment, spec, data_info)
+    experiment = resolve(experiment, spec, data_info)
     return Job(
         experiment,
         spec,
@@ -267,8 +267,13 @@ def skips_allowed(experiment: Experiment) -> int:
     return 10 if train.max_skipped_steps is None else train.max_skipped_steps
 
 
-def _resolve(experiment: Experiment, spec: ModelSpec, data_info: DatasetInfo) -> Experiment:
-    """Fill in the fields of the experiment that depend on data and network."""
+def resolve(experiment: Experiment, spec: ModelSpec, data_info: DatasetInfo) -> Experiment:
+    """Fill in the fields of the experiment that depend on data and network.
+
+    Raises:
+      ExperimentError: the number of classes is not that of the data.
+      DatasetError: a split is missing.
+    """
     wanted, found = experiment.model.num_classes, data_info.num_classes
     if wanted is not None and wanted != found:
         raise ExperimentError(

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 
 from efficientnet import ModelSpec
+from efficientnet.complexity import Complexity
 from system.errors import UsageError
 
 CLASSIFIER = "classifier/"
@@ -15,15 +17,36 @@ FORMS = "'all', 'head', 'stages>=N', 'blocks>=N' or regular expressions of paths
 _BLOCK = re.compile(r"block_(\d+)_")
 
 
+class Paths(NamedTuple):
+    """The paths of a network's variables."""
+
+    weights: tuple[str, ...]
+    statistics: tuple[str, ...]
+
+    @classmethod
+    def of(cls, network: keras.Model) -> "Paths":
+        """Return the paths of a network from `efficientnet.build_model`, which names its layers."""
+        weights, statistics = network.trainable_variables, network.non_trainable_variables
+        return cls(tuple(v.path for v in weights), tuple(v.path for v in statistics))
+
+    @classmethod
+    def of_costs(cls, costs: Complexity) -> "Paths":
+        """Return the paths of a network that was not built."""
+        return cls(
+            tuple(f"{layer.name}/{each}" for layer in costs.layers for each in layer.weights),
+            tuple(f"{layer.name}/{each}" for layer in costs.layers for each in layer.statistics),
+        )
+
+
 def frozen_paths(
-    network: keras.Model, spec: ModelSpec, rule: str | Sequence[str], *, freeze_batch_norm: bool
+    paths: Paths, spec: ModelSpec, rule: str | Sequence[str], *, freeze_batch_norm: bool
 ) -> frozenset[str]:
     """Return the paths of the weights and statistics that `train.trainable` freezes.
 
     A batch norm whose weights are frozen keeps its statistics too.
 
     Args:
-      network: network from `efficientnet.build_model`, which names its layers.
+      paths: paths of the network.
       spec: its specification.
       rule: "all"; "head": the classifier; "stages>=N" or "blocks>=N": from stage or block N, counted from 0,
         to the end; or patterns, each matched from the beginning of a path.
@@ -33,18 +56,16 @@ def frozen_paths(
       UsageError: the rule has another form, or matches no variable of this network.
     """
     trains = _matcher(rule, spec)
-    weights = [v.path for v in network.trainable_variables]
-    trained = [path for path in weights if trains(path)]
+    trained = [path for path in paths.weights if trains(path)]
     if not trained:
         raise UsageError(
-            f"train.trainable={rule}: no variable of {network.name} matches; expected {FORMS}"
+            f"train.trainable={rule}: no variable of {spec.name} matches; expected {FORMS}"
         )
     if freeze_batch_norm:
         trained = [path for path in trained if not re.match(BATCH_NORM, path)]
     layers = {path.rpartition("/")[0] for path in trained}
-    statistics = [v.path for v in network.non_trainable_variables]
-    moving = [path for path in statistics if path.rpartition("/")[0] in layers]
-    return frozenset(weights + statistics) - frozenset(trained + moving)
+    moving = [path for path in paths.statistics if path.rpartition("/")[0] in layers]
+    return frozenset(paths.weights + paths.statistics) - frozenset(trained + moving)
 
 
 def rate_multipliers(network: keras.Model, spec: ModelSpec, layer_decay: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ from efficientnet.spec import ModelSpec, height_width
 from efficientnet.weights.expectations import Expectations, published
 from efficientnet.weights.matching import Weights
 from efficientnet.weights.tf_checkpoint import open_checkpoint
-from run_folder.checkpoints import CheckpointStore, best_checkpoint
+from run_folder.checkpoints import CheckpointStore, best_checkpoint, check_checkpoint
 from run_folder.experiment import run_experiment_file
 
 AVERAGE, LAST = "ema/", "network/"  # prefixes of a checkpoint's arrays
@@ -27,13 +27,14 @@ def open_run(path: str, spec: ModelSpec, *, raw: bool) -> tuple[Weights, Expecta
       raw: whether to read the last weights in any case.
 
     Raises:
-      CheckpointError: the run has no intact checkpoint.
+      CheckpointError: the run has no intact checkpoint, or that which is named is damaged.
       ConfigError: its experiment cannot be read.
       WeightsError: the checkpoint cannot be read.
     """
-    if run_experiment_file(path):
-        path = _best_checkpoint(path)
-    stored = open_checkpoint(path)
+    is_run = run_experiment_file(path) is not None
+    stored = open_checkpoint(_best_checkpoint(path) if is_run else path)
+    if not is_run:  # the best one of a run is checked as it is chosen
+        check_checkpoint(posixpath.dirname(stored.prefix))
     has_average = any(name.startswith(AVERAGE) for name in stored.shapes)
     start = AVERAGE if has_average and not raw else LAST
     names = {name.removeprefix(start): name for name in stored.shapes if name.startswith(start)}

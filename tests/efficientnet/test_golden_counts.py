@@ -220,3 +220,19 @@ def test_built_model_is_what_the_specification_says_layer_by_layer(name, image_s
     assert {v.path for v in model.trainable_variables} == {
         f"{cost.name}/{variable}" for cost in expected.layers for variable in cost.weights
     }
+
+
+def test_a_training_step_computes_gradients_from_the_first_layer_that_trains_on():
+    counted = complexity(get_spec("efficientnet-b0"))
+    stem = next(layer for layer in counted.layers if layer.name == "stem_conv")
+    # The gradient of the images is not needed.
+    assert counted.training_multiply_adds() == 3 * counted.multiply_adds - stem.multiply_adds
+    paths = {f"{layer.name}/{name}" for layer in counted.layers for name in layer.weights}
+    body = {path for path in paths if not path.startswith("classifier/")}
+    assert counted.trained_parameters(body) == 1_281_000
+    assert counted.training_multiply_adds(body) == counted.multiply_adds + 1_280_000
+    # Above a first layer that trains, the gradients of all inputs are.
+    rest = paths - {"stem_conv/kernel"}
+    whole = 2 * counted.multiply_adds
+    assert counted.training_multiply_adds(rest) == whole
+    assert counted.training_multiply_adds(paths) == counted.multiply_adds

@@ -4,7 +4,7 @@ import pytest
 
 from efficientnet import build_model, get_spec
 from system.errors import UsageError
-from training.trainable import frozen_paths, rate_multipliers
+from training.trainable import Paths, frozen_paths, rate_multipliers
 
 SPEC = get_spec("efficientnet-b0", width=0.1, depth=0.1)
 
@@ -16,14 +16,14 @@ def network():
 
 def trained(network, rule, freeze_batch_norm=False):
     """Paths that move, weights and statistics."""
-    frozen = frozen_paths(network, SPEC, rule, freeze_batch_norm=freeze_batch_norm)
+    frozen = frozen_paths(Paths.of(network), SPEC, rule, freeze_batch_norm=freeze_batch_norm)
     paths = {v.path for v in network.trainable_variables + network.non_trainable_variables}
     assert frozen <= paths
     return paths - frozen
 
 
 def test_all_freezes_nothing(network):
-    assert frozen_paths(network, SPEC, "all", freeze_batch_norm=False) == frozenset()
+    assert frozen_paths(Paths.of(network), SPEC, "all", freeze_batch_norm=False) == frozenset()
 
 
 def test_the_head_is_the_classifier_and_no_statistics(network):
@@ -57,7 +57,7 @@ def test_frozen_batch_norm_keeps_weights_and_statistics_whatever_the_rule(networ
 @pytest.mark.parametrize("rule", ["heads", "blocks>=99x", "(", ("nothing_",)])
 def test_a_rule_that_names_nothing_is_one_line(network, rule):
     with pytest.raises(UsageError, match=r"train\.trainable=.*expected 'all', 'head', 'stages>=N'"):
-        frozen_paths(network, SPEC, rule, freeze_batch_norm=False)
+        frozen_paths(Paths.of(network), SPEC, rule, freeze_batch_norm=False)
 
 
 def test_rates_fall_by_the_stage(network):

@@ -24,9 +24,11 @@ from training.forecast.tpu_chips import (
     parse_topology,
     roofline,
 )
-from training.job import ExperimentError, describe_sizes, model_spec, open_source
+from training.initial import with_expectations
+from training.job import ExperimentError, describe_sizes, model_spec, open_source, resolve
 from training.plan import Plan, Stage, format_stage, make_plan
 from training.plots import has_plots, save_plot
+from training.trainable import Paths, frozen_paths
 
 IMAGENET_CLASSES = 1000
 # Training images of the sets that are planned for without their data, by the number of classes: ImageNet,
@@ -51,7 +53,10 @@ class StageForecast:
       stage: its settings and steps.
       spec: specification of the network at its image size.
       multiply_adds: multiply-adds of the forward pass of one image.
+      training_multiply_adds: of a training step, for one image.
+      trained_parameters: number of parameters that train in this stage.
       activation_bytes: upper bound of the activations of one image in a bfloat16 step.
+      slot_bytes: bytes of the optimizer's slots in float32, those of frozen parameters included.
       state_bytes: bytes of weights, statistics, slots and averages in float32.
       topology: the TPU to plan for, if any.
       at_best: roofline of the compiled step, if there is a report for such chips.
@@ -61,7 +66,10 @@ class StageForecast:
     stage: Stage
     spec: ModelSpec
     multiply_adds: int
+    training_multiply_adds: int
+    trained_parameters: int
     activation_bytes: int
+    slot_bytes: int
     state_bytes: int
     topology: Topology | None
     at_best: Roofline | None
@@ -105,7 +113,7 @@ class Forecast:
       plan: durations in steps.
       steps: int [CURVE_POINTS], at which `rates` are given.
       rates: float32 [CURVE_POINTS].
-      parameters: number of trainable parameters.
+      parameters: number of parameters, frozen ones included.
       stages: cost of each stage.
     """
 
@@ -127,13 +135,16 @@ def make_forecast(
 ) -> Forecast:
     """Estimate the cost of `experiment`, on a TPU of `topology` ("v5e:2x4") or without one.
 
+    Number of classes and what the initial weights expect are settled as in training.
+
     Raises:
-      UsageError: unknown topology.
+      UsageError: unknown topology; or see `with_expectations` and `frozen_paths`.
       ExperimentError: the batch does not divide among its replicas.
       DistributionError: groups of batch norm do not divide its replicas.
     """
     chips = parse_topology(topology) if topology else None
-    plan = make_plan(experiment, _num_examples(experiment))
+    experiment, num_examples = _with_data(with_expectations(experiment, model_spec))
+    plan = make_plan(experiment, num_examples)
     stages = tuple(_forecast_stage(stage, chips, report) for stage in plan.stages)
     steps = np.linspace(0, plan.total_steps - 1, CURVE_POINTS).astype(np.int32)
     costs = _costs(stages[-1].spec, experiment)
@@ -154,15 +165,24 @@ def _forecast_stage(stage: Stage, topology: Topology | None, report: Path) -> St
         batch_norm_group_size(experiment.batch_norm.group, topology.replicas)
     spec = model_spec(experiment)
     costs = _costs(spec, experiment)
-    slots = len(make_optimizer(experiment).initial_slots)
+    frozen = frozen_paths(
+        Paths.of_costs(costs),
+        spec,
+        train.trainable,
+        freeze_batch_norm=train.freeze_batch_norm,
+    )
+    slot_bytes = 4 * len(make_optimizer(experiment).initial_slots) * costs.trainable_parameters
     kept = costs.all_parameters * (2 if experiment.ema.decay else 1)
-    state_bytes = 4 * (kept + slots * costs.trainable_parameters)
+    state_bytes = 4 * kept + slot_bytes
     record = _record(report, experiment, spec, topology, state_bytes) if topology else None
     return StageForecast(
         stage=stage,
         spec=spec,
         multiply_adds=costs.multiply_adds,
+        training_multiply_adds=costs.training_multiply_adds(frozen),
+        trained_parameters=costs.trained_parameters(frozen),
         activation_bytes=costs.activation_bytes(2),
+        slot_bytes=slot_bytes,
         state_bytes=state_bytes,
         topology=topology,
         at_best=roofline(record, topology) if record and topology else None,
@@ -171,7 +191,7 @@ def _forecast_stage(stage: Stage, topology: Topology | None, report: Path) -> St
 
 
 def _costs(spec: ModelSpec, experiment: Experiment) -> Complexity:
-    return complexity(spec, num_classes=experiment.model.num_classes or IMAGENET_CLASSES)
+    return complexity(spec, num_classes=experiment.model.num_classes)
 
 
 def _rates(plan: Plan, steps: np.ndarray) -> np.ndarray:
@@ -190,10 +210,11 @@ def lines(forecast: Forecast) -> list[str]:
         forecast.stages[-1],
         int(np.argmax(forecast.rates)),
     )
+    times = last.training_multiply_adds / last.multiply_adds
     described = [
         f"{experiment.name}: {last.spec.name} at {describe_sizes(experiment, last.spec)}, "
         f"{forecast.parameters:,} parameters, {last.multiply_adds / 1e9:.2f} G multiply-adds an "
-        "image in the forward pass, three times that in training",
+        f"image in the forward pass, {times:.1f} times that in training",
         f"learning rate: {_sparkline(forecast.rates)}  highest {forecast.rates[peak]:.4g} at step "
         f"{forecast.steps[peak]:,}, at the end {forecast.rates[-1]:.3g}",
         f"checkpoints: {last.state_bytes / 1e6:.0f} MB each, at most "
@@ -222,6 +243,13 @@ def _stage_lines(forecast: Forecast, each: StageForecast) -> list[str]:
         f"{each.activation_bytes * each.per_replica_batch / 1e9:.1f} GB for the "
         f"{each.per_replica_batch:,} images of a replica",
     ]
+    if each.trained_parameters < forecast.parameters:
+        times = each.training_multiply_adds / each.multiply_adds
+        described.append(
+            f"trains {each.trained_parameters:,} of {forecast.parameters:,} parameters: a step takes "
+            f"{times:.1f} times the multiply-adds of the forward pass; the optimizer keeps "
+            f"{each.slot_bytes / 1e6:.0f} MB of slots for all of them"
+        )
     if not topology:
         return described
     basis = "by the compiler" if each.record else "if all activations were kept"
@@ -246,6 +274,10 @@ def _time_lines(forecast: Forecast, topology: Topology) -> list[str]:
             "makes one (docs/tpu.md)"
         ]
     described, hosts, total = [], -(-topology.chips // topology.chip.chips_per_host), 0.0
+    if any(each.trained_parameters < forecast.parameters for each in forecast.stages):
+        described.append(
+            "hours and images/s are those of steps that train everything: frozen parts save some"
+        )
     for each in forecast.stages:
         assert each.at_best
         assert each.record
@@ -311,19 +343,25 @@ def draw(forecast: Forecast, path: str) -> None:
     save_plot(figure, path)
 
 
-def _num_examples(experiment: Experiment) -> int:
-    """Return the number of training images: of the data if data.data_dir is set, else of TRAIN_EXAMPLES."""
-    data, classes = experiment.data, experiment.model.num_classes or IMAGENET_CLASSES
-    if isinstance(data, TFRecord) and not data.data_dir:
-        if classes not in TRAIN_EXAMPLES:
-            raise ExperimentError(
-                f"data.data_dir: needed to plan for {classes:,} classes; without it, ImageNet (1,000 classes)"
-                " and ImageNet-21k (21,843) are planned for"
-            )
-        kept = max(TRAIN_SHARDS - data.holdout_shards, 1)
-        return TRAIN_EXAMPLES[classes] * kept // TRAIN_SHARDS
-    source = open_source(experiment, model_spec(experiment))
-    return source.info.splits["train"].num_examples
+def _with_data(experiment: Experiment) -> tuple[Experiment, int]:
+    """Return the experiment with its number of classes, and the number of training images.
+
+    Both are those of the data if data.data_dir is set, else of TRAIN_EXAMPLES.
+    """
+    data, model, spec = experiment.data, experiment.model, model_spec(experiment)
+    if not isinstance(data, TFRecord) or data.data_dir:
+        info = open_source(experiment, spec).info
+        return resolve(experiment, spec, info), info.splits["train"].num_examples
+    classes = model.num_classes or IMAGENET_CLASSES
+    if classes not in TRAIN_EXAMPLES:
+        raise ExperimentError(
+            f"data.data_dir: needed to plan for {classes:,} classes; without it, ImageNet (1,000 classes)"
+            " and ImageNet-21k (21,843) are planned for"
+        )
+    kept = max(TRAIN_SHARDS - data.holdout_shards, 1)
+    model = model.model_copy(update={"num_classes": classes})
+    planned = experiment.model_copy(update={"model": model})
+    return planned, TRAIN_EXAMPLES[classes] * kept // TRAIN_SHARDS
 
 
 def _record(

@@ -220,8 +220,13 @@ def test_a_damaged_run_is_one_line(run, tmp_path):
         values.write_bytes(values.read_bytes()[:100])
     with pytest.raises(UserError, match=r"^[^\n]*no checkpoint here[^\n]*$"):
         open_weights(copy, SPEC)
-    with pytest.raises(UserError, match=r"^cannot read [^\n]*$"):
+    with pytest.raises(UserError, match=r"^[^\n]*step_00000002: damaged \(values\.data[^\n]*$"):
         open_weights(copy / "checkpoints" / "step_00000002", SPEC)
+    (copy / "checkpoints" / "step_00000001" / "manifest.json").unlink()
+    with pytest.raises(
+        UserError, match=r"step_00000001: half-written \(no manifest\); give another"
+    ):
+        open_weights(copy / "checkpoints" / "step_00000001" / "values", SPEC)
     (tmp_path / "saved_model.pb").touch()
     with pytest.raises(WeightsError, match="is a SavedModel"):
         open_weights(tmp_path, SPEC)

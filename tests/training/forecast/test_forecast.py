@@ -4,10 +4,13 @@ import json
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs.load import load_experiment
 from efficientnet import complexity, get_spec
+from efficientnet.weights import write_weights_file
+from efficientnet.weights.expectations import Expectations
 from system.errors import UsageError
 from tests import runs
 from training.devices.distribution import DistributionError
@@ -234,3 +237,63 @@ def test_a_whole_report_is_preferred_to_an_extrapolated_one(report):
         report.write_text(json.dumps(records))
         found = forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
         assert note in "\n".join(forecast.lines(found))
+
+
+def test_a_stage_says_what_it_trains_and_what_that_costs(no_report):
+    stages = "stages=[{duration: 25 %, set: {train.trainable: head}}, {}]"
+    found = forecast.make_forecast(load_experiment(B0, overrides=[stages]), None, no_report)
+    head, whole = found.stages
+    assert (head.trained_parameters, whole.trained_parameters) == (1_281_000, 5_288_548)
+    assert head.training_multiply_adds == head.multiply_adds + 1_280_000
+    # Two slots of RMSProp for all weights, in both stages.
+    assert head.slot_bytes == whole.slot_bytes == 4 * 2 * 5_288_548
+    (line,) = (line for line in forecast.lines(found) if line.startswith("trains "))
+    assert line == (
+        "trains 1,281,000 of 5,288,548 parameters: a step takes 1.0 times the multiply-adds of the forward"
+        " pass; the optimizer keeps 42 MB of slots for all of them"
+    )
+
+
+def test_hours_of_a_step_that_trains_everything_are_said_to_be_that(report):
+    frozen = load_experiment(B0, overrides=["train.trainable=blocks>=9"])
+    whole = "hours and images/s are those of steps that train everything: frozen parts save some"
+    assert whole in forecast.lines(forecast.make_forecast(frozen, "v5e:2x4", report))
+    assert whole not in forecast.lines(
+        forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
+    )
+
+
+def test_a_rule_that_trains_nothing_is_refused(no_report):
+    experiment = load_experiment(B0, overrides=["train.trainable=blocks"])
+    with pytest.raises(UsageError, match=r"train\.trainable=blocks: no variable of"):
+        forecast.make_forecast(experiment, None, no_report)
+
+
+def test_the_classes_are_those_of_the_data(no_report, tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            (tmp_path / name / f"{number}.png").touch()
+    data = ["data.source=image_folder", f"data.data_dir={tmp_path}"]
+    found = forecast.make_forecast(load_experiment(B0, overrides=data), None, no_report)
+    assert found.parameters == 4_007_548 + 3 * 1281
+    assert found.plan.num_examples == 27
+    five = load_experiment(B0, overrides=[*data, "model.num_classes=5"])
+    with pytest.raises(UsageError, match=r"model\.num_classes: 5, but .* has 3 classes"):
+        forecast.make_forecast(five, None, no_report)
+
+
+def test_what_the_initial_weights_expect_is_settled_as_in_training(no_report, tmp_path):
+    spec, file = get_spec("efficientnet-b0", width=0.25, depth=0.5), tmp_path / "x.weights.h5"
+    shapes = complexity(spec, num_classes=5).variable_shapes
+    zeros = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    write_weights_file(file, spec, zeros, Expectations("a test", image_size=48))
+
+    def plan(image_size):
+        settings = [f"init.weights={file}", "init.strict=true", f"model.image_size={image_size}"]
+        experiment = load_experiment(ROOT / "configs/smoke.yaml", overrides=settings)
+        return forecast.make_forecast(experiment, None, no_report)
+
+    assert plan("null").stages[0].spec.resolution == 48
+    with pytest.raises(UsageError, match=r"model\.image_size=64, and the weights of a test expect"):
+        plan(64)

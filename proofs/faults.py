@@ -357,7 +357,7 @@ def _inspect(model_dir: Path, newest: int) -> tuple[int, int]:
     """Return the newest valid checkpoint's step, and the bytes in checkpoints that are damaged."""
     from run_folder.checkpoints import CheckpointStore
 
-    store, lost = CheckpointStore(str(model_dir)), 0
+    store, lost = CheckpointStore(str(model_dir), best_metric="top_1"), 0
     good = [step for step in store.steps() if store.find(step)]
     for step in set(store.steps()) - set(good):
         folder = model_dir / "checkpoints" / f"step_{step:08d}"
@@ -373,7 +373,10 @@ def differences(ours: Path, theirs: Path) -> list[str]:
 
     found = []
     for kind in ("latest", "best"):
-        pair = [getattr(CheckpointStore(str(folder)), kind)() for folder in (ours, theirs)]
+        pair = [
+            getattr(CheckpointStore(str(folder), best_metric="top_1"), kind)()
+            for folder in (ours, theirs)
+        ]
         if None in pair:
             found.append(f"no {kind} checkpoint")
             continue

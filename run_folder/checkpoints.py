@@ -63,9 +63,9 @@ class CheckpointStore:
 
     Args:
       model_dir: of the run, local or gs://; checkpoints go to a folder in it.
+      best_metric: name of the metric that compares checkpoints, a task's `best`; higher is better.
       keep: number of newest checkpoints to keep, in addition to the best one.
       asynchronous: whether `save` returns while a thread writes; at most one write is pending.
-      best_metric: name of the metric that compares checkpoints; higher is better.
       log: called with a line for each checkpoint that is skipped.
     """
 
@@ -73,9 +73,9 @@ class CheckpointStore:
         self,
         model_dir: str,
         *,
+        best_metric: str,
         keep: int = 3,
         asynchronous: bool = False,
-        best_metric: str = "top_1",
         log: Log = lambda line: None,
     ) -> None:
         self.directory = posixpath.join(model_dir, "checkpoints")
@@ -208,6 +208,11 @@ class CheckpointStore:
                 if step in manifests:
                     tf.io.gfile.remove(posixpath.join(path, _MANIFEST))
                 tf.io.gfile.rmtree(path)
+
+
+def newest_checkpoint(model_dir: str) -> Checkpoint | None:
+    """Return the newest intact checkpoint of a run, whatever it is compared by; None when there is none."""
+    return CheckpointStore(model_dir, best_metric="").latest()
 
 
 def best_checkpoint(

@@ -18,7 +18,7 @@ from run_folder.experiment import EXPERIMENT_FILE, run_experiment_file
 from serving.model_card import ModelCard, Preprocessing, write_model_card
 from serving.network import ExportError, build_inference_network
 from serving.onnx import write_onnx
-from serving.saved_model import export_saved_model, pixels_of
+from serving.saved_model import Servable, export_saved_model, pixels_of
 from serving.tflite import CALIBRATION_IMAGES, VARIANTS, write_tflite
 from serving.version_folder import write_version
 from system.console import log
@@ -146,14 +146,18 @@ def _load_run_experiment(model_dir: str) -> Experiment:
 
 
 def _saved_model(directory: str, network: TrainedNetwork) -> str:
-    values = network.values()
-    del values["image_size"]
-    return export_saved_model(
-        directory,
-        **values,
+    servable = Servable(
+        network.spec,
+        network.values()["num_classes"],
+        network.weights,
+        network.statistics,
         view=network.view,
         class_names=network.info.class_names,
         activation=make_task(network.experiment, network.info).activation,
+    )
+    return export_saved_model(
+        directory,
+        servable,
         version=network.checkpoint.step,
         finish=lambda folder: write_model_card(folder, _card("saved_model", network)),
     )

@@ -2,9 +2,31 @@
 
 Decoding, crop, resize, normalisation and class names are inside, in TensorFlow's own operations, so
 serving it needs neither this project nor Keras. The variables are stored once; every signature calls
-the same function of the network.
+the same function of the network. Signatures, n being any number of images and k = min(5, classes):
+
+  serving_default: `image_bytes`, string [n], JPEG, PNG, BMP or GIF (its first frame).
+  predict_images: `images`, float32 [n, H, W, 3] on the scale 0..255, already framed; what a
+    letterbox pads has the mean colour.
+  predict_images_uint8: the same, uint8.
+  features: `image_bytes` as above.
+  endpoints: `images`, float32 as above.
+  explain: `image_bytes` as above.
+
+The first three return
+  probabilities: float32 [n, classes].
+  classes: int64 [n, k], the most probable classes, most probable first.
+  labels: string [n, k], their names, UTF-8.
+  scores: float32 [n, k], their probabilities.
+  valid: bool [n], false for bytes that cannot be decoded and for pixels that are not finite.
+    Such an image has zeros for probabilities and scores, -1 for classes and empty labels; it
+    does not change the rest of the batch.
+`features` returns `features`, float32 [n, F], pooled, zeros where not valid, and `valid`.
+`endpoints` returns `reduction_1` .. `reduction_5`, float32 [n, h, w, C] at strides 2 .. 32.
+`explain` returns, for the most probable class, `heatmaps` of Grad-CAM, float32 [n, H, W] in
+[0, 1], the cropped `images`, uint8 [n, H, W, 3], and `valid`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,54 +52,69 @@ Outputs = dict[str, tf.Tensor]
 RGB = tuple[float, float, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class Servable:
+    """A trained network, what it sees of an image, and what its outputs mean.
+
+    Attributes:
+      spec: the network.
+      num_classes: units of the classifier.
+      weights: values of the model's `trainable_variables`, in order.
+      statistics: values of its `non_trainable_variables`, in order.
+      view: makes the network's input of an image.
+      class_names: one per class; None names them "0", "1", ...
+      activation: from logits to probabilities, "softmax" or "sigmoid".
+
+    Raises:
+      ExportError: the number of class names is not num_classes.
+    """
+
+    spec: ModelSpec
+    num_classes: int
+    weights: Sequence[np.ndarray]
+    statistics: Sequence[np.ndarray]
+    view: EvalView
+    class_names: Sequence[str] | None = None
+    activation: str = "softmax"
+
+    def __post_init__(self) -> None:
+        if len(self.names) != self.num_classes:
+            raise ExportError(
+                f"{len(self.names)} class names for {self.num_classes} classes; expected one per class"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each class."""
+        if self.class_names is None:
+            return tuple(map(str, range(self.num_classes)))
+        return tuple(self.class_names)
+
+    def build(self) -> keras.Model:
+        """Build the network with its values; see `build_inference_network`."""
+        return build_inference_network(
+            self.spec,
+            num_classes=self.num_classes,
+            image_size=self.view.size,
+            weights=self.weights,
+            statistics=self.statistics,
+        )
+
+
 def export_saved_model(
     directory: str,
+    servable: Servable,
     *,
-    spec: ModelSpec,
-    num_classes: int,
-    view: EvalView,
-    weights: Sequence[np.ndarray],
-    statistics: Sequence[np.ndarray],
-    class_names: Sequence[str] | None = None,
-    activation: str = "softmax",
     version: int,
     finish: Callable[[str], object] | None = None,
 ) -> str:
-    """Write DIRECTORY/VERSION atomically; replace an existing version.
-
-    Signatures, n being any number of images and k = min(5, classes):
-      serving_default: `image_bytes`, string [n], JPEG, PNG, BMP or GIF (its first frame).
-      predict_images: `images`, float32 [n, H, W, 3] on the scale 0..255, already framed; what a
-        letterbox pads has the mean colour.
-      predict_images_uint8: the same, uint8.
-      features: `image_bytes` as above.
-      endpoints: `images`, float32 as above.
-      explain: `image_bytes` as above.
-
-    The first three return
-      probabilities: float32 [n, classes].
-      classes: int64 [n, k], the most probable classes, most probable first.
-      labels: string [n, k], their names, UTF-8.
-      scores: float32 [n, k], their probabilities.
-      valid: bool [n], false for bytes that cannot be decoded and for pixels that are not finite.
-        Such an image has zeros for probabilities and scores, -1 for classes and empty labels; it
-        does not change the rest of the batch.
-    `features` returns `features`, float32 [n, F], pooled, zeros where not valid, and `valid`.
-    `endpoints` returns `reduction_1` .. `reduction_5`, float32 [n, h, w, C] at strides 2 .. 32.
-    `explain` returns, for the most probable class, `heatmaps` of Grad-CAM, float32 [n, H, W] in
-    [0, 1], the cropped `images`, uint8 [n, H, W, 3], and `valid`.
+    """Write DIRECTORY/VERSION atomically, with the signatures above; replace an existing version.
 
     `assets.extra` holds requests that TensorFlow Serving warms up with.
 
     Args:
       directory: local or gs:// folder of versions, the `base_path` of TensorFlow Serving.
-      spec: the network.
-      num_classes: units of the classifier.
-      view: makes the network's input of an image.
-      weights: values of the model's `trainable_variables`, in order.
-      statistics: values of its `non_trainable_variables`, in order.
-      class_names: one per class; None names them "0", "1", ...
-      activation: from logits to probabilities, "softmax" or "sigmoid".
+      servable: what is exported.
       version: 0 or above; TensorFlow Serving serves the highest.
       finish: called with the path of the temporary folder before it is renamed, to add files.
 
@@ -85,45 +122,40 @@ def export_saved_model(
       Path of the version's folder.
 
     Raises:
-      ExportError: the values are not those of the network, the number of class names is not
-        num_classes, or the version is negative; nothing is written.
+      ExportError: the values are not those of the network, or the version is negative; nothing is
+        written.
       OSError: the folder cannot be written; an existing version is unchanged.
     """
-    if class_names is None:
-        class_names = [str(index) for index in range(num_classes)]
-    if len(class_names) != num_classes:
-        raise ExportError(
-            f"{len(class_names)} class names for {num_classes} classes; expected one per class"
-        )
     if version < 0:
         raise ExportError(f"version is {version}; TensorFlow Serving takes 0 or more")
-    network = build_inference_network(
-        spec,
-        num_classes=num_classes,
-        image_size=view.size,
-        weights=weights,
-        statistics=statistics,
-    )
+    network = servable.build()
     module = tf.Module()
     module.held = [variable.value for variable in network.variables]
+    signatures = _all_signatures(servable, network)
+
+    def write(path: str) -> None:
+        tf.saved_model.save(module, path, signatures)
+        write_warmup_requests(path, servable.spec.name, height_width(servable.view.size))
+        if finish:
+            finish(path)
+
+    return write_version(directory, version, write)
+
+
+def _all_signatures(servable: Servable, network: keras.Model) -> dict[str, Any]:
+    spec, view = servable.spec, servable.view
     inside = keras.Model(network.input, endpoints(network))
 
     def compute(images: tf.Tensor) -> Outputs:
         return inside(normalize_images(images, spec.mean_rgb, spec.stddev_rgb), training=False)
 
-    answer = functools.partial(_answer, activation=ACTIVATIONS[activation], class_names=class_names)
-    signatures = _signatures(compute, view, answer, spec.mean_rgb)
-    signatures["explain"] = _heatmap_signature(
-        compute, view, heatmap_endpoint(network), spec.mean_rgb
+    answer = functools.partial(
+        _answer, activation=ACTIVATIONS[servable.activation], class_names=servable.names
     )
-
-    def write(path: str) -> None:
-        tf.saved_model.save(module, path, signatures)
-        write_warmup_requests(path, spec.name, height_width(view.size))
-        if finish:
-            finish(path)
-
-    return write_version(directory, version, write)
+    return {
+        **_signatures(compute, view, answer, spec.mean_rgb),
+        "explain": _heatmap_signature(compute, view, heatmap_endpoint(network), spec.mean_rgb),
+    }
 
 
 def _signatures(

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -48,15 +49,13 @@ def release_memory() -> None:
     """Return the memory of networks and traces that nothing uses any more to the system.
 
     Keras keeps names and graphs of every model, TensorFlow the kernels of every trace, and malloc what
-    both have freed: a process that ran the suite grew to gigabytes. TensorFlow also registers the gradient
-    of every SiLU that it traces under a name of its own, with the graph around it, and never removes it
-    (8 MB for a training step of two blocks). Only taking the gradient of such a graph again would need it.
+    both have freed: a process that ran the suite grew to gigabytes. TensorFlow also keeps custom gradients
+    (training.step.custom_gradients).
     """
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
-    gradients = sys.modules["tensorflow.python.framework.ops"].gradient_registry
-    for name in [name for name in gradients.list() if name.startswith("CustomGradient-")]:
-        del gradients._registry[name]
+    custom_gradients = importlib.import_module("training.step.custom_gradients")
+    custom_gradients.release_all()
     gc.collect()
     if sys.platform == "linux":
         getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)  # glibc

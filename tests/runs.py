@@ -101,7 +101,7 @@ def on_devices(count: int, *arguments: str) -> tuple[int, str]:
 
 
 def latest(model_dir: Path) -> Checkpoint:
-    checkpoint = CheckpointStore(str(model_dir)).latest()
+    checkpoint = CheckpointStore(str(model_dir), best_metric="top_1").latest()
     assert checkpoint is not None
     return checkpoint
 

@@ -94,7 +94,7 @@ def test_training_leaves_everything_and_says_where(trained: tuple[Path, str]) ->
 @pytest.mark.slow
 def test_what_is_exported_is_what_was_evaluated(trained: tuple[Path, str]) -> None:
     folder = str(trained[0])
-    best = CheckpointStore(folder).best()
+    best = CheckpointStore(folder, best_metric="top_1").best()
     assert best is not None
     predictor = open_predictor(find_export(folder))
     images, labels = evaluation_images(folder, predictor)
@@ -136,7 +136,7 @@ def test_eval_gives_the_accuracy_of_training_to_the_digit(
 ) -> None:
     status, out, _ = command("--mode=eval", f"--model_dir={trained[0]}")
     assert status == 0
-    best = CheckpointStore(str(trained[0])).best()
+    best = CheckpointStore(str(trained[0]), best_metric="top_1").best()
     assert best is not None
     figures = f"{best.metrics['top_1']:.2%}", f"{best.metrics['cross_entropy']:.4f}"
     for figure in figures:
@@ -167,7 +167,8 @@ def test_a_run_killed_in_a_step_ends_with_the_same_bits(
     printed = _spawn(tiny, "killed")
     assert "resuming from step" in printed or "finished already" in printed
     ours, theirs = (
-        CheckpointStore(str(folder)).latest() for folder in (tiny / "killed", trained[0])
+        CheckpointStore(str(folder), best_metric="top_1").latest()
+        for folder in (tiny / "killed", trained[0])
     )
     assert ours is not None
     assert theirs is not None

@@ -8,7 +8,7 @@ import tensorflow as tf
 from configs.load import RESUME_KEYS, difference, load_experiment
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import read_dataset_info, write_dataset_info
-from run_folder.checkpoints import CheckpointStore
+from run_folder.checkpoints import newest_checkpoint
 from run_folder.experiment import run_experiment_file, save_run_experiment
 from run_folder.lock import locked
 from system.console import log
@@ -61,7 +61,7 @@ def _refuse_another_run(job: Job) -> None:
 
 def _stage_changes(job: Job, before: Plan) -> list[str]:
     """Return a line if stages that have begun read another part of the stream than in the plan `before`."""
-    last = CheckpointStore(job.model_dir).latest()
+    last = newest_checkpoint(job.model_dir)
     done = last.step if last else 0
     then, now = (_positions(plan, done) for plan in (before, job.plan))
     return [f"stages up to step {done}: {then} -> {now}"] if then != now else []

@@ -20,6 +20,7 @@ from training.inputs import train_batch_spec, train_dataset
 from training.job import Job, describe_sizes, skips_allowed
 from training.plan import Plan, Stage, format_stage
 from training.preemption import Stopped
+from training.step.custom_gradients import release_all
 from training.step.state import TrainState
 from training.step.train_step import make_train_loop
 
@@ -66,6 +67,7 @@ class Run:
         self._stage_job = job = self.job.at(stage.first_step)
         # The last stage's input and graph are released before there are others.
         self._batches, self._loop = iter(()), None
+        release_all()
         make_dataset = train_dataset(job, self.step)
         if self.step == stage.first_step:
             self._show_stage(stage)

@@ -11,7 +11,7 @@ from efficientnet.spec import ModelSpec, height_width
 from efficientnet.weights.expectations import Expectations, published
 from efficientnet.weights.matching import Weights
 from efficientnet.weights.tf_checkpoint import open_checkpoint
-from run_folder.checkpoints import CheckpointStore, best_checkpoint, check_checkpoint
+from run_folder.checkpoints import best_checkpoint, check_checkpoint, newest_checkpoint
 from run_folder.experiment import run_experiment_file
 
 AVERAGE, LAST = "ema/", "network/"  # prefixes of a checkpoint's arrays
@@ -44,7 +44,7 @@ def open_run(path: str, spec: ModelSpec, *, raw: bool) -> tuple[Weights, Expecta
 
 
 def _best_checkpoint(model_dir: str) -> str:
-    newest = CheckpointStore(model_dir).latest()
+    newest = newest_checkpoint(model_dir)
     metric = next(iter(newest.metrics), "") if newest else ""  # the first one compares checkpoints
     return best_checkpoint(model_dir, metric).path
 

@@ -18,7 +18,8 @@ ARRAYS = {"step": np.int32(7), "network/stem_conv/kernel": np.arange(6.0, dtype=
 
 def _store(path: Path, **options: object) -> tuple[CheckpointStore, list[str]]:
     logged: list[str] = []
-    return CheckpointStore(str(path), log=logged.append, **options), logged  # type: ignore[arg-type]
+    given = {"best_metric": "top_1", "log": logged.append, **options}
+    return CheckpointStore(str(path), **given), logged  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -147,7 +148,8 @@ def test_a_write_that_fails_says_how_much_is_needed_and_harms_nothing(
     store.save(1, ARRAYS)
     store.wait()
     (tmp_path / "elsewhere").write_text("a file where a folder should be")
-    blocked = CheckpointStore(str(tmp_path / "elsewhere"), asynchronous=asynchronous)
+    elsewhere = str(tmp_path / "elsewhere")
+    blocked = CheckpointStore(elsewhere, best_metric="top_1", asynchronous=asynchronous)
 
     def save_and_wait() -> None:
         blocked.save(2, ARRAYS)

@@ -130,5 +130,5 @@ def run_folder(
     for variable, average in zip(variables, averages, strict=True):
         arrays[f"ema/{variable.path}"] = average
         arrays[f"network/{variable.path}"] = np.zeros_like(average)
-    CheckpointStore(model_dir).save(40, arrays, {"top_1": 0.75})
+    CheckpointStore(model_dir, best_metric="top_1").save(40, arrays, {"top_1": 0.75})
     return model_dir

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from efficientnet import ModelSpec
 from input_pipeline.images.view import EvalView
-from serving.saved_model import export_saved_model
+from serving.saved_model import Servable, export_saved_model
 from tests.crops import eval_crop_uint8
 from tests.fuzz import bounded, damaged, peak_mib
 from tests.hostile_images import BOMBS, IMAGES, MOST_MIB
@@ -33,9 +33,8 @@ def signatures(
 ) -> dict[str, Serve]:
     """The exported model's signatures that take bytes: (list of bytes) -> arrays by name."""
     folder: Path = tmp_path_factory.mktemp("fuzzed")
-    path = export_saved_model(
-        str(folder), spec=spec, num_classes=CLASSES, view=EvalView(SIZE), version=1, **values
-    )
+    servable = Servable(spec, CLASSES, **values, view=EvalView(SIZE))
+    path = export_saved_model(str(folder), servable, version=1)
     loaded = tf.saved_model.load(path)
 
     def server(name: str) -> Serve:

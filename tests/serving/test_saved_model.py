@@ -16,7 +16,7 @@ from input_pipeline.images.framing import CenterCrop
 from input_pipeline.images.view import EvalView
 from serving import warmup
 from serving.network import ExportError
-from serving.saved_model import crop_all, export_saved_model, heatmap_endpoint
+from serving.saved_model import Servable, crop_all, export_saved_model, heatmap_endpoint
 from tests.crops import eval_crop_uint8
 from tests.serving.messages import message_class
 
@@ -55,11 +55,10 @@ print(json.dumps({
 """
 
 
-def export(directory, spec, values, **changes):
-    arguments = dict(
-        spec=spec, num_classes=CLASSES, view=EvalView(SIZE), class_names=NAMES, version=3, **values
-    )
-    return export_saved_model(str(directory), **{**arguments, **changes})
+def export(directory, spec, values, *, version=3, finish=None, **changes):
+    given = {"spec": spec, "num_classes": CLASSES, "view": EvalView(SIZE), "class_names": NAMES}
+    servable = Servable(**{**given, **values, **changes})
+    return export_saved_model(str(directory), servable, version=version, finish=finish)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.images.view import EvalView
-from serving.saved_model import export_saved_model
+from serving.saved_model import Servable, export_saved_model
 
 pytestmark = pytest.mark.slow
 
@@ -26,16 +26,15 @@ def example(name):
 @pytest.fixture(scope="module")
 def signatures(tmp_path_factory, spec, values):
     weights = [*values["weights"][:-2], values["weights"][-2][:, :3], values["weights"][-1][:3]]
-    folder = export_saved_model(
-        str(tmp_path_factory.mktemp("page")),
-        spec=spec,
-        num_classes=3,
+    servable = Servable(
+        spec,
+        3,
+        weights,
+        values["statistics"],
         view=EvalView(32),
-        weights=weights,
-        statistics=values["statistics"],
         class_names=["zero", "one", "two"],
-        version=1,
     )
+    folder = export_saved_model(str(tmp_path_factory.mktemp("page")), servable, version=1)
     return tf.saved_model.load(folder).signatures
 
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.images.view import EvalView
-from serving.saved_model import export_saved_model
+from serving.saved_model import Servable, export_saved_model
 from tests.serving.messages import message_class
 
 pytestmark = pytest.mark.slow
@@ -37,15 +37,8 @@ def binary():
 
 @pytest.fixture(scope="module")
 def folder(binary, tmp_path_factory, spec, values):
-    return export_saved_model(
-        str(tmp_path_factory.mktemp("served")),
-        spec=spec,
-        num_classes=len(NAMES),
-        view=EvalView(32),
-        class_names=NAMES,
-        version=3,
-        **values,
-    )
+    servable = Servable(spec, len(NAMES), **values, view=EvalView(32), class_names=NAMES)
+    return export_saved_model(str(tmp_path_factory.mktemp("served")), servable, version=3)
 
 
 @pytest.fixture(scope="module")

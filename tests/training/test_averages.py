@@ -27,7 +27,7 @@ def test_a_run_without_an_average_is_evaluated_and_exported_with_its_last_weight
         "--set=train.duration=4 steps",
     )
     assert status == 0, err
-    best = CheckpointStore(str(tmp_path / "run")).best()
+    best = CheckpointStore(str(tmp_path / "run"), best_metric="top_1").best()
     assert best is not None
     assert best.metrics
     card = read_model_card(str(tmp_path / "run/export/saved_model/4"))

@@ -84,7 +84,7 @@ def test_a_run_without_a_better_evaluation_ends_and_stays_ended(
     # Somebody who waits longer goes on.
     status, out, _ = command(*flags, "--set=train.patience=9")
     assert "resuming from step 6 of 12" in out
-    assert CheckpointStore(str(folder / "patient")).steps()[-1] == 12
+    assert CheckpointStore(str(folder / "patient"), best_metric="top_1").steps()[-1] == 12
 
 
 def test_patience_without_evaluations_is_refused(tmp_path, command: runs.Command) -> None:

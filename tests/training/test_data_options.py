@@ -39,7 +39,7 @@ def train(folder: Path, name: str, *overrides: str) -> dict[str, np.ndarray]:
         values={"data.data_dir": str(folder / "digits"), "model_dir": str(folder / name)},
     )
     train_and_evaluate(experiment, connect("cpu"), with_evaluation=False)
-    last = CheckpointStore(str(folder / name)).latest()
+    last = CheckpointStore(str(folder / name), best_metric="top_1").latest()
     assert last is not None
     return last.read()
 

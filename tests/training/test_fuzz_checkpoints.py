@@ -24,7 +24,9 @@ def arrays(step: int) -> dict[str, np.ndarray]:
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound")
     for step in (1, 2):
-        CheckpointStore(str(folder)).save(step, arrays(step), {"top_1": step / 10})
+        CheckpointStore(str(folder), best_metric="top_1").save(
+            step, arrays(step), {"top_1": step / 10}
+        )
     return folder
 
 
@@ -41,7 +43,8 @@ def test_fuzz_of_checkpoint_files(
         (newest / name).write_bytes(data.draw(damaged({name: original})))
     logged: list[str] = []
     for which in ("latest", "best"):
-        checkpoint = getattr(CheckpointStore(str(folder), log=logged.append), which)()
+        store = CheckpointStore(str(folder), best_metric="top_1", log=logged.append)
+        checkpoint = getattr(store, which)()
         assert checkpoint is not None
         assert checkpoint.metrics == {"top_1": checkpoint.step / 10}
         expected, found = arrays(checkpoint.step), checkpoint.read()

@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state, _ = make_state(job)
     save_run_experiment(job.experiment, str(folder))
     write_dataset_info(info, str(folder))
-    CheckpointStore(str(folder)).save(4, state.to_arrays(), {"top_1": 0.5})
+    CheckpointStore(str(folder), best_metric="top_1").save(4, state.to_arrays(), {"top_1": 0.5})
     random = np.random.default_rng(0)
     for name, count in COUNTS.items():
         (folder / "new" / name).mkdir(parents=True)

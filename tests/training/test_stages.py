@@ -70,7 +70,7 @@ def test_a_frozen_body_keeps_its_bits_through_its_stage_and_learns_in_the_next(
 
 
 def _network(model_dir: Path, step: int) -> dict[str, np.ndarray]:
-    checkpoint = CheckpointStore(str(model_dir)).find(step)
+    checkpoint = CheckpointStore(str(model_dir), best_metric="top_1").find(step)
     assert checkpoint is not None, step
     return {k: v for k, v in checkpoint.read().items() if k.startswith("network/")}
 
@@ -137,7 +137,7 @@ def test_evaluations_and_exports_name_the_stage_of_their_step(
 ) -> None:
     status, out, err = command("--mode=eval", f"--model_dir={undisturbed}")
     assert status == 0, err
-    step = CheckpointStore(str(undisturbed)).best().step
+    step = CheckpointStore(str(undisturbed), best_metric="top_1").best().step
     stage = 1 if step <= BOUNDARY else 2
     assert f"step {step}, stage {stage} of 2 on " in out
     card = read_model_card(str(undisturbed / f"export/saved_model/{step}"))

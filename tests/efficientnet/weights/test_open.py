@@ -178,7 +178,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     settings = ["model.image_size=32", "batch_norm.epsilon=0.01", "eval.crop_padding=4"]
     save_run_experiment(load_experiment(overrides=settings), str(folder))
-    store = CheckpointStore(str(folder))
+    store = CheckpointStore(str(folder), best_metric="top_1")
     for step, top_1 in ((1, 0.9), (2, 0.3)):
         arrays = {f"network/{path}": array * step for path, array in WEIGHTS.items()}
         arrays |= {f"ema/{path}": array * -step for path, array in WEIGHTS.items()}
@@ -200,7 +200,7 @@ def test_a_run_gives_the_averages_of_its_best_checkpoint_or_the_last_weights(run
 
 def test_a_run_without_averages_gives_its_last_weights(tmp_path):
     arrays = {f"network/{path}": array for path, array in WEIGHTS.items()}
-    CheckpointStore(str(tmp_path)).save(7, arrays)
+    CheckpointStore(str(tmp_path), best_metric="top_1").save(7, arrays)
     opened = open_weights(tmp_path / "checkpoints" / "step_00000007", SPEC)
     assert_equal(opened.weights, WEIGHTS)
     assert opened.expectations.note

@@ -7,7 +7,8 @@ import pytest
 import efficientnet
 from efficientnet.weights.open import open_weights
 from efficientnet.weights.safetensors_file import write_safetensors
-from efficientnet.weights.timm import timm_architecture, to_timm
+from efficientnet.weights.timm import to_timm
+from proofs import interop
 
 pytestmark = pytest.mark.interop
 
@@ -99,13 +100,17 @@ def test_files_go_to_timm_and_back(name, theirs, settle, tmp_path):
 
 @pytest.mark.parametrize("name", efficientnet.list_models())
 def test_names_and_shapes_are_timms(name):
-    timm = pytest.importorskip("timm")
-    torch = pytest.importorskip("torch")
-    theirs = timm_architecture(name)
-    with torch.device("meta"):
-        other = timm.create_model(theirs, num_classes=10)
-    found = {name: tuple(tensor.shape) for name, tensor in other.state_dict().items()}
-    spec = efficientnet.get_spec(name)
-    shapes = efficientnet.complexity(spec, num_classes=10).variable_shapes
-    zeros = {path: np.broadcast_to(np.float32(0), shape) for path, shape in shapes.items()}
-    assert {path: array.shape for path, array in to_timm(zeros, spec, 10).items()} == found
+    pytest.importorskip("timm")
+    assert interop.different_names(name)[1] == []
+
+
+@pytest.mark.parametrize("name", interop.PAIRS)
+def test_networks_of_timm_come_in_and_go_out_again(name):
+    pytest.importorskip("timm")
+    found = interop.compare(name)
+    assert found.passed, found
+
+
+def test_a_variant_that_pads_symmetrically_is_refused_by_name():
+    pytest.importorskip("timm")
+    assert "efficientnet_b0, which pads symmetrically" in interop.refusal()

@@ -30,7 +30,8 @@ COUNTS = {"0": 3, "emu": 4}
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with random weights on data that are gone, and a folder of seven images of noise."""
     folder = tmp_path_factory.mktemp("run")
-    settings = [f"model.name={NETWORK}", "model.image_size=32", "data.source=image_folder"]
+    settings = [f"model.name={NETWORK}", "model.width=null", "model.depth=null"]
+    settings += ["model.image_size=32", "data.source=image_folder"]
     settings += ["data.data_dir=gone", "ema.decay=0", f"model_dir={folder}"]
     experiment = load_experiment("configs/smoke.yaml", overrides=settings)
     splits = {"train": SplitInfo(9, class_counts=(3, 3, 3)), "validation": SplitInfo(1)}

@@ -127,3 +127,29 @@ def test_smoke_is_tiny_and_needs_no_files():
     assert spec != get_spec("efficientnet-b0")
     assert experiment.train.duration.unit == "steps"
     assert experiment.train.duration.amount <= 20
+
+
+TRANSFER = {  # file: published network and source
+    "cifar10": ("b0", "tfds:cifar10"),
+    "cifar100": ("b0", "tfds:cifar100"),
+    "flowers": ("b5", "tfds:oxford_flowers102"),
+    "cars": ("b3", "tfds:cars196"),
+    "pets": ("b4", "tfds:oxford_iiit_pet"),
+    "food": ("b4", "tfds:food101"),
+    "aircraft": ("b3", "image_folder"),
+    "birdsnap": ("b5", "image_folder"),
+}
+MEAN_PER_CLASS = {"flowers", "pets", "aircraft"}
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_transfer_follows_the_paper_but_for_network_data_and_figure(name: str):
+    found, paper = recipe(f"finetune_{name}"), recipe("transfer")
+    network, source = TRANSFER[name]
+    assert (found.model.name, found.data.source) == (f"efficientnet-{network}", source)
+    assert (found.task.best == "mean_per_class") == (name in MEAN_PER_CLASS)
+    for section in ("train", "augment", "optimizer", "schedule", "ema", "eval"):
+        assert getattr(found, section) == getattr(paper, section), section
+    said = re.search(r"for s = (\d+) steps", (FOLDER / f"finetune_{name}.yaml").read_text("utf-8"))
+    momentum = max(1 - 10 / int(said[1]), 0.9) if said else 0.9
+    assert found.batch_norm.momentum == pytest.approx(momentum, abs=5e-4)

@@ -137,7 +137,10 @@ class Plan:
 
 def format_stage(overlay: StageOverlay) -> str:
     """Format what a stage sets: "model.image_size=128, augment.magnitude=5"."""
-    settings = ", ".join(f"{key}={value}" for key, value in overlay.set.items())
+    settings = ", ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in overlay.set.items()
+    )
     return settings or "as the training's own settings"
 
 

@@ -10,7 +10,7 @@ from efficientnet.catalog import get_spec, list_models
 FILES = sorted(FOLDER.glob("*.yaml"))
 IMAGENET, WITHOUT_MINIVAL, IMAGENET_21K = 1_281_167, 1_256_144, 12_720_275
 
-WITHOUT_IMAGENET = ("digits", "digits_stages", "small_images", "smoke")
+WITHOUT_IMAGENET = ("digits", "digits_progressive", "digits_stages", "small_images", "smoke")
 
 AUTOAUGMENT = [f"efficientnet_b{i}" for i in range(8)]
 LONGER = [f"{name}_600epochs" for name in AUTOAUGMENT]

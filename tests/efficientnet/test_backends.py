@@ -39,20 +39,24 @@ import efficientnet
 
 assert keras.backend.backend() == "jax"
 given = np.load(sys.argv[1])
-spec = efficientnet.get_spec("efficientnet-b0", width=0.25, depth=0.1)
+spec = efficientnet.get_spec(sys.argv[2], width=0.25, depth=float(sys.argv[3]))
 model = efficientnet.build_model(spec, num_classes=7)
 model.set_weights([given[v.path] for v in model.weights])
 images = efficientnet.normalize_images(given["pixels"], spec.mean_rgb, spec.stddev_rgb)
 np.testing.assert_allclose(np.asarray(model(images)), given["logits"], rtol=1e-4, atol=1e-4)
 assert np.isfinite(np.asarray(model(images, training=True))).all()
-assert len(efficientnet.endpoints(model)) == 8
+assert len(efficientnet.endpoints(model)) == int(sys.argv[4])
 assert "tensorflow" not in sys.modules
 """
 
 
 @pytest.mark.slow
-def test_jax_computes_the_same_logits_without_loading_tensorflow(tmp_path, settle):
-    spec = efficientnet.get_spec("efficientnet-b0", width=0.25, depth=0.1)
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [("efficientnet-b0", 0.1), ("efficientnetv2-b0", 0.3), ("efficientnetv2-s", 0.3)],
+)
+def test_jax_computes_the_same_logits_without_loading_tensorflow(name, depth, tmp_path, settle):
+    spec = efficientnet.get_spec(name, width=0.25, depth=depth)
     model = efficientnet.build_model(spec, num_classes=7)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
     images = efficientnet.normalize_images(pixels, spec.mean_rgb, spec.stddev_rgb)
@@ -69,6 +73,7 @@ def test_jax_computes_the_same_logits_without_loading_tensorflow(tmp_path, settl
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # 80 s of compilation otherwise
         "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *sys.path]),
     }
-    command = [sys.executable, "-c", ON_JAX, str(tmp_path / "given.npz")]
+    network = [name, str(depth), str(len(efficientnet.endpoints(model)))]
+    command = [sys.executable, "-c", ON_JAX, str(tmp_path / "given.npz"), *network]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

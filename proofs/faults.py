@@ -1,11 +1,12 @@
 """Kill a training run repeatedly and check that nothing is lost.
 
-    python -m proofs.faults [--kills=50] [--workers=1] [--seed=0] [--folder=DIR]
-        [--output=proofs/results/faults.md]
+    python -m proofs.faults [--config=proofs/faults.yaml] [--kills=50] [--workers=1] [--seed=0]
+        [--folder=DIR] [--output=proofs/results/faults.md]
 
 trains a small network twice with main.py: once undisturbed, and once with `kill -9` at random moments
 within a step, a checkpoint's write, an evaluation and an export, restarted with the same command each time.
-The training has two stages, of another image size and batch: kills hit both, and the steps between them.
+The training has stages, of different image sizes: kills hit all of them, and the steps between them.
+faults_v2.yaml is a small EfficientNetV2 by progressive learning.
 Then it compares, bit for bit, weights, optimizer, averages, metrics, metrics.jsonl, TensorBoard's curves
 and the exported model. With --workers=2 two processes train together and one of them is killed.
 
@@ -38,29 +39,18 @@ from typing import Any
 
 import numpy as np
 
+from configs.load import load_experiment
 from system.command import Parser, command
 from system.conditions import ROOT, conditions
 from system.tensorflow_log import quiet_tensorflow
+from training.plan import Plan, make_plan
 
 PLACES = ("step", "checkpoint", "evaluation", "export")
 BETWEEN = "between"
 NETWORK = ROOT / "proofs/two_blocks.yaml"  # tracing takes most of a process's time
 SECONDS_TO_WAIT = 1200.0  # beyond this a process counts as hanging
 SECONDS_AFTER_A_KILL = 120.0  # beyond this the other workers do
-EXPERIMENT = """\
-name: faults
-model: {{name: {network}, image_size: 32}}
-data: {{source: synthetic, num_train_examples: 80}}
-augment: {{policy: none}}
-train: {{global_batch_size: 8, duration: {steps} steps, steps_per_call: 2}}
-schedule: {{learning_rate: 0.1, warmup: 4 steps, decay_every: 4 steps}}
-ema: {{decay: 0.9}}
-eval: {{every: 8 steps}}
-checkpoint: {{every: 2 steps, keep: 2}}
-stages:  # `steps` of 4 small images, then half as many of 8
-- {{duration: 50 %, set: {{model.image_size: 16, train.global_batch_size: 4}}}}
-- {{}}
-"""
+CONFIG = ROOT / "proofs/faults.yaml"
 
 
 # -- the run that is killed: main.py, whose parts announce when they begin ----------------------
@@ -232,6 +222,7 @@ class Toll:
 def survive(
     folder: Path,
     *,
+    config: Path = CONFIG,
     kills: int,
     workers: int = 1,
     seed: int = 0,
@@ -241,6 +232,7 @@ def survive(
 
     Args:
       folder: an empty folder.
+      config: experiment, whose duration the number of kills decides.
       kills: least number of kills; len(PLACES) or more reaches every place.
       workers: processes that train together; one of them is killed at a time.
       seed: of the random moments of the kills.
@@ -250,15 +242,12 @@ def survive(
       RuntimeError: a run that was not killed failed; the message is what it printed.
     """
     moments, toll = random.Random(seed), Toll()
-    config = folder / "faults.yaml"
     # A life that is killed gets no or two steps further, sometimes more; few kills need two evaluations.
-    boundary = max(kills // 2, 12)
-    config.write_text(EXPERIMENT.format(network=NETWORK, steps=boundary))
+    given = [f"--config={config}", f"--set=train.duration={8 * max(kills // 2, 12)} examples"]
     undisturbed, killed = folder / "undisturbed", folder / "killed"
-    arguments = [f"--config={config}"]
-    if workers > 1:
-        arguments.append("--strategy=multi_worker")
+    arguments = [*given, *(["--strategy=multi_worker"] if workers > 1 else [])]
     seconds = _undisturbed([*arguments, f"--model_dir={undisturbed}"], workers)
+    plan = _plan_of(undisturbed)
     arguments.append(f"--model_dir={killed}")
 
     # The export comes last, so its kills do; the others in turn.
@@ -268,7 +257,7 @@ def survive(
     while aims:
         aim = "export" if ended else aims[0]
         # A run that has ended is exported again, by one process.
-        again = [f"--config={config}", f"--model_dir={killed}", "--mode=export"]
+        again = [*given, f"--model_dir={killed}", "--mode=export"]
         life = Life(again, 1) if ended else Life(arguments, workers)
         place = _kill(life, aim, seconds, moments)
         if place != aim:
@@ -284,7 +273,7 @@ def survive(
         toll.differences += [] if ended else _not_resumed(life, newest)
         newest, lost = _inspect(killed, newest)
         toll.bytes_lost += lost
-        toll.stages[_stage_of(newest, boundary)] += 1
+        toll.stages[_stage_of(newest, plan)] += 1
         log(f"kill {toll.kills.total()} in {place}; newest checkpoint {newest}, {lost} bytes lost")
     life = Life(arguments, workers)
     if any(life.end()):
@@ -297,11 +286,21 @@ def survive(
     return toll
 
 
-def _stage_of(newest: int, boundary: int) -> str:
+def _plan_of(model_dir: Path) -> Plan:
+    from input_pipeline.sources.dataset_info import read_dataset_info
+    from run_folder.experiment import EXPERIMENT_FILE
+
+    info = read_dataset_info(str(model_dir))
+    experiment = load_experiment(model_dir / EXPERIMENT_FILE)
+    return make_plan(experiment, info.splits["train"].num_examples)
+
+
+def _stage_of(newest: int, plan: Plan) -> str:
     """Return in which stage a run was killed whose newest checkpoint is `newest`."""
-    if newest == boundary:
-        return "between two stages"
-    return "first stage" if newest < boundary else "second stage"
+    for stage in plan.stages:
+        if newest == stage.end_step < plan.total_steps:
+            return f"stages {stage.number + 1} and {stage.number + 2}, between them"
+    return f"stage {plan.stage_until(newest).number + 1}"
 
 
 def _undisturbed(arguments: Sequence[str], workers: int) -> dict[str, float]:
@@ -443,13 +442,13 @@ def _exported(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
 # -- the command --------------------------------------------------------------------------------
 
 
-def page(toll: Toll, workers: int, seconds: float) -> str:
+def page(toll: Toll, config: Path, workers: int, seconds: float) -> str:
     """Render the results in Markdown."""
     places = "\n".join(f"| {place} | {toll.kills[place]} |" for place in (*PLACES, BETWEEN))
     stages = "\n".join(f"| {stage} | {count} |" for stage, count in sorted(toll.stages.items()))
     found = "\n".join(f"- {line}" for line in toll.differences) or "None."
     return (
-        f"## {workers} process{'es' if workers > 1 else ''}\n\n"
+        f"## {config.name}, {workers} process{'es' if workers > 1 else ''}\n\n"
         f"{conditions()}; {seconds / 60:.0f} min.\n\n{toll}\n\n"
         f"| killed in | times |\n|---|---|\n{places}\n{stages}\n\nDifferences: {found}\n"
     )
@@ -460,6 +459,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Kill runs and compare; return the exit status, 1 if something was lost."""
     quiet_tensorflow()
     parser = Parser("proofs.faults", __doc__)
+    parser.add_argument("--config", type=Path, default=CONFIG, help="experiment to kill")
     parser.add_argument("--kills", type=int, default=50, help="least number of kills")
     parser.add_argument("--workers", type=int, default=1, help="processes that train together")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
@@ -476,6 +476,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         toll = survive(
             folder,
+            config=options.config,
             kills=options.kills,
             workers=options.workers,
             seed=options.seed,
@@ -485,7 +486,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(toll.differences))
     if options.output:
         with options.output.open("a") as file:
-            file.write("\n" + page(toll, options.workers, time.monotonic() - began))
+            file.write("\n" + page(toll, options.config, options.workers, time.monotonic() - began))
     return 1 if toll.differences or toll.bytes_lost else 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proofs.faults import EXPERIMENT, NETWORK, Life, rows
+from proofs.faults import CONFIG, Life, rows
 from run_folder.logs import RunLog
 from tests import runs
 from training import evaluator
@@ -92,10 +92,8 @@ def test_a_signal_within_an_evaluation_leaves_it_for_the_restart(
 
 def two_workers(folder: Path, name: str) -> Life:
     """Two processes that train the run in FOLDER/NAME together, for 8 steps and 4 of a second stage."""
-    config = folder / "two_workers.yaml"
-    config.write_text(EXPERIMENT.format(network=NETWORK, steps=8))
-    flags = [f"--config={config}", "--strategy=multi_worker", f"--model_dir={folder / name}"]
-    return Life(flags, workers=2)
+    flags = [f"--config={CONFIG}", "--set=train.duration=8 steps", "--strategy=multi_worker"]
+    return Life([*flags, f"--model_dir={folder / name}"], workers=2)
 
 
 def test_two_workers_stop_at_the_same_step_and_resume_to_the_same_end(folder: Path) -> None:

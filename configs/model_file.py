@@ -64,6 +64,7 @@ Normalization = Annotated[
     AfterValidator(_check_scale),
     Field(description="[mean, standard deviation], each [R, G, B] on the scale 0..255"),
 ]
+Padding = Literal["same", "symmetric"]
 Shortcut = Literal["identity", "projection", "none"]
 
 
@@ -131,6 +132,7 @@ class Network(_Part):
     survival_probability: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     batch_norm_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     batch_norm_epsilon: Annotated[float, Field(gt=0.0)] = 1e-3
+    padding: Padding = "same"
     normalization: Normalization = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
     @model_validator(mode="after")

@@ -12,11 +12,13 @@ from efficientnet.layer_kinds import (
     Add,
     BatchNorm,
     Conv,
+    ConvPadding,
     DepthwiseConv,
     DropBranch,
     GlobalPooling,
     LayerKind,
     Multiply,
+    Pad,
 )
 from efficientnet.spec import BlockSpec, ModelSpec
 
@@ -58,9 +60,16 @@ class Layers:
         """Add the network's activation."""
         return self.add(Activation(name, self.spec.activation), x)
 
+    def pad(self, x: str, name: str, kernel_size: int, stride: int) -> tuple[str, ConvPadding]:
+        """Add the padding of a convolution where it is a layer; return what to convolve, and how."""
+        if self.spec.padding == "same" or stride == 1 or kernel_size == 1:
+            return x, "same"
+        return self.add(Pad(f"{name}_pad", (kernel_size - 1) // 2), x), "valid"
+
     def conv(self, x: str, name: str, filters: int, kernel_size: int, stride: int = 1) -> str:
         """Add a convolution and batch norm: `name`_conv, `name`_bn."""
-        x = self.add(Conv(f"{name}_conv", filters, kernel_size, stride), x)
+        x, padding = self.pad(x, name, kernel_size, stride)
+        x = self.add(Conv(f"{name}_conv", filters, kernel_size, stride, padding=padding), x)
         return self.normalize(x, f"{name}_bn")
 
     def conv_activation(
@@ -94,7 +103,8 @@ def mbconv(layers: Layers, inputs: str, block: BlockSpec) -> str:
     x, name = inputs, block.name
     if block.expanded_filters is not None:
         x = layers.conv_activation(x, f"{name}_expand", block.expanded_filters, 1)
-    depthwise = DepthwiseConv(f"{name}_depthwise_conv", block.kernel_size, block.stride)
+    x, padding = layers.pad(x, f"{name}_depthwise", block.kernel_size, block.stride)
+    depthwise = DepthwiseConv(f"{name}_depthwise_conv", block.kernel_size, block.stride, padding)
     x = layers.normalize(layers.add(depthwise, x), f"{name}_depthwise_bn")
     x = layers.activate(x, f"{name}_depthwise_activation")
     x = squeeze_excite(layers, x, block)

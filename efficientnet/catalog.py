@@ -9,7 +9,7 @@ from efficientnet.families import v2
 from efficientnet.families.lite import LITE
 from efficientnet.families.v1 import V1
 from efficientnet.scaling import compound_coefficients, scale
-from efficientnet.spec import RGB, Family, ModelSpec, Size
+from efficientnet.spec import RGB, Family, ModelSpec, Padding, Size
 
 # A new family is one file in families/ and one entry here.
 FAMILIES: tuple[Family, ...] = (V1, LITE, *v2.FAMILIES)
@@ -44,6 +44,7 @@ class Variation(TypedDict, total=False):
         with.
       normalization: (mean_rgb, stddev_rgb) on the scale 0..255. Trained weights need the one that
         they were trained with.
+      padding: see `ModelSpec`. Trained weights need the one that they were trained with.
     """
 
     resolution: Size | None
@@ -53,6 +54,7 @@ class Variation(TypedDict, total=False):
     batch_norm_momentum: float | None
     batch_norm_epsilon: float | None
     normalization: tuple[RGB, RGB] | None
+    padding: Padding | None
 
 
 def get_spec(

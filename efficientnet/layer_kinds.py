@@ -7,6 +7,7 @@ A block lists layers of these kinds once (see `blocks`); `builder` creates Keras
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
+from typing import Literal
 
 import keras
 
@@ -22,6 +23,7 @@ from efficientnet.spec import HeadPooling
 
 Shape = tuple[int, ...]
 """Shape of one image's tensor, without the batch: (H, W, C) or (C,)."""
+ConvPadding = Literal["same", "valid"]
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,30 @@ class LayerKind:
 
 
 @dataclass(frozen=True)
+class Pad(LayerKind):
+    """Zeros around the image: (H, W, C) -> (H + 2 pixels, W + 2 pixels, C)."""
+
+    pixels: int
+
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
+        return keras.layers.ZeroPadding2D(self.pixels, dtype=options.dtype, name=self.name)
+
+    def cost(self, *inputs: Shape) -> LayerCost:
+        """Return the cost."""
+        height, width, channels = inputs[0]
+        return LayerCost(self.name, (height + 2 * self.pixels, width + 2 * self.pixels, channels))
+
+
+@dataclass(frozen=True)
 class Conv(LayerKind):
-    """Convolution with 'same' padding: (H, W, C) -> (H/stride, W/stride, filters)."""
+    """Convolution, by default with 'same' padding: (H, W, C) -> (H/stride, W/stride, filters)."""
 
     filters: int
     kernel_size: int
     stride: int = 1
     use_bias: bool = False
+    padding: ConvPadding = "same"
 
     def make(self, options: BuildOptions) -> keras.Layer:
         """Create the Keras layer."""
@@ -93,7 +112,7 @@ class Conv(LayerKind):
             self.filters,
             self.kernel_size,
             strides=self.stride,
-            padding="same",
+            padding=self.padding,
             use_bias=self.use_bias,
             kernel_initializer=conv_initializer(),
             dtype=options.dtype,
@@ -102,7 +121,7 @@ class Conv(LayerKind):
 
     def cost(self, *inputs: Shape) -> LayerCost:
         """Return the cost; a bias adds no multiplication."""
-        height, width, channels = _strided(inputs[0], self.stride)
+        height, width, channels = _convolved(self, inputs[0])
         kernel = (self.kernel_size, self.kernel_size, channels, self.filters)
         return LayerCost(
             self.name,
@@ -118,13 +137,14 @@ class DepthwiseConv(LayerKind):
 
     kernel_size: int
     stride: int = 1
+    padding: ConvPadding = "same"
 
     def make(self, options: BuildOptions) -> keras.Layer:
         """Create the Keras layer."""
         return keras.layers.DepthwiseConv2D(
             self.kernel_size,
             strides=self.stride,
-            padding="same",
+            padding=self.padding,
             use_bias=False,
             depthwise_initializer=conv_initializer(),
             dtype=options.dtype,
@@ -133,7 +153,7 @@ class DepthwiseConv(LayerKind):
 
     def cost(self, *inputs: Shape) -> LayerCost:
         """Return the cost."""
-        height, width, channels = shape = _strided(inputs[0], self.stride)
+        height, width, channels = shape = _convolved(self, inputs[0])
         kernel = (self.kernel_size, self.kernel_size, channels, 1)
         return LayerCost(
             self.name,
@@ -308,6 +328,13 @@ class Dense(LayerKind):
             weights={"kernel": kernel, "bias": (self.units,)},
             multiply_adds=prod(kernel),
         )
+
+
+def _convolved(layer: Conv | DepthwiseConv, shape: Shape) -> Shape:
+    height, width, channels = shape
+    if layer.padding == "valid":
+        height, width = height - layer.kernel_size + 1, width - layer.kernel_size + 1
+    return _strided((height, width, channels), layer.stride)
 
 
 def _strided(shape: Shape, stride: int) -> Shape:

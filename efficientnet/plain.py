@@ -42,6 +42,7 @@ def to_plain(spec: ModelSpec) -> dict[str, Any]:
         "survival_probability": spec.survival_probability,
         "batch_norm_momentum": spec.batch_norm_momentum,
         "batch_norm_epsilon": spec.batch_norm_epsilon,
+        "padding": spec.padding,
         "normalization": [list(spec.mean_rgb), list(spec.stddev_rgb)],
     }
 
@@ -77,6 +78,7 @@ def from_plain(tree: Mapping[str, Any]) -> ModelSpec:
         head=HeadSpec(**tree["head"]),
         resolution=resolution,
         eval_resolution=_size(tree.get("eval_resolution") or resolution),
+        padding=tree.get("padding", "same"),
         mean_rgb=mean_rgb,
         stddev_rgb=stddev_rgb,
         **{

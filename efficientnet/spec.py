@@ -21,6 +21,7 @@ Include = Literal["logits", "pooled", "features"]
 Shortcut = Literal["identity", "projection", "none"]
 StemPooling = Literal["none", "max"]
 HeadPooling = Literal["average", "max"]
+Padding = Literal["same", "symmetric"]
 
 IMAGE_CHANNELS = 3
 
@@ -252,6 +253,8 @@ class ModelSpec:
       batch_norm_epsilon: added to the variance.
       mean_rgb: subtracted from images on the scale 0..255.
       stddev_rgb: images on the scale 0..255 are divided by it.
+      padding: of convolutions with a stride. "same": TensorFlow's, where an odd pixel is added at the end;
+        "symmetric": PyTorch's, as much at either side. Outputs have the same shape.
     """
 
     name: str
@@ -267,8 +270,10 @@ class ModelSpec:
     batch_norm_epsilon: float
     mean_rgb: RGB
     stddev_rgb: RGB
+    padding: Padding = "same"
 
     def __post_init__(self) -> None:
+        _check_choice("padding", self.padding, get_args(Padding))
         for key in ("resolution", "eval_resolution"):
             if min(height_width(getattr(self, key))) < 1:
                 self._reject(key, "1 or more")

@@ -27,21 +27,25 @@ from system.tensorflow_log import quiet_tensorflow
 if __name__ == "__main__":
     quiet_tensorflow()
 
-from efficientnet import build_model, complexity, get_spec, list_models
-from efficientnet.spec import ModelSpec
+from efficientnet import build_model, complexity, get_spec, list_models, vary
+from efficientnet.spec import ModelSpec, Padding
 from efficientnet.weights.keras_file import assign_weights
-from efficientnet.weights.matching import WeightsError
 from efficientnet.weights.open import open_weights
 from efficientnet.weights.timm import timm_architecture, to_timm
 
 CLASSES, SIZE, IMAGES = 10, 64, 4
 BOUND = 1e-4  # of the largest logit
 FILE = "model.safetensors"
-PAIRS = (
+TENSORFLOW = (
     *("efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3"),
     *("efficientnet-lite0", "efficientnetv2-b0", "efficientnetv2-s"),
 )
-SYMMETRIC = ("efficientnet-b0", "efficientnet_b0")  # pads symmetrically: refused by name
+# Names of networks with the padding of timm's variant.
+PAIRS: tuple[tuple[str, Padding], ...] = (
+    *((name, "same") for name in TENSORFLOW),
+    ("efficientnet-b0", "symmetric"),
+    ("efficientnet-lite0", "symmetric"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +83,16 @@ class Comparison:
         )
 
 
-def compare(name: str) -> Comparison:
+def compare(name: str, padding: Padding = "same") -> Comparison:
     """Import a network of timm with random weights, run both, and export it back."""
     torch, timm = _libraries()
-    theirs, spec = timm_architecture(name), get_spec(name)
+    theirs = timm_architecture(name, padding)
     images = np.random.default_rng(0).normal(0, 1, (IMAGES, SIZE, SIZE, 3)).astype(np.float32)
     torch.manual_seed(0)
     other = settled(timm.create_model(theirs, num_classes=CLASSES), images)
     with torch.no_grad():
         expected = other(_channels_first(images)).numpy()
-    weights = imported(other, theirs, spec)
+    weights, spec = imported(other, theirs, get_spec(name))
     ours = build_model(spec, num_classes=CLASSES, image_size=SIZE)
     assign_weights(ours, weights)
     found = ours(images).numpy()
@@ -129,28 +133,18 @@ def settled(network: Any, images: np.ndarray) -> Any:
     return network.eval()
 
 
-def imported(network: Any, architecture: str, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Save a network of timm as it saves itself, and return its weights by our paths."""
+def imported(
+    network: Any, architecture: str, spec: ModelSpec
+) -> tuple[dict[str, np.ndarray], ModelSpec]:
+    """Save a network of timm as it saves itself; return its weights by our paths, and their network."""
     save_file = importlib.import_module("safetensors.torch").save_file
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / FILE
         save_file(network.state_dict(), file, {"format": "pt", "architecture": architecture})
-        return dict(open_weights(file, spec).weights)
-
-
-def refusal() -> str:
-    """Return the error for weights of a variant that pads symmetrically.
-
-    Raises:
-      AssertionError: they were imported.
-    """
-    _, timm = _libraries()
-    name, theirs = SYMMETRIC
-    try:
-        imported(timm.create_model(theirs, num_classes=CLASSES), theirs, get_spec(name))
-    except WeightsError as error:
-        return FILE + str(error).partition(FILE)[2]  # without the temporary folder
-    raise AssertionError(f"{theirs} was imported as {name}")
+        opened = open_weights(file, spec)
+    expected = opened.expectations
+    spec = vary(spec, padding=expected.padding, batch_norm_epsilon=expected.batch_norm_epsilon)
+    return dict(opened.weights), spec
 
 
 def different_names(name: str) -> tuple[int, list[str]]:
@@ -183,7 +177,7 @@ def _libraries() -> tuple[Any, Any]:
 # -- the command --------------------------------------------------------------------------------
 
 
-def page(comparisons: Sequence[Comparison], names: Sequence[str], refused: str) -> str:
+def page(comparisons: Sequence[Comparison], names: Sequence[str]) -> str:
     """Render the results in Markdown."""
     rows = "\n".join(map(str, comparisons))
     others = "\n".join(names)
@@ -194,7 +188,7 @@ def page(comparisons: Sequence[Comparison], names: Sequence[str], refused: str) 
         f" {IMAGES} images of {SIZE} pixels, {CLASSES} classes.\n\n{conditions(*packages)}.\n\n"
         "| network of timm | largest difference of a logit | largest logit | largest range over the images |"
         f" tensors back to the bit | |\n|---|---|---|---|---|---|\n{rows}\n\n"
-        f"A variant that pads symmetrically is refused: `{refused}`\n\n"
+        "Those without `tf_` pad symmetrically, as PyTorch does.\n\n"
         "Names and shapes of all tensors, without weights:\n\n"
         "| network | tensors | different |\n|---|---|---|\n"
         f"{others}\n"
@@ -204,7 +198,7 @@ def page(comparisons: Sequence[Comparison], names: Sequence[str], refused: str) 
 def _name_rows() -> Iterator[tuple[str, bool]]:
     """Yield a row for each network that is not compared with weights, and whether its names agree."""
     for name in list_models():
-        if name not in PAIRS:
+        if name not in TENSORFLOW:
             count, different = different_names(name)
             shown = ", ".join(different[:3]) or "none"
             yield f"| {timm_architecture(name)} | {count} | {shown} |", not different
@@ -217,11 +211,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="Markdown file to write")
     flags = parser.parse_args(argv)
     comparisons = []
-    for name in PAIRS:
-        comparisons.append(compare(name))
+    for name, padding in PAIRS:
+        comparisons.append(compare(name, padding))
         print(comparisons[-1], flush=True)
     names = list(_name_rows())
-    text = page(comparisons, [row for row, _ in names], refusal())
+    text = page(comparisons, [row for row, _ in names])
     print(text)
     if flags.output:
         write_text(str(flags.output), text)

@@ -101,6 +101,7 @@ def _expected(
     padding = getattr(view, "crop_padding", None)
     values = {
         "normalization": (given.normalization, (spec.mean_rgb, spec.stddev_rgb)),
+        "padding": (given.padding, spec.padding),
         "epsilon": (given.batch_norm_epsilon, spec.batch_norm_epsilon),
         "image_size": (given.image_size, spec.resolution),
         "resize": (given.resize, view.resize or experiment.augment.resize),
@@ -120,6 +121,7 @@ def _expected(
 # The fields that initial weights fill in where they are null.
 FIELDS = (
     ("model", "normalization"),
+    ("model", "padding"),
     ("batch_norm", "epsilon"),
     ("model", "image_size"),
     ("eval", "resize"),

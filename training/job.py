@@ -158,6 +158,7 @@ def model_spec(experiment: Experiment) -> ModelSpec:
         "batch_norm_momentum": experiment.batch_norm.momentum,
         "batch_norm_epsilon": experiment.batch_norm.epsilon,
         "normalization": model.normalization,
+        "padding": model.padding,
     }
     try:
         if model.network:

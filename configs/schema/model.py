@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from configs.model_file import Normalization
+from configs.model_file import Normalization, Padding
 from configs.schema.fields import (
     BelowOne,
     ConflictError,
@@ -31,6 +31,7 @@ class Model(Section):
     dropout: BelowOne | None = None  # before the classifier; None: the model's own
     survival_probability: Share | None = None  # of the last block; None: the model's own
     normalization: Normalization | None = None  # of the images; None: the model's own
+    padding: Padding | None = None  # of strided convolutions; symmetric: PyTorch's; None: same
     network: ModelFile | None = None  # what the model file holds, kept with the run
 
     @model_validator(mode="after")

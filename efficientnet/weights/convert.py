@@ -71,13 +71,18 @@ def _parser() -> Parser:
 def _write_timm(file: str, spec: ModelSpec, weights: Weights, expectations: Expectations) -> None:
     from efficientnet.weights.safetensors_file import write_safetensors  # for such files alone
 
-    metadata = {"architecture": timm_architecture(spec.name)}
+    metadata = {"architecture": timm_architecture(spec.name, expectations.padding or "same")}
     write_safetensors(file, to_timm(weights, spec, class_count(weights)), metadata)
 
 
 def _write_keras_applications(
     file: str, spec: ModelSpec, weights: Weights, expectations: Expectations
 ) -> None:
+    if expectations.padding == "symmetric":
+        raise WeightsError(
+            f"{file}: keras.applications pads as TensorFlow does, and the weights of"
+            f" {expectations.source} want symmetric padding; write {EXTENSION} or .safetensors"
+        )
     given = vary(spec, normalization=expectations.normalization)  # which the format holds
     write_keras_applications_file(file, given, weights)
 

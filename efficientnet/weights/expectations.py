@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from efficientnet.catalog import UnknownModelError, get_spec
 from efficientnet.families import v2
-from efficientnet.spec import RGB, ModelSpec, Size, height_width
+from efficientnet.spec import RGB, ModelSpec, Padding, Size, height_width
 
 CROP_PADDING = 32  # pixels around the centre crop of the published code, at every size
 
@@ -22,6 +22,7 @@ class Expectations:
       image_size: size of the training images, in pixels.
       crop_fraction: share of the shorter side that the centre crop of an evaluation shows, in (0, 1].
       resize: kernel of the resize, "bicubic" or "bilinear".
+      padding: of strided convolutions, see `ModelSpec`.
       note: what had to be assumed; empty if nothing.
     """
 
@@ -31,6 +32,7 @@ class Expectations:
     image_size: Size | None = None
     crop_fraction: float | None = None
     resize: str | None = None
+    padding: Padding | None = None
     note: str = ""
 
     def to_json(self) -> str:
@@ -91,4 +93,5 @@ def published_expectations(spec: ModelSpec, source: str) -> Expectations:
         batch_norm_epsilon=original.batch_norm_epsilon,
         crop_fraction=1.0 if whole else side / (side + CROP_PADDING),
         resize="bicubic",
+        padding=original.padding,
     )

@@ -72,6 +72,7 @@ def _expectations(model_dir: str, spec: ModelSpec, prefix: str) -> Expectations:
         normalization=model.normalization or ((own.mean_rgb, own.stddev_rgb) if own else None),
         batch_norm_epsilon=experiment.batch_norm.epsilon
         or (own.batch_norm_epsilon if own else None),
+        padding=model.padding or (own.padding if own else None),
         image_size=size,
         crop_fraction=fraction,
         resize=view.resize or experiment.augment.resize,

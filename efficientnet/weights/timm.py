@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from efficientnet.spec import RGB, BlockSpec, ModelSpec
+from efficientnet.families.v1 import V1
+from efficientnet.spec import RGB, BlockSpec, ModelSpec, Padding
 from efficientnet.weights.containers import exists, read_bytes
 from efficientnet.weights.expectations import Expectations, published_expectations
 from efficientnet.weights.matching import Weights, WeightsError
 from efficientnet.weights.torch_layout import from_torch, to_torch
 
 ARCHITECTURE = re.compile(r"(tf_)?efficientnet(v2)?_[a-z0-9_.]+")
+RECIPES = r"(_(ra|aa)\d*)?(\..+)?"  # what may follow an architecture: "_ra", ".ra_in1k"
 HALF = ((127.5,) * 3, (127.5,) * 3)  # mean = std = .5, as AdvProp and ImageNet-21k on V2-b3
 ROUNDED = 1.0  # timm rounds the published 127 and 128 to 127.5, which makes no difference
 
@@ -79,9 +81,9 @@ def to_timm(weights: Weights, spec: ModelSpec, num_classes: int | None) -> dict[
     return to_torch(weights, spec, timm_layers(spec), num_classes)
 
 
-def timm_architecture(name: str) -> str:
-    """Return timm's name of a published model: `tf_efficientnet_b0`, `tf_efficientnetv2_s`."""
-    return f"tf_{name.replace('-', '_')}"
+def timm_architecture(name: str, padding: Padding = "same") -> str:
+    """Return timm's name of a published model: `tf_efficientnet_b0`, or `efficientnet_b0` if symmetric."""
+    return ("tf_" if padding == "same" else "") + name.replace("-", "_")
 
 
 def timm_expectations(file: str, spec: ModelSpec, metadata: Mapping[str, str]) -> Expectations:
@@ -96,23 +98,37 @@ def timm_expectations(file: str, spec: ModelSpec, metadata: Mapping[str, str]) -
       metadata: of the file.
 
     Raises:
-      WeightsError: a variant that is not TensorFlow's, or a config.json that cannot be read.
+      WeightsError: a variant of another network, or a config.json that cannot be read.
     """
     config = _config_beside(file)
     named = ARCHITECTURE.search(PurePath(file).stem)
     name = metadata.get("architecture") or config.get("architecture") or (named and named[0])
-    if name and not name.startswith("tf_"):
-        raise WeightsError(
-            f"{file} is of timm's {name}, which pads symmetrically and normalises batches with an epsilon "
-            f"of 1e-5; only TensorFlow's variants are read. Fix: take timm's tf_{name.partition('.')[0]}"
-        )
-    expected = published_expectations(spec, f"timm's {name or timm_architecture(spec.name)}")
     if not name:
-        return replace(expected, note="nothing names the variant: a tf_ one is assumed")
+        assumed = published_expectations(spec, f"timm's {timm_architecture(spec.name)}")
+        return replace(assumed, note="nothing names the variant: a tf_ one is assumed")
+    if not name.startswith("tf_"):
+        return _by_config(_symmetric(file, name, spec), config.get("pretrained_cfg"), file)
+    expected = published_expectations(spec, f"timm's {name}")
     tags = set(re.split(r"[._-]", name.lower()))
     if "ap" in tags or ("v2_b3" in name and tags & {"in21k", "21k", "21ft1k"}):
         expected = replace(expected, normalization=HALF)
     return _by_config(expected, config.get("pretrained_cfg"), file)
+
+
+def _symmetric(file: str, name: str, spec: ModelSpec) -> Expectations:
+    """Return what a variant expects that was trained in PyTorch, by its padding and epsilon."""
+    if not re.fullmatch(timm_architecture(spec.name, "symmetric") + RECIPES, name):
+        raise WeightsError(
+            f"{file} is of timm's {name}, another network than {spec.name}; expected"
+            f" {timm_architecture(spec.name)} or {timm_architecture(spec.name, 'symmetric')}"
+        )
+    return Expectations(
+        f"timm's {name}",
+        normalization=(V1.mean_rgb, V1.stddev_rgb),  # of Lite, too
+        batch_norm_epsilon=1e-5,
+        padding="symmetric",
+        resize="bicubic",
+    )
 
 
 def _config_beside(file: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ TRAIN_KEYS = (
 )
 TOP_KEYS = (
     "name, model_dir, seed, model, task, data, augment, train, optimizer, schedule, ema, batch_norm,"
-    " eval, checkpoint, init, export, stages"
+    " eval, checkpoint, init, export, lr_range, stages"
 )
 
 
@@ -248,7 +248,7 @@ def test_set_takes_scalars_lists_and_null(override, section, field, value):
         (
             "model: efficientnet-b1",
             "model must be a section with the keys name, num_classes, image_size, width, depth,"
-            ' phi, dropout, survival_probability, normalization, network, not "efficientnet-b1"',
+            ' phi, dropout, survival_probability, normalization, padding, network, not "efficientnet-b1"',
         ),
         ("model:", "model must be a section with the keys name"),
         ("data: {data_dir: ''}", 'data.data_dir must be text (not empty), or null, not ""'),

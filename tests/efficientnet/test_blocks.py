@@ -68,6 +68,30 @@ def test_every_stem_and_head_is_built_as_counted(stem, head):
     assert_built_as_counted(network(StageSpec(1, 3, 2, 1, 8), stem=stem, head=head), (31, 44))
 
 
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("size", [16, 15])
+def test_symmetric_padding_is_built_as_counted_with_the_same_shapes(block, size):
+    stages = StageSpec(1, 5, 2, 4, 12, block=block), StageSpec(1, 3, 1, 4, 12, block=block)
+    spec = network(*stages, padding="symmetric")
+    assert_built_as_counted(spec, size)
+    same = complexity(replace(spec, padding="same"), num_classes=5, image_size=size)
+    symmetric = complexity(spec, num_classes=5, image_size=size)
+    assert symmetric.variable_shapes == same.variable_shapes
+    assert symmetric.multiply_adds == same.multiply_adds
+
+
+def test_symmetric_padding_adds_as_much_at_either_side_of_strided_convolutions_alone():
+    stages = StageSpec(1, 5, 2, 4, 12), StageSpec(1, 3, 1, 4, 12)
+    model = build_model(network(*stages, padding="symmetric"), num_classes=5)
+    pads = {x.name: x.padding for x in model.layers if "pad" in x.name}
+    assert pads == {"stem_pad": ((1, 1),) * 2, "block_0_depthwise_pad": ((2, 2),) * 2}
+    x = images()
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    kernel = model.get_layer("stem_conv").kernel
+    expected = keras.ops.conv(padded, kernel, strides=2, padding="valid")
+    np.testing.assert_allclose(value(model, "stem_conv", x), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_rectangle_is_height_by_width_in_network_and_count():
     model = build_model(BASE, num_classes=None, image_size=(64, 96))
     assert model.input.shape == (None, 64, 96, 3)

@@ -27,6 +27,11 @@ def test_pruned_filters_and_sizes_survive_the_round_trip():
     assert from_plain(through_json(spec)) == spec
 
 
+def test_symmetric_padding_survives_the_round_trip():
+    spec = vary(get_spec("efficientnet-b0"), padding="symmetric")
+    assert from_plain(to_plain(spec)) == spec
+
+
 def test_stages_make_the_published_blocks():
     rows = [(1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)]
     rows += [(3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)]

@@ -104,13 +104,8 @@ def test_names_and_shapes_are_timms(name):
     assert interop.different_names(name)[1] == []
 
 
-@pytest.mark.parametrize("name", interop.PAIRS)
-def test_networks_of_timm_come_in_and_go_out_again(name):
+@pytest.mark.parametrize(("name", "padding"), interop.PAIRS)
+def test_networks_of_timm_come_in_and_go_out_again(name, padding):
     pytest.importorskip("timm")
-    found = interop.compare(name)
+    found = interop.compare(name, padding)
     assert found.passed, found
-
-
-def test_a_variant_that_pads_symmetrically_is_refused_by_name():
-    pytest.importorskip("timm")
-    assert "efficientnet_b0, which pads symmetrically" in interop.refusal()

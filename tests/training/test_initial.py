@@ -22,6 +22,7 @@ SPEC = get_spec("efficientnet-b0", width=0.25, depth=0.5)
 HALF = ((127.5,) * 3, (127.5,) * 3)
 OPEN = {
     "model.normalization": HALF,
+    "model.padding": "symmetric",
     "batch_norm.epsilon": 0.01,
     "model.image_size": 48,
     "eval.resize": "bilinear",
@@ -31,6 +32,7 @@ EXPECTED = Expectations(
     "a test",
     normalization=HALF,
     batch_norm_epsilon=0.01,
+    padding="symmetric",
     image_size=48,
     crop_fraction=0.8,
     resize="bilinear",
@@ -115,7 +117,7 @@ def test_only_a_centre_crop_takes_a_padding_and_phi_keeps_its_size(file):
 
 
 def test_what_the_network_has_already_is_not_repeated(weights, tmp_path, logged):
-    own = Expectations("a test", (SPEC.mean_rgb, SPEC.stddev_rgb), 1e-3, 224, 0.875, "bicubic")
+    own = Expectations("a test", (SPEC.mean_rgb, SPEC.stddev_rgb), 1e-3, 224, 0.875, "bicubic", "same")
     write_weights_file(tmp_path / "own.weights.h5", SPEC, weights, own)
     before = smoke(f"init.weights={tmp_path / 'own.weights.h5'}")
     assert with_expectations(before, model_spec) == before

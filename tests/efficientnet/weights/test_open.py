@@ -333,17 +333,22 @@ def test_a_folder_from_the_hub_says_what_it_expects(tmp_path):
         open_weights(folder, SPEC)
 
 
-def test_variants_that_pad_symmetrically_are_refused_by_name(tmp_path):
-    folder = hub_folder(tmp_path / "hub", architecture="efficientnet_b0")
-    with pytest.raises(
-        WeightsError,
-        match=r"timm's efficientnet_b0, which pads symmetrically .* tf_efficientnet_b0",
-    ):
-        open_weights(folder, SPEC)
+def test_variants_of_pytorch_expect_symmetric_padding(tmp_path):
     file = tmp_path / "efficientnet_b0_ra-3dd342df.pth"
     as_timm(torch_legacy)(file)
-    with pytest.raises(WeightsError, match="pads symmetrically"):
-        open_weights(file, SPEC)
+    for given in (file, hub_folder(tmp_path / "hub", architecture="efficientnet_b0.ra_in1k")):
+        expected = open_weights(given, SPEC).expectations
+        assert (expected.padding, expected.batch_norm_epsilon) == ("symmetric", 1e-5)
+    assert open_weights(hub_folder(tmp_path / "tf"), SPEC).expectations.padding == "same"
+
+
+def test_variants_of_another_network_are_refused_by_name(tmp_path):
+    for name in ("efficientnet_b0_pruned", "efficientnetv2_rw_s.ra2_in1k", "efficientnet_b1"):
+        folder = hub_folder(tmp_path / name, architecture=name)
+        with pytest.raises(
+            WeightsError, match=rf"timm's {name}, another network than efficientnet-b0"
+        ):
+            open_weights(folder, SPEC)
     (tmp_path / "x.pth").write_bytes(torch_zip({"features.0.0.weight": np.zeros(1, np.float32)}))
     with pytest.raises(WeightsError, match="is of torchvision"):
         open_weights(tmp_path / "x.pth", SPEC)

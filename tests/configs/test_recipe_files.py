@@ -144,7 +144,7 @@ MEAN_PER_CLASS = {"flowers", "pets", "aircraft"}
 
 @pytest.mark.parametrize("name", TRANSFER)
 def test_transfer_follows_the_paper_but_for_network_data_and_figure(name: str):
-    found, paper = recipe(f"finetune_{name}"), recipe("transfer")
+    found, paper = recipe(f"finetune_{name}"), recipe("finetune_paper")
     network, source = TRANSFER[name]
     assert (found.model.name, found.data.source) == (f"efficientnet-{network}", source)
     assert (found.task.best == "mean_per_class") == (name in MEAN_PER_CLASS)

@@ -7,8 +7,6 @@ the batches that are compiled.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from efficientnet import ModelSpec, Size, complexity
 from efficientnet.complexity import Complexity
@@ -42,8 +40,3 @@ def factors(
 
 def _state(costs: Complexity) -> int:
     return costs.all_parameters + costs.trainable_parameters
-
-
-def extrapolated(result: Mapping[str, Any], by: Mapping[str, float]) -> dict[str, Any]:
-    """Return the compiler's figures multiplied by `factors`; an error has none and stays as it is."""
-    return {name: value * by[name] if name in by else value for name, value in result.items()}

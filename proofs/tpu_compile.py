@@ -25,13 +25,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from configs.load import load_experiment
-from proofs.extrapolation import extrapolated
 from system.command import SUPPRESS, Parser, command, positive, positives
 from system.conditions import ROOT, commit
 from system.errors import UsageError, UserError
@@ -93,6 +92,11 @@ def measure(
                 | _provenance()
             )
         return records
+
+
+def extrapolated(result: Mapping[str, Any], by: Mapping[str, float]) -> dict[str, Any]:
+    """Return the compiler's figures times the factors of proofs.extrapolation; an error has none."""
+    return {name: value * by[name] if name in by else value for name, value in result.items()}
 
 
 def _in_own_process(stage: str, task: list[Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import pytest
 
 from efficientnet import complexity, get_spec
-from proofs.extrapolation import extrapolated, factors, first_repeats
+from proofs.extrapolation import factors, first_repeats
+from proofs.tpu_compile import extrapolated
 
 
 def test_the_first_repeats_of_every_stage_are_kept():

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,9 @@ def test_a_small_step_is_lowered_and_compiled(compile_python, tmp_path):
     assert record["argument_bytes"] > record["state_bytes"] > 0
     assert record["flops"] > 0
     assert record["bytes_accessed"] > record["state_bytes"]
+
+
+def test_the_command_starts_without_tensorflow() -> None:
+    # tensorflow-tpu asks Google's metadata server when it is imported, for minutes elsewhere.
+    program = "import sys, proofs.tpu_compile; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

@@ -117,7 +117,9 @@ def test_only_a_centre_crop_takes_a_padding_and_phi_keeps_its_size(file):
 
 
 def test_what_the_network_has_already_is_not_repeated(weights, tmp_path, logged):
-    own = Expectations("a test", (SPEC.mean_rgb, SPEC.stddev_rgb), 1e-3, 224, 0.875, "bicubic", "same")
+    own = Expectations(
+        "a test", (SPEC.mean_rgb, SPEC.stddev_rgb), 1e-3, 224, 0.875, "bicubic", "same"
+    )
     write_weights_file(tmp_path / "own.weights.h5", SPEC, weights, own)
     before = smoke(f"init.weights={tmp_path / 'own.weights.h5'}")
     assert with_expectations(before, model_spec) == before

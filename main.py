@@ -108,6 +108,7 @@ def experiment_from_flags() -> Experiment:
 def run(experiment: Experiment, mode: str) -> int:
     """Run one of MODES, print its results and return the exit status."""
     from serving.export import export_run
+    from serving.report import write_report_or_log
     from training import eval_loop, loop, lr_range, report
     from training.devices import distribution
     from training.diagnosis import nonfinite
@@ -142,8 +143,12 @@ def run(experiment: Experiment, mode: str) -> int:
         experiment, replicas, with_evaluation=mode == "train_and_eval"
     )
     if replicas.is_chief:
-        exports = export_run(model_dir, experiment, only_missing=outcome.measured is None)
-        report.print_outcome(model_dir, outcome, exports)
+        is_old = outcome.measured is None
+        files = export_run(model_dir, experiment, only_missing=is_old)
+        if experiment.export.report:
+            page = write_report_or_log(model_dir, only_missing=is_old)
+            files = {"report": page, **files} if page else files
+        report.print_outcome(model_dir, outcome, files)
     return 0
 
 

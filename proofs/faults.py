@@ -73,7 +73,9 @@ def announce_and_run(arguments: Sequence[str]) -> None:
         return announce_and_call
 
     make_train_loop = run.make_train_loop
-    run.make_train_loop = lambda *args: announced("step", make_train_loop(*args))
+    run.make_train_loop = lambda *args, **options: announced(
+        "step", make_train_loop(*args, **options)
+    )
     evaluator.evaluate = announced("evaluation", evaluator.evaluate)
     checkpoints: Any = run_folder.checkpoints
     checkpoints._write_checkpoint = announced("checkpoint", checkpoints._write_checkpoint)

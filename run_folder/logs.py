@@ -1,12 +1,15 @@
-"""Logs of a run: metrics.jsonl, and TensorBoard scalars, images and text.
+"""Logs of a run: metrics.jsonl, times.jsonl, and TensorBoard scalars, images and text.
 
-Both are truncated to the step that a run resumes from, so that no step is logged twice or missing.
+All are truncated to the step that a run resumes from, so that no step is logged twice or missing.
+Figures that differ from one run of the same experiment to the next, as seconds do, are in times.jsonl and
+in TensorBoard's "speed" alone: everything else is the same to the bit.
 """
 
 import contextlib
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,13 +17,17 @@ import tensorflow as tf
 from system.errors import UserError, first_line
 from system.files import replacing, write_text
 
+METRICS, TIMES = "metrics.jsonl", "times.jsonl"
+KINDS = ("train", "eval", "speed")  # folders of TensorBoard's events
+_ALL_STEPS = 2**62
+
 
 class LogError(UserError):
     """The logs of a run can't be written."""
 
 
 class RunLog:
-    """Writes metrics to `MODEL_DIR/metrics.jsonl` and to `MODEL_DIR/tensorboard/KIND`.
+    """Writes metrics to `MODEL_DIR/metrics.jsonl` and `MODEL_DIR/tensorboard/KIND`, times to `times.jsonl`.
 
     Args:
       model_dir: of the run, local or gs://.
@@ -32,19 +39,36 @@ class RunLog:
     """
 
     def __init__(self, model_dir: str, *, resume_step: int) -> None:
-        self._path = posixpath.join(model_dir, "metrics.jsonl")
         self._curves = posixpath.join(model_dir, "tensorboard")
-        self._rows = _rows_until(self._path, resume_step)
-        self._save_rows()
-        for kind in ("train", "eval"):
+        self._metrics = _Rows(posixpath.join(model_dir, METRICS), resume_step)
+        self._times = _Rows(posixpath.join(model_dir, TIMES), resume_step)
+        self._metrics.save()
+        for kind in KINDS:
             with _log_errors(self._curves):
                 _cut_events(posixpath.join(self._curves, kind), resume_step)
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log values of `kind` ("train" or "eval") at a step."""
-        row = {"kind": kind, "step": step, **{k: float(v) for k, v in values.items()}}
-        self._rows.append(json.dumps(row))
+        figures = {name: float(value) for name, value in values.items()}
+        self._metrics.add({"kind": kind, "step": step, **figures})
+        self.curve(kind, step, values)
+
+    def time(self, phase: str, step: int, seconds: float, **figures: float) -> None:
+        """Log the seconds that a part of the run took, and figures about it.
+
+        Args:
+          phase: "start", "trace", "train", "evaluation" or "checkpoint".
+          step: updates made at its end.
+          seconds: its length.
+          figures: of "train": "steps", "images", "input_seconds" (of waiting for batches), and "first" (1 for
+            the first call of a stage, which also compiles; 0 for the others).
+        """
+        rounded = {name: round(value, 4) for name, value in figures.items()}
+        self._times.add({"phase": phase, "step": step, "seconds": round(seconds, 4), **rounded})
+
+    def curve(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Log values of `kind`, one of KINDS, to TensorBoard alone."""
         with self._writing(kind, step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
@@ -61,7 +85,9 @@ class RunLog:
 
     def flush(self) -> None:
         """Write everything to disk; call before each checkpoint, so that none is ahead of the log."""
-        self._save_rows()
+        self._metrics.save()
+        if self._times.lines:
+            self._times.save()
         with _log_errors(self._curves):
             for writer in self._writers.values():
                 writer.flush()
@@ -83,9 +109,19 @@ class RunLog:
             with self._writers[kind].as_default(step):
                 yield
 
-    def _save_rows(self) -> None:
+
+class _Rows:
+    """Lines of JSON with a step, written whole at each save."""
+
+    def __init__(self, path: str, resume_step: int) -> None:
+        self._path, self.lines = path, _rows_until(path, resume_step)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.lines.append(json.dumps(row))
+
+    def save(self) -> None:
         with _log_errors(self._path):
-            write_text(self._path, "".join(row + "\n" for row in self._rows))
+            write_text(self._path, "".join(line + "\n" for line in self.lines))
 
 
 @contextlib.contextmanager
@@ -104,12 +140,16 @@ def _log_errors(path: str) -> Iterator[None]:
 
 def logged_steps(model_dir: str, kind: str) -> list[int]:
     """Return the steps of the rows of `kind` in MODEL_DIR/metrics.jsonl, in their order."""
-    rows = _rows_until(posixpath.join(model_dir, "metrics.jsonl"), 2**62)
-    return [row["step"] for row in map(json.loads, rows) if row.get("kind") == kind]
+    return [row["step"] for row in read_log(model_dir, METRICS) if row.get("kind") == kind]
+
+
+def read_log(model_dir: str, file: str) -> list[dict[str, Any]]:
+    """Return the rows of MODEL_DIR/FILE, METRICS or TIMES, in their order; none without that file."""
+    return [json.loads(line) for line in _rows_until(posixpath.join(model_dir, file), _ALL_STEPS)]
 
 
 def _rows_until(path: str, step: int) -> list[str]:
-    """Return the lines of metrics.jsonl up to `step`, without a truncated last line."""
+    """Return the lines of a log up to `step`, without a truncated last line."""
     if not tf.io.gfile.exists(path):
         return []
     with tf.io.gfile.GFile(path) as file:

@@ -1,4 +1,4 @@
-"""Draw Grad-CAM heatmaps over the images that the network saw."""
+"""Compute Grad-CAM heatmaps and draw them over the images that the network saw."""
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +30,23 @@ def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     channels = [np.interp(heatmap, stops, _COLOURS[:, channel]) for channel in range(3)]
     blend = (1 - OPACITY) * image + OPACITY * np.stack(channels, axis=-1)
     return np.clip(blend.round(), 0, 255).astype(np.uint8)
+
+
+def heat_of(maps: tf.Tensor, gradient: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Compute the heat of Grad-CAM (arXiv 1610.02391).
+
+    Args:
+      maps: feature maps, float32 [n, h, w, C].
+      gradient: of the output to explain, by the maps; of their shape.
+      size: (height, width) of the result in pixels.
+
+    Returns:
+      float32 [n, H, W] in [0, 1]; 1 is the largest value of an image, 0 what speaks against the output.
+    """
+    importance = tf.reduce_mean(gradient, axis=[1, 2], keepdims=True)
+    heat = tf.nn.relu(tf.reduce_sum(importance * maps, axis=-1, keepdims=True))
+    heat = tf.image.resize(heat, size)[..., 0]
+    return tf.math.divide_no_nan(heat, tf.reduce_max(heat, axis=[1, 2], keepdims=True))
 
 
 def write_png(path: str, image: np.ndarray) -> None:

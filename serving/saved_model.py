@@ -38,6 +38,7 @@ import tensorflow as tf
 from efficientnet import ModelSpec, endpoints, normalize_images
 from input_pipeline.images.placement import height_width
 from input_pipeline.images.view import EvalView
+from serving.heatmaps import heat_of
 from serving.network import ACTIVATIONS, ExportError, build_inference_network
 from serving.version_folder import write_version
 from serving.warmup import write_warmup_requests
@@ -223,11 +224,7 @@ def _heatmap_signature(
         best = tf.reduce_max(inside["logits"], axis=1)
         maps = inside[endpoint]
         (gradient,) = tf.gradients(best, maps)
-        importance = tf.reduce_mean(gradient, axis=[1, 2], keepdims=True)
-        heat = tf.nn.relu(tf.reduce_sum(importance * maps, axis=-1, keepdims=True))
-        heat = tf.image.resize(heat, height_width(view.size))[..., 0]
-        top = tf.reduce_max(heat, axis=[1, 2], keepdims=True)
-        heat = tf.math.divide_no_nan(heat, top)
+        heat = heat_of(maps, gradient, height_width(view.size))
         return {
             "heatmaps": tf.where(valid[:, tf.newaxis, tf.newaxis], heat, 0.0),
             "images": framed["image"],

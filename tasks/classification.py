@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -135,6 +135,39 @@ class Classification:
             "cross entropy": f"{figures['cross_entropy']:.4f}",
         }
 
+    def per_class(
+        self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return the images and the recall of every class, and with a confusion matrix the precision."""
+        if "class_examples" not in sums:
+            return {}
+        images, correct = sums["class_examples"], sums["class_top_1"]
+        figures = {"images": images, "recall": _share(correct, images)}
+        if "confusion" in sums:
+            figures["precision"] = _share(correct, sums["confusion"].sum(axis=0))
+        return figures
+
+    def errors(self, outputs: tf.Tensor, batch: Batch) -> tf.Tensor:
+        """Return the probability of the best class where that is not the label."""
+        wrong = tf.argmax(outputs, -1, output_type=tf.int32) != tf.cast(batch["label"], tf.int32)
+        probability = tf.reduce_max(tf.nn.softmax(outputs), -1)
+        return tf.where(wrong & (batch["mask"] > 0), probability, 0.0)
+
+    def evidence(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Return the logit of the best class."""
+        return tf.reduce_max(outputs, -1)
+
+    def caption(
+        self, output: Any, example: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> str:
+        """Name the best class and the label, with their probabilities: "eight 98%, is three 1%"."""
+        probabilities = tf.nn.softmax(output).numpy()
+        best, label = int(probabilities.argmax()), int(example["label"])
+        return (
+            f"{class_names[best]} {probabilities[best]:.0%}, is {class_names[label]} "
+            f"{probabilities[label]:.0%}"
+        )
+
     def _weighted_cross_entropy(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Compute the cross entropy of every example times the weight of its class: float32 [batch]."""
         if self.class_weights is None:
@@ -240,6 +273,12 @@ def _best_of(logits: tf.Tensor, right: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     of_right = tf.where(right, logits, -np.inf)
     entropy = tf.reduce_logsumexp(logits, -1) - tf.reduce_logsumexp(of_right, -1)
     return tf.argmax(of_right, -1, output_type=tf.int32), entropy
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide counts; NaN where there is nothing to count."""
+    nothing = np.full(len(whole), np.nan)
+    return np.divide(part, whole, out=nothing, where=np.asarray(whole) > 0)
 
 
 def _count(flags: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,8 @@
 """Any number of classes for each image: a sigmoid for each class, mean average precision."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -133,6 +133,41 @@ class MultiLabel:
             "cross entropy": f"{figures['cross_entropy']:.4f}",
         }
 
+    def per_class(
+        self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return the number of images and the average precision of every class; empty without rows."""
+        if not self._ranks:
+            return {}
+        valid = rows["valid"] > 0
+        labels = rows["labels"][valid].astype(np.int64)
+        precisions = np.full(self.num_classes, np.nan)
+        for label, precision in average_precisions(rows["scores"][valid], labels).items():
+            precisions[label] = precision
+        images = np.bincount(labels[labels != NO_LABEL], minlength=self.num_classes)
+        return {"images": images, "average precision": precisions}
+
+    def errors(self, outputs: tf.Tensor, batch: Batch) -> tf.Tensor:
+        """Return the largest distance between a probability and its target where it is above one half."""
+        distance = tf.abs(tf.sigmoid(outputs) - self._targets(batch["label"]))
+        largest = tf.reduce_max(distance, -1)
+        return tf.where((largest > 0.5) & (batch["mask"] > 0), largest, 0.0)
+
+    def evidence(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Return the logit of the best class."""
+        return tf.reduce_max(outputs, -1)
+
+    def caption(
+        self, output: Any, example: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> str:
+        """Name the labels, and the classes above one half: "cat 97%, dog 60%; is cat 97%, bird 4%"."""
+        probabilities = tf.sigmoid(output).numpy()
+        found = [int(i) for i in np.argsort(-probabilities) if probabilities[i] > 0.5]
+        labels = [int(i) for i in example["label"] if i != NO_LABEL]
+        named = {i: f"{class_names[i]} {probabilities[i]:.0%}" for i in found + labels}
+        said = ", ".join(named[i] for i in found) or "nothing"
+        return f"{said}; is {', '.join(named[i] for i in labels) or 'nothing'}"
+
     @property
     def _ranks(self) -> bool:
         return self.num_classes <= MOST_RANKED_CLASSES
@@ -184,16 +219,22 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     Returns:
       In [0, 1]; 0 without any label.
     """
+    each = average_precisions(scores, labels)
+    return float(np.mean(list(each.values()))) if each else 0.0
+
+
+def average_precisions(scores: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """Compute the average precision of each class that has a label; see `mean_average_precision`."""
     row, place = np.nonzero(labels != NO_LABEL)
     classes = labels[row, place]
-    each = []
+    each = {}
     for label in np.unique(classes):
         is_positive = np.zeros(len(scores))
         is_positive[row[classes == label]] = 1
         # Ascending in the negative scores: highest score first.
         _, group = np.unique(-scores[:, label], return_inverse=True)
-        each.append(average_precision(np.bincount(group, is_positive), np.bincount(group)))
-    return float(np.mean(each)) if each else 0.0
+        each[int(label)] = average_precision(np.bincount(group, is_positive), np.bincount(group))
+    return each
 
 
 def _histogram(scores: tf.Tensor, targets: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:

@@ -81,3 +81,33 @@ class Task(Protocol):
 
     def format_score(self, figures: Mapping[str, float]) -> dict[str, str]:
         """Format the names and values of `score` for display: `{"top-1": "98.59%"}`."""
+
+    def per_class(
+        self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Compute figures of each class from what `score` gets, for the report of a run.
+
+        Returns:
+          Arrays [classes] by name: counts are int, shares are float in [0, 1], and NaN where there is
+          nothing to count. Empty if the evaluation keeps nothing by class.
+        """
+
+    def errors(self, outputs: Any, batch: Batch) -> tf.Tensor:
+        """Compute how wrong the answer to each example is, for the report: float32 [batch].
+
+        0 is right, and padding; the larger the value, the surer the network was of something wrong.
+        """
+
+    def evidence(self, outputs: Any) -> tf.Tensor | None:
+        """Return the output of which Grad-CAM shows the reasons, float32 [batch]; None if there is none."""
+
+    def caption(
+        self, output: Any, example: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> str:
+        """Say what the network made of one example, and what is true: "eight 98%, is three 1%".
+
+        Args:
+          output: outputs of the network for it, without a batch dimension.
+          example: the columns of the batch for it, without a batch dimension.
+          class_names: one for each class.
+        """

@@ -81,8 +81,10 @@ def _spawn(tiny: Path, name: str, *flags: str) -> str:
 @pytest.mark.slow
 def test_training_leaves_everything_and_says_where(trained: tuple[Path, str]) -> None:
     folder, printed = trained
-    for name in ("experiment.yaml", "metrics.jsonl", "dataset_info.json"):
+    logs = ("metrics.jsonl", "times.jsonl", "starts.jsonl", "evaluation.json")
+    for name in ("experiment.yaml", "dataset_info.json", "report.html", *logs):
         assert (folder / name).exists()
+    assert str(folder / "report.html") in printed
     assert list((folder / "tensorboard/train").glob("events*"))
     exported = list((folder / "export/saved_model").iterdir())
     assert len(exported) == 1
@@ -345,3 +347,24 @@ def test_an_image_that_is_none_stops_training_with_its_file(tiny: Path, command:
     )
     assert status == 1
     assert "train-00000-of-00001" in _one_line(err)
+
+
+@pytest.mark.slow
+def test_the_report_shows_the_figures_of_the_run(trained: tuple[Path, str]) -> None:
+    page = (trained[0] / "report.html").read_text()
+    best = CheckpointStore(str(trained[0]), best_metric="top_1").best()
+    assert best is not None
+    assert f"<b>{best.metrics['top_1']:.2%}</b>top-1" in page
+    assert "<b>12 of 12</b>steps" in page
+    assert "Left out" not in page
+    times = [json.loads(line) for line in (trained[0] / "times.jsonl").read_text().splitlines()]
+    assert sum(row.get("steps", 0) for row in times) == 12
+    assert {row["phase"] for row in times} == {
+        "start",
+        "trace",
+        "train",
+        "evaluation",
+        "checkpoint",
+    }
+    for row in times:
+        assert 0 <= row.get("input_seconds", 0) <= row["seconds"]

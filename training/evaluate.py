@@ -19,12 +19,14 @@ class Evaluation:
       shown: the same metrics, formatted.
       num_examples: number of examples evaluated.
       sums: the task's sums over these examples.
+      rows: the task's rows of these examples.
     """
 
     figures: Mapping[str, float]
     shown: Mapping[str, str]
     num_examples: int
     sums: Mapping[str, np.ndarray]
+    rows: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value}" for name, value in self.shown.items())
@@ -68,8 +70,9 @@ def evaluate(
     seen = int(sums["examples"])
     if not num_examples - max_missing <= seen <= num_examples:
         raise IncompleteEvaluationError(f"evaluation saw {seen} images of {num_examples}")
-    figures = task.score(sums, {name: np.concatenate(parts) for name, parts in rows.items()})
-    return Evaluation(figures, task.format_score(figures), seen, sums)
+    all_rows = {name: np.concatenate(parts) for name, parts in rows.items()}
+    figures = task.score(sums, all_rows)
+    return Evaluation(figures, task.format_score(figures), seen, sums, all_rows)
 
 
 def _wide(value: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from configs.schema import Experiment
 from run_folder.checkpoints import Checkpoint, CheckpointStore, best_checkpoint
+from run_folder.results import Results, write_results
 from system.console import log
 from training.best import BestSoFar
 from training.build import make_state
@@ -79,7 +80,10 @@ def train_and_evaluate(
         if not evaluator or not best:
             return Outcome(run.step, best, measured=None)
         restore(run.state, best)
-        measured = Measured(job.plan.name_step(best.step), evaluator(), job.data_info.class_names)
+        evaluation = evaluator()
+        if distribution.is_chief:
+            write_results(job.model_dir, _results(job, best.step, evaluation))
+        measured = Measured(job.plan.name_step(best.step), evaluation, job.data_info.class_names)
         return Outcome(run.step, best, measured)
 
 
@@ -127,6 +131,17 @@ def _train(run: Run, evaluator: Evaluator | None) -> None:
         if best.is_final(run.step):
             log(f"step {run.step}: below {best} for train.patience evaluations; training ends")
     run.close()
+
+
+def _results(job: Job, step: int, evaluation: Evaluation) -> Results:
+    return Results(
+        step,
+        evaluation.num_examples,
+        evaluation.figures,
+        evaluation.shown,
+        job.task.per_class(evaluation.sums, evaluation.rows),
+        evaluation.sums.get("confusion"),
+    )
 
 
 def _figure(job: Job, checkpoint: Checkpoint | None) -> str:

@@ -13,8 +13,8 @@ MOST_CONFUSIONS = 5  # number of pairs of classes listed
 MOST_CLASSES_SHOWN = 12  # with at most this many, the whole matrix is printed
 
 
-def print_outcome(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) -> None:
-    """Print the metrics of a training run and the paths of its files."""
+def print_outcome(model_dir: str, outcome: Outcome, files: Mapping[str, str]) -> None:
+    """Print the metrics of a training run and the paths of its files, with those of `files` by name."""
     if outcome.measured:
         print_evaluation(outcome.measured)
     elif outcome.best and outcome.best_figure:
@@ -26,7 +26,7 @@ def print_outcome(model_dir: str, outcome: Outcome, exports: Mapping[str, str]) 
         "best checkpoint": best,
         "figures": f"{model_dir}/metrics.jsonl",
         "curves and pictures": f"tensorboard --logdir={model_dir}/tensorboard",
-        **exports,
+        **files,
     }.items():
         places.add_row(what, where, style=None)
     console.print(places, markup=False)

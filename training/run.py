@@ -2,6 +2,7 @@
 
 import posixpath
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from run_folder.checkpoints import Checkpoint, CheckpointError, CheckpointStore
 from run_folder.logs import RunLog
+from run_folder.starts import Start, add_start
 from system.console import log
 from training.build import check_trainable, make_recipe, make_state
 from training.diagnosis.nonfinite import keep_and_diagnose
@@ -44,6 +46,7 @@ class Run:
         check_lock: Callable[[], None],
         last: Checkpoint | None,
     ) -> None:
+        begin = time.monotonic()
         self.job, self.store, self.last = job, store, last
         self.step = last.step if last else 0
         self._check_lock = check_lock
@@ -56,14 +59,19 @@ class Run:
             log(f"resuming from step {last.step} of {job.plan.total_steps} ({last.path})")
         _introduce(job, self.state)
         self.logs = RunLog(_log_dir(job), resume_step=self.step)
+        if job.distribution.is_chief:
+            add_start(job.model_dir, _describe_start(job, last))
         if not last:
             self.logs.text("model", 0, _summary(self.state))
         self._skips_left = skips_allowed(job.experiment)
         self._batches: Iterator[Any] = iter(())
         self._loop: Callable[[Any, tf.Tensor], tf.Tensor] | None = None
+        self._is_first_call = True
+        self.logs.time("start", self.step, time.monotonic() - begin)
 
     def enter(self, stage: Stage) -> None:
         """Go over to a stage: its batches from the current step on, and the training step traced for it."""
+        begin = time.monotonic()
         self._stage_job = job = self.job.at(stage.first_step)
         # The last stage's input and graph are released before there are others.
         self._batches, self._loop = iter(()), None
@@ -76,8 +84,10 @@ class Run:
             self._batches = iter(batches)
             self._recipe = make_recipe(job, self.state.network, self._noise)
             self._loop = make_train_loop(
-                self.state, self._recipe, job.distribution, train_batch_spec(job)
+                self.state, self._recipe, job.distribution, train_batch_spec(job), timed=True
             )
+        self._is_first_call = True
+        self.logs.time("trace", self.step, time.monotonic() - begin)
 
     def train_to(self, stop: int) -> dict[str, float]:
         """Train up to step `stop`; log and return the mean of the metrics of these steps.
@@ -86,11 +96,14 @@ class Run:
           TrainingError: a step was not finite, or contact with a worker was lost.
         """
         assert self._loop
-        names = self._recipe.metrics
+        names, count = self._recipe.metrics, stop - self.step
+        begin = time.monotonic()
         with lost_workers(self.job.distribution), training_memory(self._stage_job), broken_data():
-            rows = self._loop(self._batches, tf.constant(stop - self.step)).numpy()
+            timed = self._loop(self._batches, tf.constant(count)).numpy()
+        rows, input_seconds = timed[:, :-1], float(timed[:, -1].sum())
         self._check_finite(rows)
         self.step = stop
+        self._log_speed(count, time.monotonic() - begin, input_seconds)
         figures = dict(zip(names, rows.mean(axis=0), strict=True))
         figures["learning_rate"] = rows[-1, names.index("learning_rate")]
         self.logs.scalars("train", stop, figures)
@@ -99,22 +112,25 @@ class Run:
     def evaluate(self, evaluator: Evaluator, received: ReceivedSignal) -> dict[str, float]:
         """Evaluate the current weights and return the metrics; empty if a signal ended it early."""
         # Several processes evaluate to the end: they cannot all stop at the same batch.
-        several = self.job.distribution.num_processes > 1
+        several, begin = self.job.distribution.num_processes > 1, time.monotonic()
         try:
             with lost_workers(self.job.distribution):
                 result = evaluator(stop=lambda: not several and received() is not None)
         except EvaluationStopped:
             return {}
         self.logs.scalars("eval", self.step, result.figures)
+        self.logs.time("evaluation", self.step, time.monotonic() - begin)
         log(f"{self.job.plan.describe(self.step)}: {result}")
         return dict(result.figures)
 
     def save(self, metrics: dict[str, float]) -> None:
         """Write the logs, then a checkpoint, so that no checkpoint is ahead of the logs."""
         self.logs.flush()
+        begin = time.monotonic()
         if self.job.distribution.is_chief:
             self._check_lock()
             self.store.save(self.step, self.state.to_arrays(), metrics)
+        self.logs.time("checkpoint", self.step, time.monotonic() - begin)
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
         """Add metrics to the checkpoint that the run resumes from."""
@@ -143,6 +159,26 @@ class Run:
             "the same command resumes",
             by,
         )
+
+    def _log_speed(self, steps: int, seconds: float, input_seconds: float) -> None:
+        """Log what a call of the training loop took; the first one of a stage also compiles."""
+        images = steps * self._stage_job.current_stage.global_batch_size
+        self.logs.time(
+            "train",
+            self.step,
+            seconds,
+            steps=steps,
+            images=images,
+            input_seconds=input_seconds,
+            first=int(self._is_first_call),
+        )
+        if not self._is_first_call:
+            figures = {
+                "images_per_second": images / seconds,
+                "input_share": input_seconds / seconds,
+            }
+            self.logs.curve("speed", self.step, figures)
+        self._is_first_call = False
 
     def _check_finite(self, rows: np.ndarray) -> None:
         """Log the skipped non-finite steps; raise TrainingError when there are too many.
@@ -204,6 +240,13 @@ def log_notes(job: Job) -> None:
     """Log the notes of the source about how it read the data."""
     for note in job.source().notes:
         log(f"{job.data_info.name}: {note}")
+
+
+def _describe_start(job: Job, last: Checkpoint | None) -> Start:
+    experiment = job.experiment
+    source = experiment.init.weights or f"random weights, seed {experiment.seed}"
+    devices = f"{job.distribution.description} ({job.precision})"
+    return Start.now(last.step if last else 0, last.path if last else source, devices)
 
 
 def _introduce(job: Job, state: TrainState) -> None:

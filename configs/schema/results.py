@@ -50,7 +50,8 @@ class Checkpoint(Section):
 
 
 class Export(Section):
-    """The exports of a finished run."""
+    """The exports and the report of a finished run."""
 
     formats: tuple[Literal["saved_model", "tflite", "onnx"], ...] = ("saved_model",)  # which files
     weights: Literal["ema", "raw"] | None = None  # which to export; None: ema, raw if ema.decay=0
+    report: bool = True  # write MODEL_DIR/report.html when the training ends

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from run_folder.logs import RunLog
+from run_folder.logs import METRICS, TIMES, RunLog, read_log
 
 
 def _steps(path: Path) -> list[int]:
@@ -56,3 +56,23 @@ def test_another_run_in_the_same_folder_starts_a_clean_log(tmp_path: Path) -> No
     _log(tmp_path, 0, range(1, 3))
     assert _steps(tmp_path) == [1, 2]
     assert _event_steps(tmp_path) == [1, 2]
+
+
+def test_times_have_a_file_of_their_own_and_are_cut_back_too(tmp_path: Path) -> None:
+    for resume_step, steps in ((0, (2, 4, 6)), (4, (6, 8))):
+        log = RunLog(str(tmp_path), resume_step=resume_step)
+        for step in steps:
+            log.time("train", step, 0.12345, images=32)
+            log.curve("speed", step, {"images_per_second": 260.0})
+        log.close()
+    rows = read_log(str(tmp_path), TIMES)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert rows[0] == {"phase": "train", "step": 2, "seconds": 0.1235, "images": 32}
+    assert read_log(str(tmp_path), METRICS) == []
+    assert list((tmp_path / "tensorboard/speed").glob("events*"))
+
+
+def test_a_log_without_times_has_no_file_of_them(tmp_path: Path) -> None:
+    _log(tmp_path, 0, range(1, 3))
+    assert not (tmp_path / TIMES).exists()
+    assert read_log(str(tmp_path), TIMES) == []

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tasks.classification import Classification, balanced_weights, cross_entropy
@@ -143,3 +144,37 @@ def test_many_classes_are_not_cross_counted():
     batch = {"label": tf.constant([7]), "mask": tf.constant([1.0])}
     sums, _ = Classification(101).measure(tf.zeros([1, 101]), batch)
     assert "confusion" not in sums
+
+
+def sums_of(task, logits=LOGITS, labels=LABELS):
+    batch = {"label": tf.constant(labels), "mask": tf.ones(len(labels))}
+    return {name: x.numpy() for name, x in task.measure(tf.constant(logits), batch).sums.items()}
+
+
+@pytest.mark.parametrize("classes", [3, 101])
+def test_each_class_has_its_recall_and_few_classes_their_precision(classes):
+    logits = np.pad(LOGITS, [(0, 0), (0, classes - 3)], constant_values=-9)
+    figures = Classification(classes).per_class(sums_of(Classification(classes), logits), {})
+    np.testing.assert_array_equal(figures["images"][:3], [1, 1, 2])
+    # 0 is found, and so is the label of the third image by mistake; 2 is found once of twice.
+    np.testing.assert_array_equal(figures["recall"][:3], [1, 0, 0.5])
+    assert np.isnan(figures["recall"][3:]).all()
+    assert ("precision" in figures) == (classes == 3)
+    if classes == 3:
+        np.testing.assert_array_equal(figures["precision"], [0.5, 0, 1])
+
+
+def test_an_error_is_the_probability_of_a_wrong_class():
+    task = Classification(3)
+    mask = tf.constant([1.0, 1.0, 1.0, 0.0])
+    labels = tf.constant([0, 2, 1, 0])  # the last one is wrong, and padding
+    errors = task.errors(tf.constant(LOGITS), {"label": labels, "mask": mask}).numpy()
+    probabilities = tf.nn.softmax(LOGITS).numpy()
+    np.testing.assert_allclose(errors, [0, probabilities[1, 1], 1 / 3, 0], rtol=1e-6)
+    np.testing.assert_array_equal(task.evidence(tf.constant(LOGITS)), [3, 5, 2, 9])
+
+
+def test_a_caption_names_what_an_example_was_taken_for():
+    names = ("ant", "bee", "cow")
+    caption = Classification(3).caption(LOGITS[1], {"label": np.int32(2)}, names)
+    assert caption == "bee 98%, is cow 2%"

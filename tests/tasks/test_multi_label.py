@@ -102,3 +102,38 @@ def test_with_many_classes_no_scores_are_kept():
     assert set(figures) == {"pooled_average_precision", "cross_entropy"}
     assert task.best == "pooled_average_precision"
     assert list(task.format_score(figures)) == ["pooled average precision", "cross entropy"]
+
+
+def test_each_class_has_its_own_average_precision():
+    task = MultiLabel(3)
+    batch = {"label": tf.constant(LABELS), "mask": tf.constant([1.0, 1.0, 1.0, 0.0])}
+    sums, rows = ({n: x.numpy() for n, x in p.items()} for p in task.measure(LOGITS, batch))
+    figures = task.per_class(sums, rows)
+    np.testing.assert_array_equal(figures["images"], [1, 1, 1])
+    expected = [average_precision_score(HOT[:3, i], LOGITS[:3, i]) for i in range(3)]
+    np.testing.assert_allclose(figures["average precision"], expected)
+    assert MultiLabel(MOST_RANKED_CLASSES + 1).per_class(sums, {}) == {}
+
+
+def test_a_class_without_a_label_has_no_average_precision():
+    rows = {"valid": np.ones(2), "scores": LOGITS[:2], "labels": np.array([[0.0, -1], [0, -1]])}
+    np.testing.assert_array_equal(
+        MultiLabel(3).per_class({}, rows)["average precision"], [1, np.nan, np.nan]
+    )
+
+
+def test_an_error_is_the_largest_miss_of_a_class_above_one_half():
+    task = MultiLabel(3)
+    batch = {"label": tf.constant(LABELS), "mask": tf.constant([1.0, 0.0, 1.0, 1.0])}
+    sigmoid = 1 / (1 + np.exp(-LOGITS))
+    errors = task.errors(tf.constant(LOGITS), batch)
+    # Of the first image a label that is not seen, then padding, then a class that is not there.
+    np.testing.assert_allclose(errors, [1 - sigmoid[0, 2], 0, sigmoid[2, 0], 0], rtol=1e-6)
+
+
+def test_a_caption_names_what_was_found_and_what_is_there():
+    names = ("ant", "bee", "cow")
+    caption = MultiLabel(3).caption(LOGITS[0], {"label": LABELS[0]}, names)
+    assert caption == "ant 95%, bee 73%; is ant 95%, cow 12%"
+    nothing = MultiLabel(3).caption(-np.ones(3, np.float32), {"label": LABELS[2]}, names)
+    assert nothing == "nothing; is nothing"

@@ -99,7 +99,7 @@ def program():
             gradient_clip_norm=tiny.CLIP_NORM,
         )
         loop = make_train_loop(
-            training.state, training.recipe, distribution, training.batch_spec
+            training.state, training.recipe, distribution, training.batch_spec, timed=True
         ).get_concrete_function(Zeros(training.batch_spec), tf.TensorSpec([], tf.int32))
         library = loop.graph.as_graph_def().library
     functions = list(library.function)

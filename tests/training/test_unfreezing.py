@@ -46,9 +46,9 @@ def undisturbed(folder: Path) -> tuple[Path, list[int]]:
     """A run that was left alone, and how many custom gradients were kept before each of its traces."""
     kept: list[int] = []
 
-    def counted(*args: Any) -> Any:
+    def counted(*args: Any, **options: Any) -> Any:
         kept.append(len(registered()))
-        return make_train_loop(*args)
+        return make_train_loop(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "make_train_loop", counted)

@@ -104,10 +104,19 @@ def make_train_loop(
     recipe: TrainRecipe,
     distribution: Distribution,
     batch_spec: Mapping[str, tf.TensorSpec],
+    *,
+    timed: bool = False,
 ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
     """Return a function (iterator, int32 [] steps) -> metrics of every step, float32 [steps, metrics].
 
     The step is traced once for all replicas: `batch_spec` describes one replica's batch.
+
+    Args:
+      state: variables that the steps read and write.
+      recipe: settings of the step.
+      distribution: the replicas that share it.
+      batch_spec: dtypes and shapes of one replica's batch.
+      timed: append a column, the seconds that each step waited for its batch.
     """
     with resting_collector():
         traced = traced_train_step(state, recipe, distribution, batch_spec)
@@ -123,13 +132,26 @@ def make_train_loop(
     def train_loop(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
         # Python runs this while it traces, and the collector would look through the graph again and again.
         with resting_collector():
-            rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(recipe.metrics)])
+            width = len(recipe.metrics) + timed
+            rows = tf.TensorArray(tf.float32, size=steps, element_shape=[width])
             for i in tf.range(steps):
-                row = distribution.strategy.run(replica_step, args=(next(iterator),))
-                rows = rows.write(i, distribution.local_value(row))
+                batch, seconds = _next_timed(iterator) if timed else (next(iterator), None)
+                row = distribution.strategy.run(replica_step, args=(batch,))
+                row = distribution.local_value(row)
+                rows = rows.write(i, tf.concat([row, seconds], 0) if timed else row)
             return rows.stack()
 
     return train_loop
+
+
+def _next_timed(iterator: Any) -> tuple[Any, tf.Tensor]:
+    """Return the next batch and the seconds of waiting for it, float32 [1], by the host's clock."""
+    before = tf.timestamp()
+    with tf.control_dependencies([before]):
+        batch = next(iterator)
+    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        after = tf.timestamp()
+    return batch, tf.cast(after - before, tf.float32)[tf.newaxis]
 
 
 def traced_train_step(

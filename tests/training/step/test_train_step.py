@@ -13,7 +13,7 @@ from training.devices.distribution import Replica
 from training.optimizers import LARS, SGD
 from training.step.ema import Averaging
 from training.step.packed import pack
-from training.step.train_step import make_eval_step, traced_train_step
+from training.step.train_step import make_eval_step, make_train_loop, traced_train_step
 from training.step.weight_decay import WeightDecay
 
 pytestmark = pytest.mark.slow
@@ -444,3 +444,22 @@ def test_logits_that_are_no_numbers_are_never_right(fresh):
     sums = evaluate(fresh, np.ones(8))
     assert (sums["top_1"], sums["top_5"]) == (0, 0)
     assert np.isnan(sums["cross_entropy"])
+
+
+def test_a_timed_loop_appends_the_wait_for_each_batch_and_changes_nothing_else(fresh, monkeypatch):
+    batches = tiny.Batches.random(3, 8)
+    expected = fresh.run(batches)
+    trained = fresh.state.to_arrays()
+    fresh.reset()
+    readings = tf.Variable(0.0, dtype=tf.float64)
+    # A clock that goes on by a second at each reading.
+    monkeypatch.setattr(tf, "timestamp", lambda: tf.identity(readings.assign_add(1.0)))
+    parts = (fresh.state, fresh.recipe, fresh.distribution, fresh.batch_spec)
+    loop = make_train_loop(*parts, timed=True)
+    rows = loop(iter(fresh.distribution.batches(batches.host_batches, 8)), tf.constant(3)).numpy()
+    assert rows[:, -1].tolist() == [1.0, 1.0, 1.0]
+    assert float(readings) == 6.0
+    for name, column in zip(fresh.recipe.metrics, rows[:, :-1].T, strict=True):
+        np.testing.assert_array_equal(column, expected[name], err_msg=name)
+    for name, array in fresh.state.to_arrays().items():
+        np.testing.assert_array_equal(array, trained[name], err_msg=name)

@@ -1,0 +1,20 @@
+"""MODEL_DIR/report.html: what a run learned, how, and how fast, in one file that needs nothing else."""
+
+from system.console import log
+from system.errors import first_line
+
+
+def write_report_or_log(model_dir: str, *, only_missing: bool = False) -> str | None:
+    """Write the report of a run and return its path; on any error, log one line and return None.
+
+    A run that has trained for days must not end in a traceback because of a picture. With `only_missing`, a
+    report that is there is kept.
+    """
+    try:
+        # Only here: drawing takes half a second to import, which a run needs at its end alone.
+        from serving.report.page import find_report, write_report
+
+        return (find_report(model_dir) if only_missing else None) or write_report(model_dir)
+    except Exception as error:
+        log(f"no report: {first_line(error)}; write it with python -m serving.report {model_dir}")
+        return None

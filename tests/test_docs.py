@@ -32,3 +32,14 @@ def test_the_pictures_show_what_the_pipeline_does(name: str) -> None:
     drawn = getattr(pictures, f"{name}_sheet")()
     kept = tf.io.decode_png((DOCS / "images" / f"{name}.png").read_bytes(), channels=3)
     np.testing.assert_array_equal(kept, drawn)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((DOCS / "decisions").glob("[0-9]*.md")), ids=lambda page: page.stem
+)
+def test_a_decision_has_its_number_its_status_and_what_it_supersedes(page: Path) -> None:
+    title, blank, status, supersedes, *_ = page.read_text().splitlines()
+    assert re.match(rf"# {int(page.stem[:4])}\. \S", title)
+    assert blank == ""
+    assert re.fullmatch(r"- Status: (accepted|rejected|superseded by \d+), \d{4}-\d\d-\d\d", status)
+    assert re.fullmatch(r"- Supersedes: (none|\d+(, \d+)*)", supersedes)

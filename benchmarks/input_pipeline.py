@@ -40,6 +40,7 @@ from benchmarks.turns import (
     measure_in_turns,
 )
 from input_pipeline.augment import AutoAugment, RandAugment, mixing, policies
+from input_pipeline.augment.policies import Policy
 from input_pipeline.draws import draw_uniforms
 from input_pipeline.images import crop, framing
 from input_pipeline.images.view import EvalView, TrainView
@@ -186,7 +187,7 @@ def operation_datasets(
 
 def pipeline_datasets(
     source: Source,
-    augments: Mapping[str, Augment | None],
+    augments: Mapping[str, Policy | None],
     image_size: int,
     batch: int,
     threads: int,
@@ -359,7 +360,7 @@ def _report_pipelines(flags: Namespace, encoded: Sequence[bytes]) -> str:
     with tempfile.TemporaryDirectory() as directory:
         source = write_records(encoded, directory)
         equal = count_equal(source, size)
-        augments = {
+        augments: dict[str, Policy | None] = {
             "no augmentation": None,
             "AutoAugment": AutoAugment(),
             "RandAugment": RandAugment(),

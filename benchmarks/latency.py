@@ -325,14 +325,15 @@ def evaluation_images(model_dir: str, predictor: Predictor) -> tuple[np.ndarray,
     """Read all images of the run's evaluation split, uint8 [n, S, S, 3], and their labels, int [n]."""
     experiment = load_experiment(os.path.join(model_dir, "experiment.yaml"))
     source = open_source(experiment, model_spec(experiment))
-    if source.target.batch_spec(1)["label"].shape.rank != 1:
+    view = predictor.card.preprocessing.view()
+    if source.target.batch_spec(1, view)["label"].shape.rank != 1:
         raise UsageError(
-            f"{model_dir}: accuracy needs one label for each image, and this run has several; "
+            f"{model_dir}: accuracy needs one label for each image, and this run has others; "
             "use --untrained"
         )
     dataset = make_eval_dataset(
         source,
-        predictor.card.preprocessing.view(),
+        view,
         experiment.data.eval_split,
         host_batch_size=ROWS_AT_A_TIME,
     )

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from input_pipeline.augment import get_augment, mixing, policies
 from input_pipeline.images.view import TrainView
-from input_pipeline.stream.pipeline import train_image
+from input_pipeline.stream.pipeline import show_train
 
 FOLDER = Path(__file__).parent / "images"
 SIZE = 112  # pixels per side of a picture
@@ -102,12 +102,12 @@ def augmented_sheet() -> np.ndarray:
         original = shape(name, seed=number)
         encoded = tf.io.encode_jpeg(original, quality=95)
         rows[name] = [original] + [
-            train_image(
+            show_train(
                 encoded,
                 {"index": tf.constant(number, tf.int64), "epoch": tf.constant(epoch, tf.int64)},
                 view,
                 seed=0,
-            )["image"]
+            ).framed.image
             for epoch in range(EPOCHS)
         ]
     return _sheet(rows, ["", "original", *(f"epoch {epoch}" for epoch in range(EPOCHS))])

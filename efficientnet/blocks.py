@@ -27,10 +27,14 @@ IMAGES = "images"
 
 
 class Node(NamedTuple):
-    """A layer and the names of the layers that feed it."""
+    """One use of a layer: the tensors that feed it, and the name of what it computes.
+
+    Nodes of the same layer share its variables.
+    """
 
     layer: LayerKind
     inputs: tuple[str, ...]
+    output: str
 
 
 class Layers:
@@ -46,10 +50,17 @@ class Layers:
         self.spec = spec
         self.nodes: list[Node] = []
 
-    def add(self, layer: LayerKind, *inputs: str) -> str:
-        """Add a layer that is fed by `inputs`; return its name."""
-        self.nodes.append(Node(layer, inputs))
-        return layer.name
+    def add(self, layer: LayerKind, *inputs: str, output: str | None = None) -> str:
+        """Add a layer that is fed by `inputs`; return the name of its output.
+
+        Args:
+          layer: one that was added before is used again, with the same variables.
+          inputs: names of tensors.
+          output: name of the result; the layer's own unless the layer is used several times.
+        """
+        node = Node(layer, inputs, output or layer.name)
+        self.nodes.append(node)
+        return node.output
 
     def normalize(self, x: str, name: str) -> str:
         """Add batch norm."""

@@ -1,10 +1,11 @@
 """Build a keras.Model from a ModelSpec and find its endpoints by name."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from efficientnet.blocks import IMAGES
+from efficientnet.blocks import IMAGES, Node
 from efficientnet.catalog import get_spec
 from efficientnet.layer_kinds import BuildOptions
 from efficientnet.layers import BatchNormFactory, UniformNoise
@@ -54,15 +55,70 @@ def build_model(
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, expected 1 or more, or None")
 
-    compute_dtype = keras.DTypePolicy(dtype).compute_dtype
+    return build_network(
+        network_layers(spec, num_classes=num_classes, include=include),
+        name=spec.name,
+        image_size=image_size,
+        dtype=dtype,
+        batch_norm=batch_norm,
+        uniform=uniform,
+    )
+
+
+def build_network(
+    nodes: Sequence[Node],
+    *,
+    name: str,
+    outputs: Mapping[str, str] | None = None,
+    image_size: Size | None = None,
+    dtype: str = "float32",
+    batch_norm: BatchNormFactory = keras.layers.BatchNormalization,
+    uniform: UniformNoise | None = None,
+) -> keras.Model:
+    """Build a network from the list of its layers, with newly initialised weights.
+
+    Args:
+      nodes: in the order in which they are built.
+      name: of the model.
+      outputs: the tensor of each output by the output's name; None: the last layer's alone.
+      image_size, dtype, batch_norm, uniform: as in `build_model`.
+
+    Returns:
+      A model from normalised float images [batch, H, W, 3] to the output, or to outputs by name.
+    """
+    images = images_input(image_size, dtype)
+    tensors = connect(nodes, images, BuildOptions(dtype, batch_norm, uniform))
+    if outputs is None:
+        return keras.Model(images, tensors[nodes[-1].output], name=name)
+    found = {key: tensors[tensor] for key, tensor in outputs.items()}
+    return keras.Model(images, found, name=name)
+
+
+def images_input(image_size: Size | None, dtype: str) -> Any:
+    """Return the input of a network; see `build_model`."""
     height, width = (None, None) if image_size is None else height_width(image_size)
-    images = keras.Input((height, width, IMAGE_CHANNELS), name=IMAGES, dtype=compute_dtype)
-    options = BuildOptions(dtype, batch_norm, uniform)
-    x, tensors = images, {IMAGES: images}
-    for layer, inputs in network_layers(spec, num_classes=num_classes, include=include):
+    compute_dtype = keras.DTypePolicy(dtype).compute_dtype
+    return keras.Input((height, width, IMAGE_CHANNELS), name=IMAGES, dtype=compute_dtype)
+
+
+def connect(nodes: Iterable[Node], images: Any, options: BuildOptions) -> dict[str, Any]:
+    """Create the Keras layers of `nodes` and call them, each layer once for each of its nodes.
+
+    Args:
+      nodes: in the order in which they are built.
+      images: the tensor named `IMAGES`.
+      options: of all layers.
+
+    Returns:
+      Every tensor by its name.
+    """
+    tensors, made = {IMAGES: images}, dict[str, keras.Layer]()
+    for layer, inputs, output in nodes:
+        if layer.name not in made:
+            made[layer.name] = layer.make(options)
         x, *others = (tensors[name] for name in inputs)
-        x = tensors[layer.name] = layer.make(options)([x, *others] if others else x)
-    return keras.Model(images, x, name=spec.name)
+        tensors[output] = made[layer.name]([x, *others] if others else x)
+    return tensors
 
 
 def endpoints(model: keras.Model) -> dict[str, Any]:

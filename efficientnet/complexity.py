@@ -1,11 +1,11 @@
 """Compute the cost of a network, layer by layer, from its specification without building it."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
-from efficientnet.blocks import IMAGES
+from efficientnet.blocks import IMAGES, Node
 from efficientnet.layer_kinds import Endpoint, LayerCost, Shape
 from efficientnet.network import network_layers
 from efficientnet.spec import IMAGE_CHANNELS, Include, ModelSpec, Size, height_width
@@ -93,12 +93,26 @@ def complexity(
     Raises:
       SpecError: a block is of an unknown kind.
     """
-    height, width = height_width(spec.resolution if image_size is None else image_size)
-    shapes: dict[str, Shape] = {IMAGES: (height, width, IMAGE_CHANNELS)}
+    size = spec.resolution if image_size is None else image_size
+    return count(network_layers(spec, num_classes=num_classes, include=include), size)
+
+
+def count(nodes: Iterable[Node], image_size: Size) -> Complexity:
+    """Compute the cost of a list of layers; a layer that is used several times has its variables once.
+
+    Args:
+      nodes: in the order in which they are built.
+      image_size: side of the square image or (height, width), in pixels.
+    """
+    shapes: dict[str, Shape] = {IMAGES: (*height_width(image_size), IMAGE_CHANNELS)}
     costs: list[LayerCost] = []
-    for layer, inputs in network_layers(spec, num_classes=num_classes, include=include):
+    seen = set[str]()
+    for layer, inputs, output in nodes:
         cost = layer.cost(*(shapes[name] for name in inputs))
-        shapes[layer.name] = cost.output_shape
+        shapes[output] = cost.output_shape
+        if layer.name in seen:
+            cost = replace(cost, weights={}, statistics={})
+        seen.add(layer.name)
         if not isinstance(layer, Endpoint):
             costs.append(cost)
     return Complexity(tuple(costs))

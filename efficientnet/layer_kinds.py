@@ -4,7 +4,7 @@ A block lists layers of these kinds once (see `blocks`); `builder` creates Keras
 `complexity` adds up their costs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Literal
@@ -14,6 +14,7 @@ import keras
 from efficientnet.layers import (
     BatchNormFactory,
     Dropout,
+    NearestUpsampling,
     StochasticDepth,
     UniformNoise,
     conv_initializer,
@@ -105,6 +106,8 @@ class Conv(LayerKind):
     stride: int = 1
     use_bias: bool = False
     padding: ConvPadding = "same"
+    initializer: Callable[[], keras.initializers.Initializer] = conv_initializer
+    dtype: str | None = None  # None: the network's policy
 
     def make(self, options: BuildOptions) -> keras.Layer:
         """Create the Keras layer."""
@@ -114,8 +117,8 @@ class Conv(LayerKind):
             strides=self.stride,
             padding=self.padding,
             use_bias=self.use_bias,
-            kernel_initializer=conv_initializer(),
-            dtype=options.dtype,
+            kernel_initializer=self.initializer(),
+            dtype=self.dtype or options.dtype,
             name=self.name,
         )
 
@@ -254,6 +257,36 @@ class Add(LayerKind):
     def make(self, options: BuildOptions) -> keras.Layer:
         """Create the Keras layer."""
         return keras.layers.Add(name=self.name, dtype=options.dtype)
+
+
+@dataclass(frozen=True)
+class Concatenate(LayerKind):
+    """The channels of all inputs, which have one height and width."""
+
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
+        return keras.layers.Concatenate(name=self.name, dtype=options.dtype)
+
+    def cost(self, *inputs: Shape) -> LayerCost:
+        """Return the cost."""
+        height, width, _ = inputs[0]
+        return LayerCost(self.name, (height, width, sum(shape[-1] for shape in inputs)))
+
+
+@dataclass(frozen=True)
+class NearestUpsample(LayerKind):
+    """Enlargement of the first input to the nearest pixels, cropped to the size of the second."""
+
+    factor: int
+
+    def make(self, options: BuildOptions) -> keras.Layer:
+        """Create the Keras layer."""
+        return NearestUpsampling(self.factor, name=self.name, dtype=options.dtype)
+
+    def cost(self, *inputs: Shape) -> LayerCost:
+        """Return the cost."""
+        (_, _, channels), (height, width, _) = inputs
+        return LayerCost(self.name, (height, width, channels))
 
 
 @dataclass(frozen=True)

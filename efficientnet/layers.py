@@ -148,6 +148,43 @@ class StochasticDepth(RandomKeep):
         }
 
 
+@keras.saving.register_keras_serializable(package="efficientnet")
+class NearestUpsampling(keras.layers.Layer):
+    """Repeat each pixel `factor` times in both directions, and crop to the size of another map.
+
+    It takes [x, reference]: [b, h, w, C] and [b, H, W, any], with h = ceil(H / factor), as 'same' padding and
+    a stride make it, and returns [b, H, W, C]. It consists of concatenations and reshapes, which TPUs
+    differentiate and TFLite runs in 8 bits.
+    """
+
+    def __init__(self, factor: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs: Any) -> Any:
+        """Enlarge and crop."""
+        x, reference = inputs
+        batch, height, width, channels = keras.ops.shape(x)
+        if isinstance(height, int) and isinstance(width, int):
+            batch = -1  # known shapes stay known
+        for axis, shape in (
+            (3, (batch, height, width * self.factor, channels)),
+            (2, (batch, height * self.factor, width * self.factor, channels)),
+        ):
+            x = keras.ops.reshape(keras.ops.concatenate([x] * self.factor, axis), shape)
+        rows, columns = keras.ops.shape(reference)[1:3]
+        return x[:, :rows, :columns]
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Return the size of the second input with the channels of the first."""
+        x, reference = input_shape
+        return (*reference[:3], x[3])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration."""
+        return {**super().get_config(), "factor": self.factor}
+
+
 def normalize_images(
     images: Any,
     mean_rgb: tuple[float, float, float],

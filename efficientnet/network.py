@@ -1,5 +1,8 @@
 """List the layers of a ModelSpec: stem, blocks, head, classifier."""
 
+import re
+from collections.abc import Iterable
+
 from efficientnet.blocks import BLOCKS, IMAGES, Layers, Node
 from efficientnet.layer_kinds import (
     Dense,
@@ -10,6 +13,8 @@ from efficientnet.layer_kinds import (
     MaxPooling,
 )
 from efficientnet.spec import Include, ModelSpec, SpecError
+
+_BACKBONE = re.compile(r"(stem|block_\d+|head)_")
 
 
 def network_layers(
@@ -25,8 +30,7 @@ def network_layers(
     Raises:
       SpecError: a block is of an unknown kind.
     """
-    layers = Layers(spec)
-    x = _blocks(layers, _stem(layers, IMAGES))
+    layers, x = backbone_layers(spec)
     if include != "features":
         x = _head(layers, x)
         if include == "logits" and num_classes is not None:
@@ -34,10 +38,28 @@ def network_layers(
     return tuple(layers.nodes)
 
 
-def keep_probabilities(spec: ModelSpec) -> dict[str, float]:
+def backbone_layers(spec: ModelSpec) -> tuple[Layers, str]:
+    """List stem and blocks, with the endpoints reduction_1, reduction_2, ...; more can be added to the list.
+
+    Returns:
+      The layers, and the name of the last one's output.
+
+    Raises:
+      SpecError: a block is of an unknown kind.
+    """
+    layers = Layers(spec)
+    return layers, _blocks(layers, _stem(layers, IMAGES))
+
+
+def is_backbone(path: str) -> bool:
+    """Return whether a variable is of the stem, a block or the head, not of the classifier or a decoder."""
+    return bool(_BACKBONE.match(path))
+
+
+def keep_probabilities(nodes: Iterable[Node]) -> dict[str, float]:
     """Return the probability with which each random layer of a network keeps, by the layer's name."""
     kept: dict[str, float] = {}
-    for layer, _ in network_layers(spec, num_classes=1, include="logits"):
+    for layer, _, _ in nodes:
         if isinstance(layer, DropBranch):
             kept[layer.name] = layer.survival_probability
         elif isinstance(layer, DropElements):

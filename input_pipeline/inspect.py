@@ -25,14 +25,14 @@ import tensorflow as tf
 
 from input_pipeline.augment import POLICIES, get_augment
 from input_pipeline.errors import DatasetError, plain_message
-from input_pipeline.images.view import TrainView
+from input_pipeline.images.framing import Squash
+from input_pipeline.images.view import EvalView, TrainView
 from input_pipeline.sources import Examples, IndexedExamples, Source, get_source
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, ShardInfo
 from input_pipeline.stream.decode import LOST
 from input_pipeline.stream.order import indexed_once, sharded_once, sharded_sample
-from input_pipeline.stream.pipeline import resident, train_image, train_rows
-from input_pipeline.targets.class_label import LABELS, ClassLabel
-from input_pipeline.targets.class_labels import ClassLabels
+from input_pipeline.stream.pipeline import resident, show_train, train_rows
+from input_pipeline.targets import TARGET_HELP, parse_target
 from input_pipeline.targets.target import Features
 from system import files
 from system.command import Namespace, Parser, command, natural, positive
@@ -42,6 +42,7 @@ TILE = 160  # pixels of a picture on the contact sheet
 CAPTION = 16  # pixels of the line below a row
 EPOCHS_SHOWN = 4
 FAILURES_SHOWN = 10
+ANY_VIEW = EvalView(32, Squash())  # labels are checked against any part of their image
 
 
 @dataclass(frozen=True)
@@ -128,20 +129,22 @@ def contact_sheet(
     for number, row in enumerate(rows.take(num_images)):
         encoded, features = _read(examples, row)
         original = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
-        pictures = [original] + [
-            train_image(
-                encoded,
-                {"index": row["index"], "epoch": tf.constant(epoch, tf.int64)},
-                view,
-                seed=seed,
-            )["image"].numpy()
-            for epoch in range(EPOCHS_SHOWN)
-        ]
+        value, _ = _check(source, features)
+        pictures = [original]
+        for epoch in range(EPOCHS_SHOWN):
+            row = {**row, "epoch": tf.constant(epoch, tf.int64)}
+            shown = show_train(encoded, row, view, seed=seed)
+            labels = source.target.place(value, shown.seen)[0]
+            drawn = {name: part.numpy() for name, part in labels.items()}
+            image = view.finish(shown.framed)["image"].numpy()
+            pictures.append(source.target.draw(image, drawn))
         for column, picture in enumerate(pictures):
             tile = _fit(Image.fromarray(picture))
             left, top = column * TILE, number * height
             sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
-        names = ", ".join(_class_name(source.info, int(label)) for label in features[LABELS])
+        names = ", ".join(
+            _class_name(source.info, label) for label in source.target.labels(features)
+        )
         caption = f"{names}  {_place(examples, row)}"
         draw.text((2, number * height + TILE + 2), caption, fill="black")
     return np.asarray(sheet)
@@ -174,21 +177,29 @@ def _rows(examples: Examples, limit: int) -> Iterable[dict[str, tf.Tensor]]:
 
 
 def _view_example(source: Source, examples: Examples, row: dict[str, tf.Tensor]) -> ExampleView:
-    place, info = _place(examples, row), source.info
+    place = _place(examples, row)
     if "record" in row and not row["record"].numpy():
         return ExampleView(place, problem=LOST)
     try:
         encoded, features = _read(examples, row)
-        _, problem = source.target.check(
-            features, num_classes=info.num_classes, label_offset=info.label_offset
-        )
+        value, problem = _check(source, features)
         if problem != "":
             return ExampleView(place, problem=problem.numpy().decode())
         shape = tf.io.decode_image(encoded, channels=3, expand_animations=False).shape
+        _, problem = source.target.place(value, ANY_VIEW.show(encoded).seen)
+        if problem != "":
+            return ExampleView(place, problem=problem.numpy().decode())
     except tf.errors.OpError as error:
         return ExampleView(place, problem=plain_message(error.message))
-    labels = tuple(int(label) for label in features[LABELS])
+    labels = tuple(source.target.labels(features))
     return ExampleView(place, labels, shape[0], shape[1], len(encoded.numpy()))
+
+
+def _check(source: Source, features: Features) -> tuple[Features, tf.Tensor]:
+    info = source.info
+    return source.target.check(
+        features, num_classes=info.num_classes, label_offset=info.label_offset
+    )
 
 
 def _read(examples: Examples, row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, Features]:
@@ -238,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             flags.data_dir,
             num_classes=flags.num_classes,
             skip_damage=True,
-            target=ClassLabels() if flags.several_labels else ClassLabel(),
+            target=parse_target(flags.target),
         )
         for note in source.notes:
             print(note)
@@ -260,7 +271,7 @@ def _parser() -> Parser:
     add("--data_dir", help="folder or gs:// path of the data")
     add("--source", default="tfrecord", help="kind of data (default %(default)s)")
     add("--num_classes", type=positive, help="for records without dataset_info.json")
-    add("--several_labels", action="store_true", help="an image may have several labels, or none")
+    add("--target", default="class", help=TARGET_HELP)
     add("--examples", type=natural, default=1000, help="decoded per split; 0: all (%(default)s)")
     add("--checksums", action="store_true", help="also read every shard and compare its SHA-256")
     add("--sheet", default="contact_sheet.png", help="PNG to draw; empty: none (%(default)s)")

@@ -33,7 +33,7 @@ from efficientnet.weights.tf1 import read_tf1_checkpoint, tf1_names
 from input_pipeline.augment import operations
 from input_pipeline.images.crop import Resize
 from input_pipeline.images.framing import CenterCrop, frame_eval, resized_part
-from proofs import parity_v2
+from proofs import parity_segmentation, parity_v2
 from proofs.page import write_page
 from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
 from system.command import Parser, command
@@ -465,6 +465,7 @@ SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
     keras_applications_rows,
     initialiser_rows,
     *parity_v2.SECTIONS,
+    *parity_segmentation.SECTIONS,
 )
 
 HEADER = ("item", "reference", "ours", "measured", "bound", "")

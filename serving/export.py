@@ -9,20 +9,29 @@ import tensorflow as tf
 
 from configs.load import load_experiment
 from configs.schema import Experiment
-from efficientnet import ModelSpec, build_model
+from efficientnet import ModelSpec
+from efficientnet.builder import build_network
 from input_pipeline.images.view import EvalView
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, read_dataset_info
 from input_pipeline.stream.pipeline import make_eval_dataset
 from run_folder.checkpoints import Checkpoint, best_checkpoint
 from run_folder.experiment import EXPERIMENT_FILE, run_experiment_file
+from serving.class_maps import map_signatures
 from serving.model_card import ModelCard, Preprocessing, write_model_card
 from serving.network import ExportError, build_inference_network
 from serving.onnx import write_onnx
-from serving.saved_model import Servable, export_saved_model, pixels_of
+from serving.saved_model import (
+    Servable,
+    Signatures,
+    class_signatures,
+    export_saved_model,
+    pixels_of,
+)
 from serving.tflite import CALIBRATION_IMAGES, VARIANTS, write_tflite
 from serving.version_folder import write_version
 from system.console import log
 from system.errors import first_line
+from tasks import Task
 from training.job import eval_view, make_task, model_spec, open_source
 from training.plan import make_plan
 from training.step.state import WeightsKind
@@ -44,12 +53,19 @@ class TrainedNetwork(NamedTuple):
         """What the network sees of an image."""
         return eval_view(self.experiment, self.spec)
 
+    @property
+    def task(self) -> Task:
+        """What the network learned."""
+        return make_task(self.experiment, self.info)
+
     def values(self) -> dict[str, Any]:
         """Return the arguments of `build_inference_network`."""
         return {
             "spec": self.spec,
             "num_classes": self.experiment.model.num_classes,
             "image_size": self.view.size,
+            "layers": self.task.layers(self.spec),
+            "outputs": self.task.outputs,
             "weights": self.weights,
             "statistics": self.statistics,
         }
@@ -122,7 +138,8 @@ def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNet
             f"{posixpath.join(model_dir, FILE_NAME)}: {len(info.class_names)} class names for the "
             f"{classes} classes of the network; expected one name per class, in label order"
         )
-    shape = build_model(spec, num_classes=classes)
+    task = make_task(experiment, info)
+    shape = build_network(task.layers(spec), name=spec.name, outputs=task.outputs)
     return TrainedNetwork(
         experiment,
         spec,
@@ -153,11 +170,13 @@ def _saved_model(directory: str, network: TrainedNetwork) -> str:
         network.statistics,
         view=network.view,
         class_names=network.info.class_names,
-        activation=make_task(network.experiment, network.info).activation,
+        activation=network.task.activation,
+        layers=network.task.layers(network.spec),
     )
     return export_saved_model(
         directory,
         servable,
+        SIGNATURES[network.task.answers],
         version=network.checkpoint.step,
         finish=lambda folder: write_model_card(folder, _card("saved_model", network)),
     )
@@ -185,6 +204,12 @@ def _onnx(directory: str, network: TrainedNetwork) -> str:
     return write_version(directory, network.checkpoint.step, write)
 
 
+# Signatures of a SavedModel by what a task answers.
+SIGNATURES: Mapping[str, Signatures] = {
+    "classes": class_signatures,
+    "class_maps": map_signatures,
+}
+
 # A new format is one function and one row.
 FORMATS: Mapping[str, Callable[[str, TrainedNetwork], str]] = {
     "saved_model": _saved_model,
@@ -208,7 +233,8 @@ def _card(format_name: str, network: TrainedNetwork) -> ModelCard:
         metrics=network.checkpoint.metrics,
         data={"name": network.info.name, "splits": splits},
         recipe=network.experiment.model_dump(mode="json"),
-        activation=make_task(network.experiment, network.info).activation,
+        activation=network.task.activation,
+        answers=network.task.answers,
         parameters=sum(value.size for value in network.weights + network.statistics),
     )
 

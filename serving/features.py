@@ -21,6 +21,7 @@ import tensorflow as tf
 from rich.progress import track
 
 from serving.images import find_images, read_batches
+from serving.network import ExportError
 from serving.predictor import find_export, load_signatures
 from system.command import ArgumentTypeError, Parser, command, positive
 from system.console import error_console
@@ -63,9 +64,14 @@ def compute_features(
       features: float32 [n, F], zeros for an image that cannot be decoded; valid: bool [n].
 
     Raises:
-      ExportError: the SavedModel cannot be loaded.
+      ExportError: the SavedModel cannot be loaded, or is of another task.
     """
-    signature = load_signatures(folder)["features"]
+    signatures = load_signatures(folder)
+    if "features" not in signatures:
+        raise ExportError(
+            f"{folder}: it has no features of whole images; expected the export of a classifier"
+        )
+    signature = signatures["features"]
     batches = track(
         read_batches(files, images_per_batch),
         "images",

@@ -9,6 +9,11 @@ from system.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 HEATMAP_ENDING = ".cam.png"  # what `serving.predict --explain` writes beside images
+MASK_ENDING, OVERLAY_ENDING = (
+    ".mask.png",
+    ".overlay.png",
+)  # what it writes where it answers with maps
+WRITTEN = (HEATMAP_ENDING, MASK_ENDING, OVERLAY_ENDING)
 
 
 class ImagesError(UserError):
@@ -31,7 +36,7 @@ def find_images(paths: Sequence[str]) -> list[str]:
                 os.path.join(folder, name)
                 for folder, _, names in tf.io.gfile.walk(path)
                 for name in names
-                if name.lower().endswith(EXTENSIONS) and not name.endswith(HEATMAP_ENDING)
+                if name.lower().endswith(EXTENSIONS) and not name.endswith(WRITTEN)
             ]
             if not files:
                 raise ImagesError(f"{path}: no image in this folder ({', '.join(EXTENSIONS)})")

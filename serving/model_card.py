@@ -85,6 +85,7 @@ class ModelCard:
       metrics: measured at the checkpoint, such as top_1 in [0, 1]; empty if it was not evaluated.
       data: name of the data set and number of examples in each split.
       recipe: the whole experiment, as in experiment.yaml.
+      answers: "classes" of whole images, or "class_maps", classes of their pixels.
       parameters: number of values in the weights and in batch norm's moving statistics.
       files: size in bytes and SHA-256 of each file by name.
     """
@@ -100,6 +101,7 @@ class ModelCard:
     recipe: Mapping[str, Any]
     parameters: int
     activation: str = "softmax"  # cards of earlier versions have none
+    answers: str = "classes"  # likewise
     stage: int | None = None
     files: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
 
@@ -150,11 +152,19 @@ def _fingerprints(folder: str) -> dict[str, Fingerprint]:
 
 _USE = {
     "saved_model": "TensorFlow Serving, or `tf.saved_model.load`. Encoded images go in as they are; "
-    "decoding, crop, normalisation and class names are inside.",
+    "decoding, crop and normalisation are inside.",
     "tflite": "LiteRT. Pixels on the scale 0..255, float32 (uint8 for int8.tflite), "
     "[1, {height}, {width}, 3], cropped as below; normalisation is inside. Output: logits.",
     "onnx": "Any ONNX runtime. `images`: float32 [n, {height}, {width}, 3], cropped and normalised as "
     "below. Output: logits.",
+}
+
+
+_ANSWERS = {
+    "classes": "",
+    "class_maps": " Logits are [n, height, width, classes] of the input's size. The SavedModel returns"
+    " `classes`, uint8 [n, h, w] in the size of the original images, padded to the largest with 255, and"
+    " `sizes`.",
 }
 
 
@@ -198,7 +208,7 @@ def _text(card: ModelCard) -> str:
         f"# {card.name}, {card.format}, step {card.step}"
         + (f" in stage {card.stage}" if card.stage else ""),
         "",
-        _USE[card.format].format(height=height, width=width),
+        _USE[card.format].format(height=height, width=width) + _ANSWERS[card.answers],
         "",
         f"- Weights: {average} ({card.weights}), {card.parameters:,} values",
         f"- Classes: {len(card.class_names)}; probabilities are the {card.activation} of the logits",

@@ -7,7 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from efficientnet import ModelSpec, Size, build_model
+from efficientnet import ModelSpec, Size
+from efficientnet.blocks import Node
+from efficientnet.builder import build_network
+from efficientnet.network import network_layers
 from system.errors import UserError
 
 
@@ -29,6 +32,8 @@ def build_inference_network(
     image_size: Size,
     weights: Sequence[np.ndarray],
     statistics: Sequence[np.ndarray],
+    layers: Sequence[Node] | None = None,
+    outputs: Mapping[str, str] | None = None,
 ) -> keras.Model:
     """Build the network outside of any distribution strategy and assign its values.
 
@@ -38,15 +43,21 @@ def build_inference_network(
       image_size: side of square images or (height, width), in pixels.
       weights: values of `trainable_variables`, in the model's order.
       statistics: values of `non_trainable_variables`: batch norm's moving averages.
+      layers: list of the network's layers; None: those of a classifier.
+      outputs: as `build_network` takes them.
 
     Returns:
-      A model from normalised float32 images [batch, H, W, 3] to float32 logits
-      [batch, num_classes].
+      A model from normalised float32 images [batch, H, W, 3] to float32 logits [batch, num_classes], or to
+      what the layers compute.
 
     Raises:
       ExportError: the values are not those of this network.
     """
-    model = build_model(spec, num_classes=num_classes, image_size=image_size, uniform=_forbid_noise)
+    if layers is None:
+        layers = network_layers(spec, num_classes=num_classes, include="logits")
+    model = build_network(
+        layers, name=spec.name, outputs=outputs, image_size=image_size, uniform=_forbid_noise
+    )
     _assign(model.trainable_variables, weights, "weights", spec)
     _assign(model.non_trainable_variables, statistics, "statistics", spec)
     return model

@@ -5,12 +5,15 @@
 prints a table; --json prints one line of JSON per image. An image that cannot be decoded is reported, and
 the exit status is 1; the other images are still classified. --explain writes IMAGE.cam.png beside each
 image: a class-activation map (Grad-CAM) of the SavedModel's best class, drawn over the network's input.
+
+A run that learned segmentation writes IMAGE.mask.png, the class of each pixel with the colours of PASCAL VOC
+as palette, and IMAGE.overlay.png beside each image, and prints the shares of the classes.
 """
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from system.tensorflow_log import quiet_tensorflow
@@ -23,17 +26,30 @@ import tensorflow as tf
 from rich.progress import track
 from rich.table import Table
 
+from input_pipeline.images.label_map import IGNORED
+from input_pipeline.images.overlay import overlay_classes, palette_png
 from serving.heatmaps import overlay, write_png
 from serving.images import (
     HEATMAP_ENDING,
+    MASK_ENDING,
+    OVERLAY_ENDING,
     find_images,
     read_batches,
 )
+from serving.model_card import ModelCard, read_model_card
 from serving.network import ExportError
-from serving.predictor import FORMATS, Predictor, find_export, load_signatures, open_predictor
+from serving.predictor import (
+    FORMATS,
+    Predictor,
+    find_export,
+    load_signatures,
+    open_map_predictor,
+    open_predictor,
+)
 from serving.tflite import VARIANTS
-from system.command import Parser, command, positive
+from system.command import Namespace, Parser, command, positive
 from system.console import console, error_console
+from system.files import write_bytes
 
 BROKEN = "cannot be decoded as JPEG, PNG, BMP or GIF"
 
@@ -45,12 +61,24 @@ class Prediction(NamedTuple):
     best: list[dict[str, Any]]  # class, label, probability
 
 
+class MapPrediction(NamedTuple):
+    """The classes of an image's pixels, those with most first; `shares` is empty for a broken image."""
+
+    file: str
+    shares: list[dict[str, Any]]  # class, label, share of the pixels
+
+
 @command("serving.predict")
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict and print; return the exit status: 1 when an image is broken."""
     args = _parser().parse_args(argv)
     files = find_images(args.images)
-    predictor = open_predictor(find_export(args.model_dir, args.format), args.variant)
+    folder = find_export(args.model_dir, args.format)
+    return PRINTERS[read_model_card(folder).answers](args, files, folder)
+
+
+def _print_classes(args: Namespace, files: Sequence[str], folder: str) -> int:
+    predictor = open_predictor(folder, args.variant)
     write_heatmaps = _heatmap_writer(predictor, args.model_dir) if args.explain else None
     predictions = []
     for prediction in predict_files(
@@ -82,21 +110,99 @@ def predict_files(
       top: number of classes in a prediction.
       write_heatmaps: called with the names and the contents of each batch.
     """
-    steps = -(-len(files) // images_per_batch)
-    batches = track(
-        read_batches(files, images_per_batch),
-        "images",
-        total=steps,
-        console=error_console,
-        disable=not error_console.is_terminal,
-        transient=True,
-    )
-    for names, contents in batches:
+    for names, contents in _batches(files, images_per_batch):
         probabilities, valid = predictor.predict(contents)
         if write_heatmaps:
             write_heatmaps(names, contents)
         for name, row, is_valid in zip(names, probabilities, valid, strict=True):
             yield Prediction(name, _best(row, predictor, top) if is_valid else [])
+
+
+def _batches(
+    files: Sequence[str], images_per_batch: int
+) -> Iterable[tuple[list[str], list[bytes]]]:
+    """Read the files in batches; show a progress bar on a terminal."""
+    return track(
+        read_batches(files, images_per_batch),
+        "images",
+        total=-(-len(files) // images_per_batch),
+        console=error_console,
+        disable=not error_console.is_terminal,
+        transient=True,
+    )
+
+
+def _print_maps(args: Namespace, files: Sequence[str], folder: str) -> int:
+    """Write the masks and overlays of all images, and print the shares of their classes."""
+    if args.explain:
+        raise ExportError(
+            "--explain draws the class of a whole image, and this run has a class for each pixel"
+        )
+    predictor = open_map_predictor(folder, args.variant)
+    found = []
+    for names, contents in _batches(files, args.images_per_batch):
+        maps, valid = predictor.predict(contents)
+        for name, content, classes, is_valid in zip(names, contents, maps, valid, strict=True):
+            if not is_valid:
+                print(f"serving.predict: {name}: {BROKEN}", file=sys.stderr)
+            else:
+                _write_map(name, content, classes)
+            shares = _shares(classes, predictor.card.class_names)[: args.top] if is_valid else []
+            prediction = MapPrediction(name, shares)
+            if args.json:
+                print(json.dumps(_map_as_json(prediction), ensure_ascii=False))
+            found.append(prediction)
+    if not args.json:
+        _print_shares(found, predictor.card)
+    return 0 if all(prediction.shares for prediction in found) else 1
+
+
+def _write_map(name: str, content: bytes, classes: np.ndarray) -> None:
+    image = tf.io.decode_image(content, channels=3, expand_animations=False).numpy()
+    write_bytes(name + MASK_ENDING, palette_png(classes))
+    write_png(name + OVERLAY_ENDING, overlay_classes(image, classes))
+
+
+def _shares(classes: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """List the classes of an image with their shares of its pixels, largest first."""
+    counts = np.bincount(classes.ravel(), minlength=IGNORED + 1)[: len(names)]
+    return [
+        {"class": int(n), "label": names[n], "share": round(float(counts[n] / classes.size), 6)}
+        for n in np.argsort(-counts, kind="stable")
+        if counts[n]
+    ]
+
+
+def _map_as_json(prediction: MapPrediction) -> dict[str, Any]:
+    if not prediction.shares:
+        return {"file": prediction.file, "error": BROKEN}
+    return {
+        "file": prediction.file,
+        "mask": prediction.file + MASK_ENDING,
+        "overlay": prediction.file + OVERLAY_ENDING,
+        "classes": prediction.shares,
+    }
+
+
+def _print_shares(predictions: Sequence[MapPrediction], card: ModelCard) -> None:
+    table = Table(title=f"{card.name}, {card.format}, step {card.step}", title_justify="left")
+    for column, justify in (("image", "left"), ("label", "left"), ("share of pixels", "right")):
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for prediction in predictions:
+        for place, best in enumerate(prediction.shares):
+            name = prediction.file if place == 0 else ""
+            table.add_row(name, best["label"], f"{best['share']:.2%}")
+        if not prediction.shares:
+            table.add_row(prediction.file, "(broken)", "")
+        table.add_section()
+    console.print(table, markup=False)
+
+
+# What is printed of a run, by what its exports answer with.
+PRINTERS: Mapping[str, Callable[[Namespace, Sequence[str], str], int]] = {
+    "classes": _print_classes,
+    "class_maps": _print_maps,
+}
 
 
 def _best(row: np.ndarray, predictor: Predictor, top: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Open an export of any format as one function: encoded images in, probabilities out."""
+"""Open an export of any format as one function: encoded images in, probabilities or class maps out."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from serving.class_maps import ClassMaps, cut, maps_from_pixels
 from serving.model_card import ModelCard, read_model_card
 from serving.network import ACTIVATIONS, ExportError
 from serving.onnx import FILE as ONNX_FILE
@@ -46,6 +47,20 @@ class Predictor(NamedTuple):
     from_pixels: Callable[[np.ndarray], np.ndarray]
 
 
+class MapPredictor(NamedTuple):
+    """An open export that answers with class maps.
+
+    Attributes:
+      card: the export's model card.
+      folder: the export's version folder.
+      predict: takes encoded images.
+    """
+
+    card: ModelCard
+    folder: str
+    predict: Callable[[Sequence[bytes]], ClassMaps]
+
+
 def find_export(model_dir: str, format_name: str = "saved_model") -> str:
     """Return the folder of the newest version of a format in a run's folder.
 
@@ -75,17 +90,42 @@ def open_predictor(folder: str, variant: str = "float32") -> Predictor:
         format is not installed.
     """
     card = read_model_card(folder)
+    if card.answers != "classes":
+        raise ExportError(
+            f"{folder}: it answers with {card.answers}; expected an export that answers with classes of whole"
+            " images"
+        )
     if card.format == "saved_model":
         return _open_saved_model(folder, card)
-    if card.format == "tflite":
-        logits = _open_tflite(folder, card, variant)
-    elif card.format == "onnx":
-        logits = _open_onnx(folder, card)
-    else:
-        raise ExportError(
-            f"{folder}: unknown format {card.format!r}; expected {', '.join(FORMATS)}"
+    return _with_preprocessing(folder, card, _open_logits(folder, card, variant))
+
+
+def open_map_predictor(folder: str, variant: str = "float32") -> MapPredictor:
+    """Open a version folder of any format whose answers are class maps; see `open_predictor`."""
+    card = read_model_card(folder)
+    if card.format == "saved_model":
+        signature = load_signatures(folder)["serving_default"]
+        return MapPredictor(
+            card,
+            folder,
+            lambda images: cut(signature(image_bytes=tf.constant(list(images), tf.string))),
         )
-    return _with_preprocessing(folder, card, logits)
+    predict = maps_from_pixels(
+        card.preprocessing.view(),
+        card.preprocessing.mean_rgb,
+        _open_logits(folder, card, variant),
+        len(card.class_names),
+    )
+    return MapPredictor(card, folder, predict)
+
+
+def _open_logits(folder: str, card: ModelCard, variant: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Open a network that takes framed pixels, uint8 or float32 [n, H, W, 3], and returns logits."""
+    if card.format == "tflite":
+        return _open_tflite(folder, card, variant)
+    if card.format == "onnx":
+        return _open_onnx(folder, card)
+    raise ExportError(f"{folder}: unknown format {card.format!r}; expected {', '.join(FORMATS)}")
 
 
 def _open_saved_model(folder: str, card: ModelCard) -> Predictor:

@@ -36,6 +36,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet import ModelSpec, endpoints, normalize_images
+from efficientnet.blocks import Node
 from input_pipeline.images.placement import height_width
 from input_pipeline.images.view import EvalView
 from serving.heatmaps import heat_of
@@ -65,6 +66,7 @@ class Servable:
       view: makes the network's input of an image.
       class_names: one per class; None names them "0", "1", ...
       activation: from logits to probabilities, "softmax" or "sigmoid".
+      layers: of the network; None: those of a classifier.
 
     Raises:
       ExportError: the number of class names is not num_classes.
@@ -77,6 +79,7 @@ class Servable:
     view: EvalView
     class_names: Sequence[str] | None = None
     activation: str = "softmax"
+    layers: Sequence[Node] | None = None
 
     def __post_init__(self) -> None:
         if len(self.names) != self.num_classes:
@@ -99,23 +102,29 @@ class Servable:
             image_size=self.view.size,
             weights=self.weights,
             statistics=self.statistics,
+            layers=self.layers,
         )
+
+
+Signatures = Callable[[Servable, keras.Model], dict[str, Any]]
 
 
 def export_saved_model(
     directory: str,
     servable: Servable,
+    signatures: Signatures | None = None,
     *,
     version: int,
     finish: Callable[[str], object] | None = None,
 ) -> str:
-    """Write DIRECTORY/VERSION atomically, with the signatures above; replace an existing version.
+    """Write DIRECTORY/VERSION atomically, with its signatures; replace an existing version.
 
     `assets.extra` holds requests that TensorFlow Serving warms up with.
 
     Args:
       directory: local or gs:// folder of versions, the `base_path` of TensorFlow Serving.
       servable: what is exported.
+      signatures: of a servable and its network; None: `class_signatures`.
       version: 0 or above; TensorFlow Serving serves the highest.
       finish: called with the path of the temporary folder before it is renamed, to add files.
 
@@ -132,18 +141,21 @@ def export_saved_model(
     network = servable.build()
     module = tf.Module()
     module.held = [variable.value for variable in network.variables]
-    signatures = _all_signatures(servable, network)
+    named = (signatures or class_signatures)(servable, network)
 
     def write(path: str) -> None:
-        tf.saved_model.save(module, path, signatures)
-        write_warmup_requests(path, servable.spec.name, height_width(servable.view.size))
+        tf.saved_model.save(module, path, named)
+        write_warmup_requests(
+            path, servable.spec.name, height_width(servable.view.size), tuple(named)
+        )
         if finish:
             finish(path)
 
     return write_version(directory, version, write)
 
 
-def _all_signatures(servable: Servable, network: keras.Model) -> dict[str, Any]:
+def class_signatures(servable: Servable, network: keras.Model) -> dict[str, Any]:
+    """Return the signatures above of a classifier."""
     spec, view = servable.spec, servable.view
     inside = keras.Model(network.input, endpoints(network))
 
@@ -239,12 +251,8 @@ def pixels_of(framed: Mapping[str, tf.Tensor], mean_rgb: RGB) -> tf.Tensor:
     return fill_padding(tf.cast(framed["image"], tf.float32), framed, mean_rgb)
 
 
-@tf.autograph.experimental.do_not_convert  # nor may its dataset's map be converted
 def crop_all(image_bytes: tf.Tensor, view: EvalView) -> tuple[Outputs, tf.Tensor]:
     """Crop images in parallel; an image that cannot be decoded becomes black.
-
-    In a graph only a data set can catch an error, so the batch goes through one that ignores errors.
-    The numbers of the images that come out show which ones failed.
 
     Args:
       image_bytes: string [n].
@@ -254,15 +262,34 @@ def crop_all(image_bytes: tf.Tensor, view: EvalView) -> tuple[Outputs, tf.Tensor
       {"image": uint8 [n, H, W, 3]} and, if the framing pads, what says where; see `View.finish`. And
       valid: bool [n].
     """
+    return crop_each(image_bytes, view, view.blank())
+
+
+@tf.autograph.experimental.do_not_convert  # nor may its dataset's map be converted
+def crop_each(
+    image_bytes: tf.Tensor, make: Callable[[tf.Tensor], Outputs], blank: Outputs
+) -> tuple[Outputs, tf.Tensor]:
+    """Apply `make` to encoded images in parallel; one that cannot be decoded gives `blank`.
+
+    In a graph only a data set can catch an error, so the batch goes through one that ignores errors.
+    The numbers of the images that come out show which ones failed.
+
+    Args:
+      image_bytes: string [n].
+      make: of the bytes of an image, string [], tensors with the names and shapes of `blank`.
+      blank: stands for an image that cannot be decoded.
+
+    Returns:
+      The tensors of all images, and valid: bool [n].
+    """
     with tf.device("/device:CPU:0"):
         n = tf.size(image_bytes, out_type=tf.int64)
         numbered = tf.data.Dataset.from_tensor_slices((tf.range(n), image_bytes))
         cropped = numbered.map(
-            lambda place, encoded: (place, view(encoded)),
+            lambda place, encoded: (place, make(encoded)),
             num_parallel_calls=tf.data.AUTOTUNE,
         ).ignore_errors()
         # One more image, so that the batch is never empty.
-        blank = view.blank()
         done = cropped.concatenate(tf.data.Dataset.from_tensors((n, blank))).batch(n + 1)
         places, made = done.get_single_element()
         made = {key: tf.ensure_shape(part, [None, *blank[key].shape]) for key, part in made.items()}

@@ -7,6 +7,7 @@ predict.proto and model.proto in tensorflow_serving/apis.
 """
 
 import os
+from collections.abc import Collection
 
 import numpy as np
 import tensorflow as tf
@@ -14,13 +15,16 @@ import tensorflow as tf
 FILE = "tf_serving_warmup_requests"
 
 
-def write_warmup_requests(version_folder: str, model_name: str, size: tuple[int, int]) -> None:
-    """Write one request for each of `serving_default`, `predict_images` and `features`.
+def write_warmup_requests(
+    version_folder: str, model_name: str, size: tuple[int, int], signatures: Collection[str]
+) -> None:
+    """Write one request for each of `serving_default`, `predict_images` and `features` that there is.
 
     Args:
       version_folder: version folder of the SavedModel.
       model_name: name of the model in the requests; the server ignores it when it warms up.
       size: height and width of the images in pixels.
+      signatures: of the SavedModel.
     """
     rows, columns = (np.linspace(0, 255, side).astype(np.uint8) for side in size)
     picture = np.stack(np.broadcast_arrays(rows[:, None], columns[None, :], rows[:, None]), axis=-1)
@@ -33,6 +37,8 @@ def write_warmup_requests(version_folder: str, model_name: str, size: tuple[int,
             ("predict_images", "images", picture[np.newaxis].astype(np.float32)),
             ("features", "image_bytes", np.array([encoded], object)),
         ):
+            if signature not in signatures:
+                continue
             writer.write(_prediction_log(model_name, signature, name, value))
 
 

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from input_pipeline.targets.class_label import ClassLabel
 from input_pipeline.targets.class_labels import ClassLabels
+from input_pipeline.targets.mask import Mask
 from input_pipeline.targets.target import Target
 from tasks.classification import Classification
 from tasks.multi_label import MultiLabel
+from tasks.segmentation import Segmentation
 from tasks.task import Labels, Task
 
 __all__ = ["TASKS", "Labels", "Target", "Task", "TaskKind"]
@@ -35,4 +37,5 @@ class TaskKind(NamedTuple):
 TASKS: Mapping[str, TaskKind] = {
     "classification": TaskKind(Classification.of, ClassLabel),
     "multi_label": TaskKind(MultiLabel.of, ClassLabels, frozenset({"max_labels"})),
+    "segmentation": TaskKind(Segmentation.of, Mask, frozenset({"first_value", "ignore_value"})),
 }

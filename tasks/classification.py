@@ -7,6 +7,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import tensorflow as tf
 
+from efficientnet import ModelSpec
+from efficientnet.blocks import Node
+from efficientnet.network import network_layers
 from input_pipeline.targets.class_labels import multi_hot
 from system.errors import UsageError
 from tasks.task import Batch, Labels, Measures, Total
@@ -34,6 +37,13 @@ class Classification:
 
     metrics = ("cross_entropy", "top_1")
     activation: ClassVar[Literal["softmax"]] = "softmax"
+    outputs = None
+    answers: ClassVar[Literal["classes"]] = "classes"
+    draws = False
+
+    def layers(self, spec: ModelSpec) -> tuple[Node, ...]:
+        """List the layers of the backbone with a classifier."""
+        return network_layers(spec, num_classes=self.num_classes, include="logits")
 
     @classmethod
     def of(
@@ -167,6 +177,10 @@ class Classification:
             f"{class_names[best]} {probabilities[best]:.0%}, is {class_names[label]} "
             f"{probabilities[label]:.0%}"
         )
+
+    def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
+        """Draw nothing: classes name no place in an image."""
+        return []
 
     def _weighted_cross_entropy(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Compute the cross entropy of every example times the weight of its class: float32 [batch]."""

@@ -7,6 +7,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import tensorflow as tf
 
+from efficientnet import ModelSpec
+from efficientnet.blocks import Node
+from efficientnet.network import network_layers
 from input_pipeline.targets.class_labels import NO_LABEL, multi_hot
 from tasks.task import Batch, Labels, Measures, Total
 
@@ -34,6 +37,9 @@ class MultiLabel:
 
     metrics = ("cross_entropy", "hit_at_1")
     activation: ClassVar[Literal["sigmoid"]] = "sigmoid"
+    outputs = None
+    answers: ClassVar[Literal["classes"]] = "classes"
+    draws = False
 
     @classmethod
     def of(cls, labels: Labels, label_smoothing: float) -> "MultiLabel":
@@ -44,6 +50,10 @@ class MultiLabel:
     def best(self) -> str:
         """The mean average precision, or with many classes the pooled one."""
         return "mean_average_precision" if self._ranks else "pooled_average_precision"
+
+    def layers(self, spec: ModelSpec) -> tuple[Node, ...]:
+        """List the layers of the backbone with a classifier."""
+        return network_layers(spec, num_classes=self.num_classes, include="logits")
 
     def prepare(self, batch: Batch) -> Batch:
         """Make padded labels, int32 [b, k], multi-hot: float32 [b, classes]. Leave mixed labels."""
@@ -167,6 +177,10 @@ class MultiLabel:
         named = {i: f"{class_names[i]} {probabilities[i]:.0%}" for i in found + labels}
         said = ", ".join(named[i] for i in found) or "nothing"
         return f"{said}; is {', '.join(named[i] for i in labels) or 'nothing'}"
+
+    def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
+        """Draw nothing: classes name no place in an image."""
+        return []
 
     @property
     def _ranks(self) -> bool:

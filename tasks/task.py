@@ -6,6 +6,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
+from efficientnet import ModelSpec
+from efficientnet.blocks import Node
+
 Batch = Mapping[str, tf.Tensor]
 Total = Callable[[tf.Tensor], tf.Tensor]  # sums over all replicas, without a gradient
 
@@ -48,6 +51,21 @@ class Task(Protocol):
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
         """Function that turns the outputs of the network into the probabilities that are served."""
+
+    @property
+    def outputs(self) -> Mapping[str, str] | None:
+        """The layers whose outputs the task takes, by the name it knows them by; None: the last alone."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether `draw` has pictures."""
+
+    def layers(self, spec: ModelSpec) -> tuple[Node, ...]:
+        """List the layers of the network on a backbone, in the order in which they are built."""
+
+    @property
+    def answers(self) -> Literal["classes", "class_maps"]:
+        """What exports answer with: classes of whole images, or of their pixels."""
 
     def prepare(self, batch: Batch) -> Batch:
         """Convert an input batch to the form that `loss` takes, on the device and without a gradient."""
@@ -110,4 +128,12 @@ class Task(Protocol):
           output: outputs of the network for it, without a batch dimension.
           example: the columns of the batch for it, without a batch dimension.
           class_names: one for each class.
+        """
+
+    def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
+        """Draw answers for people: pictures of each image, uint8 [H, W, 3], side by side.
+
+        Args:
+          outputs: arrays of the network.
+          batch: "image", uint8 [n, H, W, 3], and the labels of the task.
         """

@@ -9,7 +9,8 @@ import keras
 from configs.durations import Duration
 from configs.schema import Experiment
 from configs.sections import own_settings
-from efficientnet import ModelSpec, build_model, normalize_images, vary
+from efficientnet import ModelSpec, normalize_images, vary
+from efficientnet.builder import build_network
 from efficientnet.network import keep_probabilities
 from efficientnet.weights.initialize import initialize
 from efficientnet.weights.open import open_weights
@@ -38,9 +39,11 @@ def make_state(job: Job, *, initial_weights: str | None = None) -> tuple[TrainSt
     noise = MaskNoise(experiment.seed)
     keras.utils.set_random_seed(experiment.seed)
     with job.distribution.strategy.scope():
-        network = build_model(
-            _spec_of_all_stages(job),
-            num_classes=experiment.model.num_classes,
+        spec = _spec_of_all_stages(job)
+        network = build_network(
+            job.task.layers(spec),
+            name=spec.name,
+            outputs=job.task.outputs,
             image_size=None,  # training, evaluation and stages differ in size; a trace fixes its own
             dtype=job.precision,
             batch_norm=_batch_norm(job),
@@ -75,7 +78,7 @@ def make_recipe(job: Job, network: keras.Model, noise: MaskNoise) -> TrainRecipe
         normalize=make_normalizer(job),
         noise=noise,
         weight_decay=make_weight_decay(experiment),
-        keep_probabilities=keep_probabilities(job.spec),
+        keep_probabilities=keep_probabilities(job.task.layers(job.spec)),
         frozen=frozen_paths(
             Paths.of(network),
             job.spec,

@@ -14,6 +14,11 @@ from training.step.state import TrainState, WeightsKind
 from training.step.train_step import make_eval_step
 
 
+def weights_kind(job: Job, state: TrainState) -> WeightsKind:
+    """Return which weights are evaluated: those of eval.weights, or the average if the run keeps one."""
+    return job.experiment.eval.weights or ("ema" if state.has_average else "raw")
+
+
 class Evaluator:
     """Evaluates the current weights of a state at each call."""
 
@@ -35,9 +40,7 @@ class Evaluator:
           EvaluationStopped: `stop` returned True.
           TrainingError: there is too little memory for the batch.
         """
-        kind: WeightsKind = self._job.experiment.eval.weights or (
-            "ema" if self.state.has_average else "raw"
-        )
+        kind = weights_kind(self._job, self.state)
         num_steps = self._input.num_steps
         with (
             evaluation_memory(self._job),

@@ -87,8 +87,8 @@ def train_batch_spec(job: Job) -> dict[str, tf.TensorSpec]:
     """Return the dtypes and shapes of one replica's training batch."""
     experiment = job.experiment
     size = experiment.train.global_batch_size // job.distribution.num_replicas
-    labels = dict(make_target(experiment).batch_spec(size))
     view = train_view(experiment, job.spec)
+    labels = dict(make_target(experiment).batch_spec(size, view))
     if experiment.augment.mixes_labels:
         labels["label"] = tf.TensorSpec([size, experiment.model.num_classes], tf.float32)
     return {
@@ -120,6 +120,8 @@ def eval_input(job: Job) -> EvalInput:
     experiment, source, hosts = job.experiment, job.source(), job.distribution.num_hosts
     data, host_batch_size = experiment.data, job.eval_batch_size // hosts
     view, reading = eval_view(experiment, job.spec), _reading(experiment)
+    if experiment.eval.at == "original":
+        view = dataclasses.replace(view, original=experiment.eval.max_size)
 
     def make(host_index: int, num_hosts: int) -> tf.data.Dataset:
         return make_eval_dataset(
@@ -138,3 +140,16 @@ def eval_input(job: Job) -> EvalInput:
         num_examples,
         int(data.max_error_fraction * num_examples) if data.on_error == "skip" else 0,
     )
+
+
+def drawn_batch(job: Job, count: int) -> dict[str, tf.Tensor]:
+    """Return the first images of the evaluation split, with labels in the size of the network's input."""
+    experiment, source = job.experiment, job.source()
+    dataset = make_eval_dataset(
+        source,
+        eval_view(experiment, job.spec),
+        experiment.data.eval_split,
+        host_batch_size=count,
+        reading=_reading(experiment),
+    )
+    return next(iter(dataset))

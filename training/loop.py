@@ -19,6 +19,7 @@ from training.job import ExperimentError, Job, open_job
 from training.model_dir import exclusive_model_dir
 from training.other_labels import labelled_job
 from training.plan import Plan
+from training.predictions import write_predictions
 from training.preemption import stop_signals
 from training.progress import training_progress
 from training.run import ReceivedSignal, Run, log_notes, restore
@@ -40,6 +41,7 @@ class Outcome:
     best: Checkpoint | None
     measured: Measured | None  # of the best checkpoint; None if this call trained nothing
     best_figure: str = ""  # metric of the best checkpoint with its name; "" if it was not evaluated
+    pictures: str | None = None  # path of drawn predictions of the best checkpoint
 
 
 def train_and_evaluate(
@@ -81,10 +83,12 @@ def train_and_evaluate(
             return Outcome(run.step, best, measured=None)
         restore(run.state, best)
         evaluation = evaluator()
+        pictures = None
         if distribution.is_chief:
             write_results(job.model_dir, _results(job, best.step, evaluation))
+            pictures = write_predictions(job, run.state)
         measured = Measured(job.plan.name_step(best.step), evaluation, job.data_info.class_names)
-        return Outcome(run.step, best, measured)
+        return Outcome(run.step, best, measured, pictures=pictures)
 
 
 def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured:

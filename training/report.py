@@ -26,6 +26,7 @@ def print_outcome(model_dir: str, outcome: Outcome, files: Mapping[str, str]) ->
         "best checkpoint": best,
         "figures": f"{model_dir}/metrics.jsonl",
         "curves and pictures": f"tensorboard --logdir={model_dir}/tensorboard",
+        **({"predictions": outcome.pictures} if outcome.pictures else {}),
         **files,
     }.items():
         places.add_row(what, where, style=None)
@@ -49,6 +50,7 @@ def print_evaluation(measured: Measured) -> None:
         table.add_column(column, justify="right")
     table.add_row(*evaluation.shown.values())
     console.print(table)
+    _print_of_classes(evaluation.figures, class_names)
     confusion = evaluation.sums.get("confusion")
     if confusion is not None:
         names = class_names or [str(i) for i in range(len(confusion))]
@@ -69,6 +71,25 @@ def print_diagnosis(incident: Incident, diagnosis: Diagnosis) -> None:
         table.add_row(layer.name, *(str(summary) if summary.size else "" for summary in summaries))
     console.print(table, markup=False)
     log(f"loss {diagnosis.loss:g} on {incident.examples()}; {diagnosis.first()}")
+
+
+def _print_of_classes(figures: Mapping[str, float], class_names: Sequence[str] | None) -> None:
+    """Print the figures of single classes, whose names are FIGURE/NUMBER."""
+    found = [
+        (name.partition("/")[0], int(name.partition("/")[2])) for name in figures if "/" in name
+    ]
+    if not found:
+        return
+    columns = dict.fromkeys(name for name, _ in found)
+    table = Table(title="by class", title_justify="left")
+    table.add_column("class")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for number in sorted({number for _, number in found}):
+        values = [figures.get(f"{column}/{number}") for column in columns]
+        name = class_names[number] if class_names else str(number)
+        table.add_row(name, *("" if value is None else f"{value:.2%}" for value in values))
+    console.print(table, markup=False)
 
 
 def _print_confusion(confusion: np.ndarray, names: Sequence[str]) -> None:

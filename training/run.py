@@ -3,7 +3,7 @@
 import posixpath
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -25,6 +25,8 @@ from training.preemption import Stopped
 from training.step.custom_gradients import release_all
 from training.step.state import TrainState
 from training.step.train_step import make_train_loop
+
+IMAGES_SHOWN = 16  # of training, at the start of a stage
 
 ReceivedSignal = Callable[[], signal.Signals | None]  # the signal that asked to stop, if one came
 
@@ -219,7 +221,17 @@ class Run:
         make_dataset = train_dataset(self._stage_job, stage.first_step)
         with broken_data():
             for batch in make_dataset(0, self.job.distribution.num_hosts).take(1):
-                self.logs.images("augmented training images", step, batch["image"][:16].numpy())
+                self.logs.images("augmented training images", step, self._drawn(batch))
+
+    def _drawn(self, batch: Mapping[str, tf.Tensor]) -> np.ndarray:
+        """Draw the labels of the first images of a batch into them."""
+        draw = self.job.source().target.draw
+        first = {name: part[:IMAGES_SHOWN].numpy() for name, part in batch.items()}
+        rows = [
+            {name: part[number] for name, part in first.items()}
+            for number in range(len(first["image"]))
+        ]
+        return np.stack([draw(row["image"], row) for row in rows])
 
 
 def restore(state: TrainState, checkpoint: Checkpoint) -> None:

@@ -8,9 +8,9 @@ import keras
 
 from efficientnet import ModelSpec
 from efficientnet.complexity import Complexity
+from efficientnet.network import is_backbone
 from system.errors import UsageError
 
-CLASSIFIER = "classifier/"
 BATCH_NORM = r".*/(gamma|beta|moving_mean|moving_variance)$"
 FORMS = "'all', 'head', 'stages>=N', 'blocks>=N' or regular expressions of paths such as 'block_6_'"
 
@@ -48,8 +48,8 @@ def frozen_paths(
     Args:
       paths: paths of the network.
       spec: its specification.
-      rule: "all"; "head": the classifier; "stages>=N" or "blocks>=N": from stage or block N, counted from 0,
-        to the end; or patterns, each matched from the beginning of a path.
+      rule: "all"; "head": all but the backbone; "stages>=N" or "blocks>=N": from stage or block N, counted
+        from 0, to the end; or patterns, each matched from the beginning of a path.
       freeze_batch_norm: whether to freeze every batch norm, regardless of the rule.
 
     Raises:
@@ -71,14 +71,14 @@ def frozen_paths(
 def rate_multipliers(network: keras.Model, spec: ModelSpec, layer_decay: float) -> dict[str, float]:
     """Return shares of the learning rate by path: `layer_decay` to the power of the stages above a variable.
 
-    The classifier has the whole rate, the head `layer_decay` of it, the last stage its square, and so on
-    down to the stem. Empty when `layer_decay` is 1.
+    What is not the backbone, such as the classifier, has the whole rate, the head `layer_decay` of it, the
+    last stage its square, and so on down to the stem. Empty when `layer_decay` is 1.
     """
     if layer_decay == 1.0:
         return {}
 
     def above(path: str) -> int:
-        if path.startswith(CLASSIFIER):
+        if not is_backbone(path):
             return 0
         if block := _BLOCK.match(path):
             return 1 + len(spec.stages) - spec.blocks[int(block[1])].stage
@@ -91,7 +91,7 @@ def _matcher(rule: str | Sequence[str], spec: ModelSpec) -> Callable[[str], bool
     if rule == "all":
         return lambda path: True
     if rule == "head":
-        return lambda path: path.startswith(CLASSIFIER)
+        return lambda path: not is_backbone(path)
     if isinstance(rule, str) and (first := re.fullmatch(r"(stage|block)s>=(\d+)", rule)):
         lowest = int(first[2])
         places = [block.stage if first[1] == "stage" else block.index for block in spec.blocks]

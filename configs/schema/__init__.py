@@ -13,7 +13,18 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from configs.schema.augment import AutoAugment, Cutout, NoAugment, RandAugment
-from configs.schema.data import CSV, TFDS, Digits, ImageFolder, Synthetic, Textures, TFRecord
+from configs.schema.data import (
+    CSV,
+    TFDS,
+    VOC,
+    Digits,
+    DigitScenes,
+    ImageFolder,
+    MaskFolder,
+    Synthetic,
+    Textures,
+    TFRecord,
+)
 from configs.schema.fields import ConflictError, FileName, Text
 from configs.schema.model import BatchNorm, Init, Model
 from configs.schema.optimizer import (
@@ -29,7 +40,7 @@ from configs.schema.optimizer import (
 )
 from configs.schema.results import CenterCrop, Checkpoint, Export, Letterbox, Squash
 from configs.schema.stages import Progressive, StageOverlay
-from configs.schema.task import Classification, MultiLabel
+from configs.schema.task import Classification, MultiLabel, Segmentation
 from configs.schema.train import Ema, LearningRateRange, Train
 from configs.sections import By, Kinds, Section, kinds_of
 
@@ -41,9 +52,19 @@ class Experiment(Section):
     model_dir: Text | None = None  # checkpoints, curves, exports; --model_dir; None: runs/NAME
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of every random choice
     model: Model = Model()
-    task: Annotated[Classification | MultiLabel, By("name")] = Classification()
+    task: Annotated[Classification | MultiLabel | Segmentation, By("name")] = Classification()
     data: Annotated[
-        TFRecord | ImageFolder | CSV | Digits | Textures | Synthetic | TFDS, By("source")
+        TFRecord
+        | ImageFolder
+        | CSV
+        | MaskFolder
+        | VOC
+        | Digits
+        | DigitScenes
+        | Textures
+        | Synthetic
+        | TFDS,
+        By("source"),
     ] = TFRecord()
     augment: Annotated[AutoAugment | RandAugment | Cutout | NoAugment, By("policy")] = AutoAugment()
     train: Train = Train()
@@ -60,6 +81,28 @@ class Experiment(Section):
     lr_range: LearningRateRange = LearningRateRange()
     stages: tuple[StageOverlay, ...] = ()  # parts of the training, in order; none: one of all
     progressive: Progressive | None = None  # instead of `stages`, which it becomes when it is read
+
+    @model_validator(mode="after")
+    def _check_task(self) -> "Experiment":
+        for key in self.task.ignores:
+            name, _, field = key.partition(".")
+            section = getattr(self, name)
+            value, default = getattr(section, field), type(section).model_fields[field].default
+            if value != default:
+                raise ConflictError(
+                    f"{key}={value} has no effect with task.name={self.task.name}: leave it out",
+                    key,
+                    "task.name",
+                )
+        if self.task.of_whole_batch and self.train.accumulation_steps > 1:
+            raise ConflictError(
+                f"task.{self.task.of_whole_batch} is a ratio of sums over the whole batch, and"
+                f" train.accumulation_steps={self.train.accumulation_steps} computes it in parts: set it to"
+                " 1, or take cross_entropy or focal",
+                f"task.{self.task.of_whole_batch}",
+                "train.accumulation_steps",
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_lars_decay(self) -> "Experiment":

@@ -119,6 +119,29 @@ class Textures(Data):
     shuffle_buffer_mib: Positive = 1024.0  # MiB of encoded images per host
 
 
+class DigitScenes(Data):
+    """Scenes of several of these digits on a textured background, with masks and boxes."""
+
+    source: Literal["digit_scenes"] = "digit_scenes"
+    data_dir: Text | None = None  # where to write them; None: data/digit_scenes; --data_dir
+
+
+class MaskFolder(Data):
+    """Image files and masks of the same names, in folders called images and masks."""
+
+    source: Annotated[
+        str, Field(pattern=r"^mask_folder(:[^:]+)?$", description="mask_folder[:SHARE]")
+    ] = "mask_folder"
+    data_dir: Text | None = None  # the folder above them, or above train and val; --data_dir
+
+
+class VOC(Data):
+    """A set in the folders of PASCAL VOC."""
+
+    source: Literal["voc"] = "voc"
+    data_dir: Text | None = None  # the folder of JPEGImages, such as VOC2012; --data_dir
+
+
 class Synthetic(Data):
     """Noise of the model's image size, for tests."""
 

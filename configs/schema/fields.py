@@ -79,6 +79,7 @@ Sides = Annotated[
     tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
     Field(description="[first, last], two whole numbers of at least 8"),
 ]
+MaskValue = Annotated[int, Field(ge=0, le=255)]
 StageSettings = Annotated[
     Mapping[str, Any],
     Field(description="keys and values, as in {model.image_size: 128, augment.magnitude: 5}"),

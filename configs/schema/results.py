@@ -2,8 +2,10 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from configs.durations import Duration, PositiveDuration
-from configs.schema.fields import Count, Natural, Positive, Resize, Size, Text
+from configs.schema.fields import ConflictError, Count, Natural, Positive, Resize, Size, Text
 from configs.sections import Section
 
 
@@ -17,7 +19,27 @@ class Evaluation(Section):
     global_batch_size: Count | None = None  # None: the training batch, at most 1024
     weights: Literal["ema", "raw"] | None = None  # which to measure; None: ema, raw if ema.decay=0
     timeout_minutes: Positive = 60.0  # --mode=eval_loop: to wait for the next checkpoint
+    at: Literal["network", "original"] = "network"  # the size at which pixels are compared
+    max_size: Size | None = None  # for at=original: of the largest image
     labels: Text | None = None  # --mode=eval: folders or a JSON file, of data_dir; None: the data's
+
+    @model_validator(mode="after")
+    def _check_size(self) -> "Evaluation":
+        if (self.at == "original") != (self.max_size is not None):
+            raise ConflictError(
+                f"eval.at={self.at} and eval.max_size={self.max_size}: the size of the largest image is"
+                " needed with original, and has no effect without",
+                "eval.at",
+                "eval.max_size",
+            )
+        if self.at == "original" and self.framing == "center_crop":
+            raise ConflictError(
+                "eval.at=original compares every pixel of an image, and eval.framing=center_crop cuts some"
+                " off: set eval.framing=squash or letterbox",
+                "eval.at",
+                "eval.framing",
+            )
+        return self
 
 
 class CenterCrop(Evaluation):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 
+from efficientnet.network import is_backbone
 from efficientnet.weights.keras_file import assign_weights, class_count, read_weights_file
 from efficientnet.weights.matching import Weights, require_match
 
@@ -52,7 +53,11 @@ def load_weights(model: keras.Model, file: str | Path) -> LoadReport:
 
 
 def initialize(model: keras.Model, weights: Weights, source: str) -> LoadReport:
-    """Set a model's variables from weights by path; only the classifier may differ. See `load_weights`.
+    """Set a model's variables from weights by path; see `load_weights`.
+
+    Only the classifier may differ. In a network with layers of another task in its place, such as a decoder,
+    those of them start fresh that the weights lack or have in another shape; a head and a classifier that
+    only the weights have are dropped.
 
     Args:
       model: from `build_model`, with any options.
@@ -60,6 +65,8 @@ def initialize(model: keras.Model, weights: Weights, source: str) -> LoadReport:
       source: name of their source, for the report and errors.
     """
     expected = {v.path: tuple(v.shape) for v in model.weights}
+    if any(not is_backbone(path) and path not in CLASSIFIER for path in expected):
+        return _initialize_backbone(model, weights, source, expected)
     note = _classifier_note(class_count(weights), expected)
     if note:
         weights = {path: array for path, array in weights.items() if path not in CLASSIFIER}
@@ -72,6 +79,32 @@ def initialize(model: keras.Model, weights: Weights, source: str) -> LoadReport:
     )
     assign_weights(model, weights)
     return LoadReport(source, tuple(weights), fresh, note)
+
+
+def _initialize_backbone(
+    model: keras.Model, weights: Weights, source: str, expected: dict[str, tuple[int, ...]]
+) -> LoadReport:
+    """Set what is not specific to a task, and of the rest what fits."""
+    own = [path for path in expected if not is_backbone(path)]
+    fresh = tuple(p for p in own if p not in weights or weights[p].shape != expected[p])
+    dropped = [
+        path for path in weights if path in fresh or (path not in expected and _is_optional(path))
+    ]
+    kept = {path: array for path, array in weights.items() if path not in dropped}
+    require_match(
+        {path: array.shape for path, array in kept.items()},
+        {path: shape for path, shape in expected.items() if path not in fresh},
+        source,
+        model.name,
+    )
+    assign_weights(model, kept)
+    note = f"; {len(fresh)} variables of the task's own layers start fresh" if fresh else ""
+    return LoadReport(source, tuple(kept), fresh, note)
+
+
+def _is_optional(path: str) -> bool:
+    """Return whether a network of another task may lack the variable: the head, and what is above it."""
+    return path.startswith("head_") or not is_backbone(path)
 
 
 def _classifier_note(stored: int | None, expected: dict[str, tuple[int, ...]]) -> str:

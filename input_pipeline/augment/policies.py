@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +22,19 @@ from input_pipeline.draws import draw_uniforms, seed_of_stream
 # An operation as policies see it: image, level, sign (1 or -1), centre (y, x) of a cutout -> image.
 Operation = Callable[[tf.Tensor, Scalar, Scalar, tf.Tensor], tf.Tensor]
 
+
+class Policy(Protocol):
+    """What is done to a training image after framing and flip; the same seed does the same."""
+
+    def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Augment uint8 [H, W, 3] by a seed, int32 or int64 [2]."""
+
+    def move(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Move the pixels of uint8 [H, W, 3] as augmenting moves them, and change none."""
+
+
 SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+MOVING = SIGNED  # those that move pixels are those that have a direction
 SIGNS = (1.0, -1.0)
 WITHOUT_LEVEL = ("AutoContrast", "Equalize", "Invert")
 UNIFORMS_PER_OPERATION = 3  # RandAugment's: the sign; the centre of a cutout
@@ -136,6 +148,15 @@ def make_operations(
     }
 
 
+def moving(catalogue: Mapping[str, Operation]) -> dict[str, Operation]:
+    """Return the operations by name, with those that leave every pixel in its place doing nothing."""
+
+    def stay(image: tf.Tensor, level: Scalar, sign: Scalar, centre: tf.Tensor) -> tf.Tensor:
+        return tf.identity(image)
+
+    return {name: each if name in MOVING else stay for name, each in catalogue.items()}
+
+
 def _signed(value: Scalar, sign: Scalar) -> Scalar:
     if tf.is_tensor(value) or tf.is_tensor(sign):
         return tf.cast(value, tf.float32) * tf.cast(sign, tf.float32)
@@ -179,6 +200,10 @@ class NoAugment:
         del seed
         return image
 
+    def move(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Return the image, uint8 [H, W, 3]."""
+        return self(image, seed)
+
 
 @dataclasses.dataclass(frozen=True)
 class AutoAugment:
@@ -205,7 +230,18 @@ class AutoAugment:
         Returns:
           uint8 [H, W, 3].
         """
-        catalogue = _catalogue(self, translate_const=250.0, cutout_const=100.0)
+        return self._apply(image, seed, self._catalogue())
+
+    def move(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Apply only the operations that move pixels, to an image or to labels as a picture."""
+        return self._apply(image, seed, moving(self._catalogue()))
+
+    def _catalogue(self) -> dict[str, Operation]:
+        return _catalogue(self, translate_const=250.0, cutout_const=100.0)
+
+    def _apply(
+        self, image: tf.Tensor, seed: tf.Tensor, catalogue: Mapping[str, Operation]
+    ) -> tf.Tensor:
         steps, chosen = _autoaugment_steps()
         draw = make_drawer(
             [_unchanged, *(_make_step(catalogue, step) for step in steps)],
@@ -287,7 +323,18 @@ class RandAugment:
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Augment one image; arguments and result as for AutoAugment."""
-        catalogue = _catalogue(self, translate_const=100.0, cutout_const=40.0)
+        return self._apply(image, seed, self._catalogue())
+
+    def move(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Apply only the operations that move pixels, to an image or to labels as a picture."""
+        return self._apply(image, seed, moving(self._catalogue()))
+
+    def _catalogue(self) -> dict[str, Operation]:
+        return _catalogue(self, translate_const=100.0, cutout_const=40.0)
+
+    def _apply(
+        self, image: tf.Tensor, seed: tf.Tensor, catalogue: Mapping[str, Operation]
+    ) -> tf.Tensor:
         choices, chosen = self._choices(catalogue)
         uniforms = draw_uniforms(seed, self.layers * (2 + UNIFORMS_PER_OPERATION), stream=STREAM)
         uniforms = tf.reshape(uniforms, [self.layers, 2 + UNIFORMS_PER_OPERATION])
@@ -365,8 +412,13 @@ class Cutout:
         first, last = tf.maximum(centre - half, 0), tf.minimum(centre + half, size)
         return replace_rectangle(image, tf.cast(noise, tf.uint8), first, last)
 
+    def move(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Return the image, uint8 [H, W, 3]: a square of noise moves nothing."""
+        del seed
+        return image
 
-POLICIES: Mapping[str, Callable[..., Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]] = {
+
+POLICIES: Mapping[str, Callable[..., Policy]] = {
     "none": NoAugment,
     "cutout": Cutout,
     "autoaugment": AutoAugment,
@@ -374,7 +426,7 @@ POLICIES: Mapping[str, Callable[..., Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 }
 
 
-def get_augment(policy: str, **options: Any) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def get_augment(policy: str, **options: Any) -> Policy:
     """Return a policy by name: a function from (uint8 [H, W, 3], seed [2]) to uint8 [H, W, 3].
 
     Args:

@@ -273,7 +273,10 @@ def resized_part(
         image_bytes, lambda shape: framing.part(shape, known, seed)
     )
     image = resize_to(pixels, part.valid if framing.pads else known, resize)
-    return image, placement_of_window(part.window, source_size, part.corner, part.valid)
+    half_pixel = resize == "bilinear_half_pixel"
+    return image, placement_of_window(
+        part.window, source_size, part.corner, part.valid, half_pixel=half_pixel
+    )
 
 
 def pad_to(framed: Framed, size: Size) -> tf.Tensor:

@@ -67,20 +67,27 @@ class Placement(NamedTuple):
 
 
 def placement_of_window(
-    window: tf.Tensor, source_size: tf.Tensor, corner: tf.Tensor, valid: tf.Tensor
+    window: tf.Tensor,
+    source_size: tf.Tensor,
+    corner: tf.Tensor,
+    valid: tf.Tensor,
+    *,
+    half_pixel: bool = False,
 ) -> Placement:
-    """Return the placement of a window that TensorFlow 1's kernels resize.
+    """Return the placement of a window that is resized.
 
-    Without half-pixel centres, pixel i of the result shows pixel i * window / valid of the window: the
-    centres of the first pixels coincide, not the corners.
+    Without half-pixel centres, as in TensorFlow 1's kernels, pixel i of the result shows pixel
+    i * window / valid of the window: the centres of the first pixels coincide, not the corners.
 
     Args:
       window: int32 [4], first row, first column, height and width in the source.
       source_size: int32 [2].
       corner: int32 [2], where the resized window begins in the result.
       valid: int32 [2], height and width of the resized window.
+      half_pixel: whether the kernel has half-pixel centres; then the corners coincide.
     """
     first, extent = (tf.cast(part, tf.float32) for part in (window[:2], window[2:]))
     scale = tf.cast(valid, tf.float32) / extent
-    offset = tf.cast(corner, tf.float32) + 0.5 - (first + 0.5) * scale
+    centre = 0.0 if half_pixel else 0.5  # what coincides, from the corner of the first pixel
+    offset = tf.cast(corner, tf.float32) + centre - (first + centre) * scale
     return Placement(scale, offset, source_size, corner, valid)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 
 from input_pipeline.augment import mixing
+from input_pipeline.augment.policies import Policy
 from input_pipeline.images.crop import Resize
 from input_pipeline.images.framing import (
     CenterCrop,
@@ -17,9 +18,23 @@ from input_pipeline.images.framing import (
     frame_train,
     pad_to,
 )
+from input_pipeline.images.label_map import IGNORED
 from input_pipeline.images.placement import Placement, Size, height_width
 
-Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+class Seen(NamedTuple):
+    """How an image became the network's input, for targets that name places in it.
+
+    Attributes:
+      placement: of the image in the input.
+      move: moves a label map, uint8 [h, w], of the placement's valid part as augmentation moves the pixels
+        there; what comes from outside is IGNORED.
+      view: what made the input.
+    """
+
+    placement: Placement
+    move: Callable[[tf.Tensor], tf.Tensor]
+    view: "View"
 
 
 @dataclass(frozen=True)
@@ -30,11 +45,14 @@ class View:
       size: of the result, in pixels.
       framing: picks the part of the image.
       resize: kernel of the resizing.
+      original: height and width that labels for each pixel are padded to where they keep the size of the
+        original image; None: they have that of the input.
     """
 
     size: Size
     framing: Framing
     resize: Resize = "bicubic"
+    original: Size | None = field(default=None, kw_only=True)
 
     @property
     def pixels(self) -> list[int]:
@@ -64,6 +82,13 @@ class View:
         )
 
 
+class Shown(NamedTuple):
+    """An image as the network sees it, without padding, and how it became that."""
+
+    framed: Framed
+    seen: Seen
+
+
 @dataclass(frozen=True)
 class EvalView(View):
     """What the network sees of an image in evaluation and in serving."""
@@ -72,7 +97,12 @@ class EvalView(View):
 
     def __call__(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Make the view of an encoded image; see `finish`."""
-        return self.finish(frame_eval(image_bytes, self.framing, self.size, resize=self.resize))
+        return self.finish(self.show(image_bytes).framed)
+
+    def show(self, image_bytes: tf.Tensor) -> Shown:
+        """Make the view without its padding."""
+        framed = frame_eval(image_bytes, self.framing, self.size, resize=self.resize)
+        return Shown(framed, Seen(framed.placement, tf.identity, self))
 
 
 @dataclass(frozen=True)
@@ -81,8 +111,7 @@ class TrainView(View):
 
     Attributes:
       flip: mirror half of the images.
-      augment: (uint8 [h, w, 3], seed int64 [2]) -> uint8 [h, w, 3], applied after framing and flip and
-        before padding.
+      augment: policy, applied after framing and flip and before padding.
       random_erasing: share of the images of which a part is erased, after `augment`.
       mixup_alpha: of mixing.mix, applied to finished batches; 0: no mixup.
       cutmix_alpha: the same for cutmix. With both, pairs of images alternate.
@@ -91,7 +120,7 @@ class TrainView(View):
 
     framing: Framing = field(default_factory=RandomCrop)
     flip: bool = True
-    augment: Augment | None = None
+    augment: Policy | None = None
     random_erasing: float = 0.0
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
@@ -106,6 +135,10 @@ class TrainView(View):
         self, image_bytes: tf.Tensor, crop_seed: tf.Tensor, augment_seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """Make the view of an encoded image, by two seeds int64 [2]; see `finish`."""
+        return self.finish(self.show(image_bytes, crop_seed, augment_seed).framed)
+
+    def show(self, image_bytes: tf.Tensor, crop_seed: tf.Tensor, augment_seed: tf.Tensor) -> Shown:
+        """Make the view without its padding, by two seeds int64 [2]."""
         image, placement = frame_train(
             image_bytes,
             crop_seed,
@@ -118,4 +151,15 @@ class TrainView(View):
             image = self.augment(image, augment_seed)
         if self.random_erasing:
             image = mixing.random_erasing(image, augment_seed, probability=self.random_erasing)
-        return self.finish(Framed(image, placement))
+        seen = Seen(placement, lambda labels: self._move(labels, augment_seed), self)
+        return Shown(Framed(image, placement), seen)
+
+    def _move(self, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        if self.augment is None:
+            return labels
+        known = [None, None] if self.framing.pads else [*height_width(self.size)]
+        labels = tf.ensure_shape(labels, known)
+        # As a picture: what operations fill in is grey, so the second channel says what is from inside.
+        inside = tf.fill(tf.shape(labels), tf.constant(255, tf.uint8))
+        moved = self.augment.move(tf.stack([labels, inside, inside], axis=-1), seed)
+        return tf.where(moved[..., 1] == 255, moved[..., 0], tf.constant(IGNORED, tf.uint8))

@@ -6,6 +6,8 @@
   a folder of class folders, or with train/ and val/ (or validation/, or test/) above them;
   an uncompressed tar of such, or of one tar per class as ILSVRC2012_img_train.tar;
   a CSV file of path and label, or path and labels (A;B), with validation.csv beside it or not;
+with --target=mask, a folder of images/ and masks/ of the same names, or with train/ and val/ above them, or
+  PASCAL VOC's (docs/segmentation.md);
 and where the validation images have no class folders, as ImageNet's, add
   --validation=DIR_OR_TAR --validation_labels=FILE.
 
@@ -16,7 +18,7 @@ dataset_info.json. prepare_report.json lists the images that were converted or r
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from system.tensorflow_log import quiet_tensorflow
@@ -27,6 +29,7 @@ if __name__ == "__main__":
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError, plain_message
+from input_pipeline.prepare.contents import ClassContent, Content, MaskContent
 from input_pipeline.prepare.convert import REPORT_NAME, ShardReport, prepare
 from input_pipeline.prepare.ground_truth import label_validation
 from input_pipeline.sources.csv_list import read_lists
@@ -37,7 +40,10 @@ from input_pipeline.sources.listing import (
     arrange,
     list_images,
 )
-from system.command import ArgumentTypeError, Parser, command, natural, positive
+from input_pipeline.sources.mask_folder import CLASSES_FILE, list_masks, list_voc
+from input_pipeline.targets import TARGET_HELP, Target, parse_target
+from input_pipeline.targets.mask import Mask
+from system.command import ArgumentTypeError, Namespace, Parser, command, natural, positive
 
 TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 LABEL_FILES = (  # looked for beside those tars
@@ -53,14 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare; return the exit status."""
     flags = _parser().parse_args(argv)
     try:
-        images = gather(
-            flags.source, flags.validation, flags.validation_labels, flags.validation_fraction
-        )
-        for note in images.notes:
+        content, notes = gather_content(flags)
+        for note in notes:
             print(note)
         with _progress_bar() as on_progress:
             info, reports = prepare(
-                images,
+                content,
                 flags.output,
                 name=flags.name or os.path.basename(os.path.normpath(flags.output)),
                 seed=flags.seed,
@@ -79,6 +83,55 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     print(_summary(flags.output, info, reports))
     return 0
+
+
+def gather_content(flags: Namespace) -> tuple[Content, tuple[str, ...]]:
+    """List what the flags ask for, with notes for the user.
+
+    Raises:
+      DatasetError: something is missing or does not fit together.
+    """
+    target = parse_target(flags.target)
+    return CONTENTS[flags.target.partition(":")[0]](flags, target)
+
+
+def _classes(flags: Namespace, target: Target) -> tuple[Content, tuple[str, ...]]:
+    if flags.num_classes:
+        raise DatasetError(
+            "--num_classes is for --target=mask; the classes of whole images have names"
+        )
+    images = gather(
+        flags.source, flags.validation, flags.validation_labels, flags.validation_fraction
+    )
+    return ClassContent(images), images.notes
+
+
+def _masks(flags: Namespace, target: Target) -> tuple[Content, tuple[str, ...]]:
+    assert isinstance(target, Mask)
+    if flags.validation or flags.validation_labels:
+        raise DatasetError(
+            "--target=mask takes validation images from val/ beside train/; leave out --validation and"
+            " --validation_labels"
+        )
+    is_voc = tf.io.gfile.isdir(os.path.join(flags.source, "JPEGImages"))
+    masked = (
+        list_voc(flags.source) if is_voc else list_masks(flags.source, flags.validation_fraction)
+    )
+    names = masked.class_names or tuple(str(n) for n in range(flags.num_classes or 0))
+    if not names:
+        raise DatasetError(
+            f"{flags.source}: the number of classes is not known; set --num_classes, or write the names of"
+            f" the classes into {CLASSES_FILE}, one on each line"
+        )
+    return MaskContent(masked, names, target), masked.notes
+
+
+# What is written for each target: images and what belongs to them, listed by the flags.
+CONTENTS: Mapping[str, Callable[[Namespace, Target], tuple[Content, tuple[str, ...]]]] = {
+    "class": _classes,
+    "classes": _classes,
+    "mask": _masks,
+}
 
 
 def gather(
@@ -142,6 +195,8 @@ def _parser() -> Parser:
         help="fraction of each class to hold out when there are no validation images "
         "(default %(default)s)",
     )
+    add("--target", default="class", help=TARGET_HELP)
+    add("--num_classes", type=positive, help="of masks without classes.txt")
     add("--name", help="name of the data set (default: the output folder's)")
     add("--train_shards", type=positive, help="default: 1250 images each, at most 1024")
     add("--validation_shards", type=positive, help="default: 390 images each, at most 128")

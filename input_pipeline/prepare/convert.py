@@ -1,4 +1,4 @@
-"""Write sharded TFRecords in ImageNet's format, in parallel and resumable shard by shard.
+"""Write sharded TFRecords, in ImageNet's format or with masks, in parallel and resumable shard by shard.
 
 The seed alone decides which image is in which shard. PROGRESS_FOLDER in the output holds the plan and a
 report per finished shard; dataset_info.json is written once all shards of both splits are there.
@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
 from input_pipeline.images.check import BrokenImageError, check_image
+from input_pipeline.prepare.contents import Content, Pair
 from input_pipeline.sources.dataset_info import (
     FILE_NAME,
     RECORD_OVERHEAD_BYTES,
@@ -26,12 +27,8 @@ from input_pipeline.sources.dataset_info import (
     SplitInfo,
     write_dataset_info,
 )
-from input_pipeline.sources.listing import (
-    ClassImages,
-    Labelled,
-)
 from input_pipeline.sources.record_index import write_offsets
-from input_pipeline.sources.records import ImageRecord, serialize, write_shard
+from input_pipeline.sources.records import serialize_features, write_shard
 from system import files
 
 REPORT_NAME = "prepare_report.json"
@@ -48,7 +45,7 @@ class Shard:
 
     split: str
     file: str
-    images: tuple[Labelled, ...]
+    images: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
@@ -68,13 +65,11 @@ class ShardReport:
     rejected: list[tuple[str, str]]  # (image, reason)
 
 
-def plan_shards(
-    images: ClassImages, *, seed: int, num_shards: dict[str, int | None]
-) -> list[Shard]:
+def plan_shards(content: Content, *, seed: int, num_shards: dict[str, int | None]) -> list[Shard]:
     """Distribute the images of each split over shards, in an order that depends on `seed` alone."""
     shards = []
     for split in ("train", "validation"):
-        members = images.splits.get(split, ())
+        members = content.splits.get(split, ())
         if not members:
             continue
         total = num_shards.get(split) or default_shards(split, len(members))
@@ -95,19 +90,18 @@ def default_shards(split: str, num_images: int) -> int:
     return min(MOST_SHARDS[split], -(-num_images // IMAGES_PER_SHARD[split]))
 
 
-def plan_digest(images: ClassImages, shards: Sequence[Shard], keep_png: bool) -> str:
+def plan_digest(content: Content, shards: Sequence[Shard], keep_png: bool) -> str:
     """Return a SHA-256 that changes with anything that would change a shard."""
-    digest = hashlib.sha256(json.dumps([list(images.class_names), keep_png]).encode())
+    digest = hashlib.sha256(json.dumps([list(content.class_names), keep_png]).encode())
     for shard in shards:
         digest.update(shard.file.encode())
-        for image, labels in shard.images:
-            classes = ",".join(map(str, labels))
-            digest.update(f"{image.name}\0{classes}\0{image.size}\n".encode())
+        for image, beside in shard.images:
+            digest.update(f"{image.name}\0{content.digest(beside)}\0{image.size}\n".encode())
     return digest.hexdigest()
 
 
 def make_shard(
-    shard: Shard, class_names: Sequence[str], output: str, *, keep_png: bool = False
+    shard: Shard, content: Content, output: str, *, keep_png: bool = False
 ) -> ShardReport:
     """Write one record file and its report, each atomically."""
     labels: list[int] = []
@@ -117,9 +111,10 @@ def make_shard(
     rejected: list[tuple[str, str]] = []
 
     def examples() -> Iterator[bytes]:
-        for image, classes in shard.images:
+        for image, beside in shard.images:
             try:
                 checked = check_image(image.read(), keep_png=keep_png)
+                features, classes = content.features(image, checked, beside)
             except (BrokenImageError, OSError) as error:
                 rejected.append((image.name, str(error)))
                 continue
@@ -127,17 +122,7 @@ def make_shard(
                 converted.append((image.name, checked.change))
             labels.extend(classes)
             sizes.append((checked.height, checked.width, len(checked.encoded)))
-            record = serialize(
-                ImageRecord(
-                    encoded=checked.encoded,
-                    label=tuple(label + 1 for label in classes),
-                    height=checked.height,
-                    width=checked.width,
-                    image_format=checked.image_format,
-                    file_name=os.path.basename(image.name),
-                    synset=tuple(class_names[label] for label in classes),
-                )
-            )
+            record = serialize_features(features)
             ends.append(ends[-1] + RECORD_OVERHEAD_BYTES + len(record))
             yield record
 
@@ -193,7 +178,7 @@ def reserve_output(output: str, plan: str) -> None:
 
 
 def describe(
-    images: ClassImages, shards: Sequence[Shard], reports: Sequence[ShardReport], name: str
+    content: Content, shards: Sequence[Shard], reports: Sequence[ShardReport], name: str
 ) -> DatasetInfo:
     """Return the content of dataset_info.json: counts, classes, sizes and checksums of all shards."""
     splits = {}
@@ -202,7 +187,7 @@ def describe(
             report for shard, report in zip(shards, reports, strict=True) if shard.split == split
         ]
         labels = np.concatenate([np.array(part.labels, np.int64) for part in parts])
-        counts = np.bincount(labels, minlength=len(images.class_names))
+        counts = np.bincount(labels, minlength=len(content.class_names))
         splits[split] = SplitInfo(
             num_examples=sum(part.num_examples for part in parts),
             shards=tuple(
@@ -212,11 +197,12 @@ def describe(
             class_counts=tuple(int(count) for count in counts),
             image_sizes=_quantiles(parts),
         )
-    return DatasetInfo(name, len(images.class_names), images.class_names, splits)
+    names = content.class_names
+    return DatasetInfo(name, len(names), names, splits, content.label_offset)
 
 
 def prepare(
-    images: ClassImages,
+    content: Content,
     output: str,
     *,
     name: str,
@@ -230,7 +216,7 @@ def prepare(
     """Write the shards that are missing.
 
     Args:
-      images: images to write.
+      content: what to write.
       output: folder or gs:// path.
       name: of the data set.
       seed: decides which image is in which shard.
@@ -247,13 +233,13 @@ def prepare(
     Raises:
       DatasetError: the output holds another data set, or no image can be read.
     """
-    shards = plan_shards(images, seed=seed, num_shards=num_shards or {})
+    shards = plan_shards(content, seed=seed, num_shards=num_shards or {})
     first, last = shard_range or (0, len(shards))
     if not 0 <= first < last <= len(shards):
         raise DatasetError(
             f"--shard_range={first}:{last} is out of range; expected a part of 0:{len(shards)}"
         )
-    reserve_output(output, plan_digest(images, shards, keep_png))
+    reserve_output(output, plan_digest(content, shards, keep_png))
     finished = {shard.file: finished_report(output, shard) for shard in shards}
     mine = shards[first:last]
     total = sum(len(shard.images) for shard in mine)
@@ -263,7 +249,7 @@ def prepare(
         on_progress(done, total)
     with ThreadPoolExecutor(workers) as pool:
         futures = {
-            pool.submit(make_shard, shard, images.class_names, output, keep_png=keep_png): shard
+            pool.submit(make_shard, shard, content, output, keep_png=keep_png): shard
             for shard in missing
         }
         try:
@@ -283,7 +269,7 @@ def prepare(
     ]
     if len(there) < len(shards):
         return None, there
-    info = describe(images, shards, there, name)
+    info = describe(content, shards, there, name)
     _write_report(output, there)
     write_offsets(output, {part.file: part.starts for part in there})
     write_dataset_info(info, output)

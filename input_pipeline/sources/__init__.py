@@ -11,8 +11,10 @@ from dataclasses import replace
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.csv_list import open_csv
 from input_pipeline.sources.dataset_info import SplitInfo
+from input_pipeline.sources.digit_scenes import open_digit_scenes
 from input_pipeline.sources.digits import DIGITS
 from input_pipeline.sources.image_folder import open_image_folder
+from input_pipeline.sources.mask_folder import open_mask_folder, open_voc
 from input_pipeline.sources.source import (
     Examples,
     IndexedExamples,
@@ -25,7 +27,7 @@ from input_pipeline.sources.synthetic import open_synthetic
 from input_pipeline.sources.textures import TEXTURES
 from input_pipeline.sources.tfds import open_tfds
 from input_pipeline.sources.tfrecord import open_tfrecord
-from input_pipeline.targets.class_label import CLASS_LABEL
+from input_pipeline.targets.class_label import CLASS_LABEL, LABELS
 from input_pipeline.targets.target import Target
 
 __all__ = [
@@ -41,12 +43,17 @@ __all__ = [
 SOURCES: dict[str, Callable[[SourceRequest], Source]] = {
     "tfrecord": open_tfrecord,
     "digits": DIGITS.open,
+    "digit_scenes": open_digit_scenes,
     "textures": TEXTURES.open,
     "synthetic": open_synthetic,
     "image_folder": open_image_folder,
     "csv": open_csv,
+    "mask_folder": open_mask_folder,
+    "voc": open_voc,
     "tfds": open_tfds,
 }
+# Sources of the classes of whole images alone.
+OF_CLASSES = ("digits", "textures", "image_folder", "csv")
 
 
 def get_source(
@@ -83,6 +90,12 @@ def get_source(
         near = difflib.get_close_matches(kind, SOURCES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise DatasetError(f"unknown data source {name!r}{hint}; known: {', '.join(SOURCES)}")
+    if kind in OF_CLASSES and LABELS not in target.features:
+        needed = ", ".join(target.features)
+        raise DatasetError(
+            f"data source {kind} holds classes of whole images, and the task needs {needed}; take"
+            " another source"
+        )
     source = SOURCES[kind](
         SourceRequest(
             data_dir=data_dir or None,

@@ -21,13 +21,15 @@ def read_digits() -> Mapping[str, Sequence[Picture]]:
         Picture(pixels, int(label), f"digit_{number:04d}")
         for number, (pixels, label) in enumerate(zip(_enlarge(images), labels, strict=True))
     ]
-    return {split: [pictures[n] for n in members] for split, members in _split(labels).items()}
+    return {
+        split: [pictures[n] for n in members] for split, members in split_digits(labels).items()
+    }
 
 
 DIGITS = PackagedSet("digits", CLASS_NAMES, read_digits)
 
 
-def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
+def split_digits(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Return the indices of each split, stratified, each in one fixed random order."""
     place_in_class = np.zeros(len(labels), np.int64)
     for digit in range(len(CLASS_NAMES)):

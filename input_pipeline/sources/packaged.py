@@ -50,7 +50,7 @@ class PackagedSet:
     def open(self, request: SourceRequest) -> Source:
         """Open the records in `request.data_dir` (default: data/NAME); write them if missing."""
         data_dir = request.data_dir or f"data/{self.name}"
-        info = self._existing(data_dir) or self.write(data_dir)
+        info = find_written(data_dir, self.name) or self.write(data_dir)
         splits = {
             name: sharded_examples(data_dir, split, request.target)
             for name, split in info.splits.items()
@@ -67,30 +67,10 @@ class PackagedSet:
         write_dataset_info(info, data_dir)
         return info
 
-    def _existing(self, data_dir: str) -> DatasetInfo | None:
-        """Return the description in `data_dir`, or None if the records must be written."""
-        try:
-            info = read_dataset_info(data_dir)
-            check_shards(info, data_dir)
-        except DatasetError:
-            return None
-        if info.name != self.name:
-            raise DatasetError(
-                f"{data_dir}: holds the data set {info.name!r}; use another data_dir for the {self.name}"
-            )
-        return info
-
     def _write_split(self, data_dir: str, split: str, pictures: Sequence[Picture]) -> SplitInfo:
-        total = NUM_SHARDS[split]
-        shards = []
-        for number in range(total):
-            name = f"{split}-{number:05d}-of-{total:05d}"
-            path = f"{data_dir}/{name}"
-            count = records.write_shard(path, map(self._serialize, pictures[number::total]))
-            shards.append(ShardInfo(name, count, tf.io.gfile.stat(path).length))
         labels = [picture.label for picture in pictures]
         counts = np.bincount(labels, minlength=len(self.class_names))
-        return SplitInfo(len(pictures), tuple(shards), tuple(int(count) for count in counts))
+        return write_shards(data_dir, split, [self._serialize(each) for each in pictures], counts)
 
     def _serialize(self, picture: Picture) -> bytes:
         with tf.device("CPU"):
@@ -107,3 +87,35 @@ class PackagedSet:
                 synset=self.class_names[picture.label],
             )
         )
+
+
+def find_written(data_dir: str, name: str) -> DatasetInfo | None:
+    """Return the description of the set called `name` in `data_dir`, or None if it must be written.
+
+    Raises:
+      DatasetError: the folder holds another data set.
+    """
+    try:
+        info = read_dataset_info(data_dir)
+        check_shards(info, data_dir)
+    except DatasetError:
+        return None
+    if info.name != name:
+        raise DatasetError(
+            f"{data_dir}: holds the data set {info.name!r}; use another data_dir for the {name}"
+        )
+    return info
+
+
+def write_shards(
+    data_dir: str, split: str, examples: Sequence[bytes], class_counts: np.ndarray
+) -> SplitInfo:
+    """Write serialized examples as record files, dealt in turn, and describe them."""
+    total = NUM_SHARDS[split]
+    shards = []
+    for number in range(total):
+        name = f"{split}-{number:05d}-of-{total:05d}"
+        path = f"{data_dir}/{name}"
+        count = records.write_shard(path, examples[number::total])
+        shards.append(ShardInfo(name, count, tf.io.gfile.stat(path).length))
+    return SplitInfo(len(examples), tuple(shards), tuple(int(count) for count in class_counts))

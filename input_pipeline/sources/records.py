@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from input_pipeline.targets.class_label import LABEL_FEATURES, LABELS
@@ -36,29 +37,49 @@ class ImageRecord:
 
 def serialize(record: ImageRecord) -> bytes:
     """Serialize `record` as a tf.train.Example; equal records give equal bytes."""
+    return serialize_features(image_features(record))
 
-    def text(value: str | tuple[str, ...]) -> tf.train.Feature:
-        texts = [value] if isinstance(value, str) else value
-        encoded = [each.encode() for each in texts]
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
 
-    def number(value: int | tuple[int, ...]) -> tf.train.Feature:
-        numbers = [value] if isinstance(value, int) else value
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=numbers))
-
-    features = {
-        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[record.encoded])),
-        LABELS: number(record.label),
-        "image/class/synset": text(record.synset),
-        "image/height": number(record.height),
-        "image/width": number(record.width),
-        "image/colorspace": text("RGB"),
-        "image/channels": number(3),
-        "image/format": text(record.image_format),
-        "image/filename": text(record.file_name),
+def image_features(record: ImageRecord) -> dict[str, Any]:
+    """Return the values of ImageNet's features."""
+    return {
+        "image/encoded": record.encoded,
+        LABELS: np.array(record.label, np.int64).reshape(-1),  # may be empty
+        "image/class/synset": record.synset,
+        "image/height": record.height,
+        "image/width": record.width,
+        "image/colorspace": "RGB",
+        "image/channels": 3,
+        "image/format": record.image_format,
+        "image/filename": record.file_name,
     }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def serialize_features(values: Mapping[str, Any]) -> bytes:
+    """Serialize values by feature as a tf.train.Example; equal values give equal bytes.
+
+    Args:
+      values: bytes, text, a whole or a real number, or a list or an array of them. An empty list has no
+        type; an empty array has that of its numbers.
+    """
+    example = tf.train.Example(
+        features=tf.train.Features(feature={name: _feature(x) for name, x in values.items()})
+    )
     return example.SerializeToString(deterministic=True)
+
+
+def _feature(value: Any) -> tf.train.Feature:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f":
+            return tf.train.Feature(float_list=tf.train.FloatList(value=value))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=value))
+    many = value if isinstance(value, list | tuple) else [value]
+    if many and isinstance(many[0], int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=many))
+    if many and isinstance(many[0], float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=many))
+    encoded = [each.encode() if isinstance(each, str) else each for each in many]
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
 
 
 def parse(

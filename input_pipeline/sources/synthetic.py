@@ -13,6 +13,7 @@ from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
 from input_pipeline.targets.class_label import LABELS
+from input_pipeline.targets.mask import MASK, MOST_CLASSES
 from input_pipeline.targets.target import Features
 
 DEFAULT_TRAIN_EXAMPLES = 1_281_167  # as ImageNet
@@ -20,6 +21,7 @@ VALIDATION_SHARE = 25  # one validation image for so many training images, as Im
 DEFAULT_CLASSES = 1000
 DEFAULT_IMAGE_SIZE = (256, 256)
 MAX_POOL = 64
+MAX_MASKS = 8
 
 
 def open_synthetic(request: SourceRequest) -> Source:
@@ -38,10 +40,15 @@ def open_synthetic(request: SourceRequest) -> Source:
     mean_bytes = sum(len(image) for image in pool) // len(pool)
     table = tf.constant(pool)
 
+    masks = tf.constant(_draw_masks(num_classes, image_size))
+    wanted = request.target.features
+
     def read(index: tf.Tensor) -> tuple[tf.Tensor, Features]:
-        return table[index % len(pool)], {
-            LABELS: tf.cast(index % num_classes + 1, tf.int64)[tf.newaxis]
+        known = {
+            LABELS: tf.cast(index % num_classes + 1, tf.int64)[tf.newaxis],
+            MASK: masks[index % MAX_MASKS],
         }
+        return table[index % len(pool)], {name: known[name] for name in wanted}
 
     return Source(
         info=DatasetInfo(
@@ -73,3 +80,14 @@ def _draw_pool(num_classes: int, image_size: tuple[int, int]) -> list[bytes]:
         pixels = np.clip(colours[number % len(colours)] + grain, 0, 255).astype(np.uint8)
         images.append(tf.io.encode_jpeg(pixels, quality=90).numpy())
     return images
+
+
+def _draw_masks(num_classes: int, image_size: tuple[int, int]) -> list[bytes]:
+    """Draw masks of two halves of one class each."""
+    height, width = image_size
+    masks = []
+    for number in range(MAX_MASKS):
+        mask = np.full([height, width, 1], number % min(num_classes, MOST_CLASSES), np.uint8)
+        mask[:, width // 2 :] = (number + 1) % min(num_classes, MOST_CLASSES)
+        masks.append(tf.io.encode_png(mask).numpy())
+    return masks

@@ -1,10 +1,11 @@
-"""Classification sets of TensorFlow Datasets, already prepared in its TFRecord format.
+"""Sets of TensorFlow Datasets, already prepared in its TFRecord format.
 
 Only its records are used; order, shuffling and sharding are those of this package. Images stay
 encoded until they are cropped.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -12,10 +13,14 @@ from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import Parse, ShardedExamples, Source, SourceRequest
 from input_pipeline.targets.class_label import LABELS
+from input_pipeline.targets.mask import MASK
 from input_pipeline.targets.target import Features
 from system.errors import first_line
 
 VALIDATION_SPLITS = ("validation", "val", "test")  # the first that the set has
+MASK_CLASSES = {  # by set; masks of these count from 1: task.first_value=1
+    "oxford_iiit_pet": ("pet", "background", "border"),
+}
 
 
 def open_tfds(request: SourceRequest) -> Source:
@@ -29,7 +34,7 @@ def open_tfds(request: SourceRequest) -> Source:
     if not name:
         raise DatasetError("data source tfds needs a name, as in tfds:imagenet2012")
     builder = _builder(name, request.data_dir)
-    image_key, label_key = _keys(name, builder.info)
+    keys = _keys(name, builder.info, request.target.features)
     there = builder.info.splits
     if "train" not in there:
         raise DatasetError(f"tfds:{name}: no train split; it has {', '.join(there)}")
@@ -37,15 +42,15 @@ def open_tfds(request: SourceRequest) -> Source:
     validation = [split for split in VALIDATION_SPLITS if split in there]
     if validation:
         splits["validation"] = there[validation[0]]
-    labels = builder.info.features[label_key]
+    num_classes, class_names = _classes(name, builder.info, keys, request.num_classes)
     info = DatasetInfo(
         name=name,
-        num_classes=labels.num_classes,
-        class_names=tuple(labels.names) if labels.names else None,
+        num_classes=num_classes,
+        class_names=class_names,
         splits={split: SplitInfo(part.num_examples) for split, part in splits.items()},
         label_offset=0,
     )
-    parse = _parser(builder.info.features, image_key, label_key)
+    parse = _parser(builder.info.features, keys)
     return Source(info, {split: _examples(part, parse) for split, part in splits.items()})
 
 
@@ -74,12 +79,23 @@ def _builder(name: str, data_dir: str | None) -> Any:
     return builder
 
 
-def _keys(name: str, info: Any) -> tuple[str, str]:
-    """Return the names of the image and of the label among the features."""
+class _Keys(NamedTuple):
+    """The features that are read: the image, and what belongs to it, by our name."""
+
+    image: str
+    beside: Mapping[str, str]
+
+
+def _keys(name: str, info: Any, wanted: Mapping[str, Any]) -> _Keys:
+    """Find the image, and the label or the mask that `wanted` asks for, among the features."""
     import tensorflow_datasets as tfds
 
-    def only(kind: type) -> str:
-        keys = [key for key, feature in info.features.items() if isinstance(feature, kind)]
+    def only(kind: type, fits: Callable[[Any], bool] = lambda feature: True) -> str:
+        keys = [
+            key
+            for key, feature in info.features.items()
+            if isinstance(feature, kind) and fits(feature)
+        ]
         supervised = [key for key in info.supervised_keys or () if key in keys]
         if not keys:
             raise DatasetError(
@@ -87,20 +103,43 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
             )
         return (supervised or keys)[0]
 
-    return only(tfds.features.Image), only(tfds.features.ClassLabel)
+    if MASK in wanted:
+        image = only(tfds.features.Image, lambda feature: feature.shape[-1] == 3)
+        return _Keys(image, {MASK: only(tfds.features.Image, lambda each: each.shape[-1] == 1)})
+    return _Keys(only(tfds.features.Image), {LABELS: only(tfds.features.ClassLabel)})
 
 
-def _parser(features: Any, image_key: str, label_key: str) -> Parse:
+def _classes(
+    name: str, info: Any, keys: _Keys, given: int | None
+) -> tuple[int, tuple[str, ...] | None]:
+    """Return the number of classes, and their names if they are known."""
+    if LABELS in keys.beside:
+        labels = info.features[keys.beside[LABELS]]
+        return labels.num_classes, tuple(labels.names) if labels.names else None
+    names = MASK_CLASSES.get(name.partition(":")[0])
+    if names is None and given is None:
+        raise DatasetError(
+            f"tfds:{name}: the number of classes of its masks is not known; set model.num_classes"
+        )
+    return (len(names), names) if names else (given or 0, None)
+
+
+def _parser(features: Any, keys: _Keys) -> Parse:
     import tensorflow_datasets as tfds
 
     wanted = tfds.features.FeaturesDict(
-        {image_key: features[image_key], label_key: features[label_key]}
+        {key: features[key] for key in (keys.image, *keys.beside.values())}
     )
-    decoders = {image_key: tfds.decode.SkipDecoding()}
+    encoded = [key for ours, key in keys.beside.items() if ours == MASK]
+    decoders = {key: tfds.decode.SkipDecoding() for key in (keys.image, *encoded)}
 
     def parse(record: tf.Tensor) -> tuple[tf.Tensor, Features]:
         example = wanted.deserialize_example(record, decoders=decoders)
-        return example[image_key], {LABELS: tf.cast(example[label_key], tf.int64)[tf.newaxis]}
+        found = {
+            ours: example[key] if ours == MASK else tf.cast(example[key], tf.int64)[tf.newaxis]
+            for ours, key in keys.beside.items()
+        }
+        return example[keys.image], found
 
     return parse
 

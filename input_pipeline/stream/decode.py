@@ -13,13 +13,14 @@ from typing import Literal
 
 import tensorflow as tf
 
+from input_pipeline.images.view import Shown, View
 from input_pipeline.sources.dataset_info import DatasetInfo
 from input_pipeline.sources.source import Examples, IndexedExamples
 from input_pipeline.stream.order import Row
 from input_pipeline.targets.target import Features, Target
 
 OnError = Literal["fail", "skip"]
-MakeImage = Callable[[tf.Tensor, Row], Row]
+Show = Callable[[tf.Tensor, Row], Shown]
 
 LARGEST_CHUNK = 64
 ERRORS_LOGGED = 20  # broken examples logged one by one
@@ -33,9 +34,9 @@ def decode_batches(
     info: DatasetInfo,
     target: Target,
     examples: Examples,
-    make_image: MakeImage,
+    show: Show,
     *,
-    blank: Row,
+    view: View,
     host_batch_size: int,
     num_parallel_calls: int = tf.data.AUTOTUNE,
 ) -> tf.data.Dataset:
@@ -46,32 +47,42 @@ def decode_batches(
       info: defines the range of allowed labels.
       target: checks and converts what a record holds beside its image.
       examples: the split that the rows come from.
-      make_image: (bytes: string [], row) -> tensors with the names and shapes of `blank`; it may fail.
-      blank: stands for padding and broken rows; {"image": uint8 [H, W, 3]} and what else a view gives.
+      show: (bytes: string [], row) -> how `view` shows the image; it may fail.
+      view: makes the network's input of an image.
       host_batch_size: rows of a batch.
       num_parallel_calls: chunks decoded at once.
 
     Returns:
-      Dataset of {"image": uint8 [b, H, W, 3] and the other tensors of `blank`, "index": int32 [b],
+      Dataset of {"image": uint8 [b, H, W, 3] and the other tensors of `View.finish`, "index": int32 [b],
       "problem": string [b]} and the parts of `target`. `problem` names file, example and fault of a
       broken row, and is "" for all others.
     """
-    chunk, parts = _chunk_size(host_batch_size), target.batch_spec(1)
+    chunk, blank = _chunk_size(host_batch_size), view.blank()
+    nothing = {
+        name: tf.zeros(part.shape[1:], part.dtype)
+        for name, part in target.batch_spec(1, view).items()
+    }
     blank_row = {
         **blank,
-        **{name: tf.zeros(part.shape[1:], part.dtype) for name, part in parts.items()},
+        **nothing,
         "index": tf.constant(NO_EXAMPLE),
         "problem": tf.constant(""),
     }
 
     def decode_row(place: tf.Tensor, row: Row) -> Row:
         encoded, features = _read(examples, row)
-        found, problem = _check_record(info, target, encoded, features)
+        value, problem = _check_record(info, target, encoded, features)
         problem = tf.cond(_is_lost(row), lambda: tf.constant(LOST), lambda: problem)
-        made = tf.cond(problem == "", lambda: make_image(encoded, row), lambda: blank)
+
+        def shown() -> tuple[Row, Row, tf.Tensor]:
+            framed, seen = show(encoded, row)
+            found, problem = target.place(value, seen)
+            return view.finish(framed), dict(found), problem
+
+        made, found, problem = tf.cond(problem == "", shown, lambda: (blank, nothing, problem))
         return {
             **{key: tf.ensure_shape(part, blank[key].shape) for key, part in made.items()},
-            **found,
+            **{key: tf.ensure_shape(part, nothing[key].shape) for key, part in found.items()},
             "index": tf.cast(row["index"], tf.int32),
             "problem": tf.cond(
                 problem == "", lambda: problem, lambda: _name_problem(examples, row, problem)
@@ -245,7 +256,7 @@ def _is_empty(text: tf.Tensor) -> tf.Tensor:
 def _check_record(
     info: DatasetInfo, target: Target, encoded: tf.Tensor, features: Features
 ) -> tuple[Row, tf.Tensor]:
-    """Return the target's row, and the problem with the record, string [] ("" if there is none)."""
+    """Return what the target takes of the record, and the problem, string [] ("" if there is none)."""
     row, problem = target.check(
         features, num_classes=info.num_classes, label_offset=info.label_offset
     )

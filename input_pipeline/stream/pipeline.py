@@ -16,7 +16,7 @@ from input_pipeline.augment import mixing
 from input_pipeline.augment.published_mixing import mix_reversed
 from input_pipeline.data_service import from_service
 from input_pipeline.errors import DatasetError
-from input_pipeline.images.view import EvalView, TrainView
+from input_pipeline.images.view import EvalView, Shown, TrainView
 from input_pipeline.sources.cache import load_into_memory
 from input_pipeline.sources.record_index import index_records
 from input_pipeline.sources.source import (
@@ -58,7 +58,7 @@ __all__ = [
     "eval_steps",
     "make_eval_dataset",
     "make_train_dataset",
-    "train_image",
+    "show_train",
     "train_rows",
 ]
 
@@ -168,8 +168,8 @@ def make_train_dataset(
             source.info,
             source.target,
             examples,
-            lambda encoded, row: train_image(encoded, row, view, seed=seed),
-            blank=view.blank(),
+            lambda encoded, row: show_train(encoded, row, view, seed=seed),
+            view=view,
             host_batch_size=host_batch_size,
             num_parallel_calls=reading.num_parallel_calls,
         )
@@ -237,14 +237,12 @@ def train_rows(
     )
 
 
-def train_image(
-    encoded: tf.Tensor, row: Row, view: TrainView, *, seed: int
-) -> dict[str, tf.Tensor]:
-    """Make the training view of one encoded image; see `View.finish`.
+def show_train(encoded: tf.Tensor, row: Row, view: TrainView, *, seed: int) -> Shown:
+    """Make the training view of one encoded image, without its padding.
 
     All random choices depend on `seed`, row["epoch"] and row["index"] alone.
     """
-    return view(encoded, seed_of_choice(seed, row, CROP), seed_of_choice(seed, row, AUGMENT))
+    return view.show(encoded, seed_of_choice(seed, row, CROP), seed_of_choice(seed, row, AUGMENT))
 
 
 def seed_of_choice(seed: int, row: Row, choice: int) -> tf.Tensor:
@@ -319,8 +317,8 @@ def make_eval_dataset(
         source.info,
         source.target,
         examples,
-        lambda encoded, _: view(encoded),
-        blank=view.blank(),
+        lambda encoded, _: view.show(encoded),
+        view=view,
         host_batch_size=host_batch_size,
         num_parallel_calls=reading.num_parallel_calls,
     )

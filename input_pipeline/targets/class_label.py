@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from input_pipeline.images.view import Seen, View
 from input_pipeline.targets.target import Features
 
 LABELS = "image/class/label"  # int64 [n], the classes of an image; ImageNet's key
@@ -47,7 +49,21 @@ class ClassLabel:
         problem = tf.cond(sound, lambda: tf.constant(""), describe)
         return {"label": tf.cast(label - label_offset, tf.int32)}, problem
 
-    def batch_spec(self, batch_size: int) -> Mapping[str, tf.TensorSpec]:
+    def place(
+        self, value: Mapping[str, tf.Tensor], seen: Seen
+    ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+        """Return the value: it holds for every part of the image."""
+        return value, tf.constant("")
+
+    def labels(self, features: Features) -> list[int]:
+        """Return the labels as written."""
+        return [int(label) for label in features[LABELS]]
+
+    def draw(self, image: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the image: labels name no place in it."""
+        return image
+
+    def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:
         """Return the spec of "label": int32 [batch_size]."""
         return {"label": tf.TensorSpec([batch_size], tf.int32)}
 

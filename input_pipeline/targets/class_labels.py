@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
+from input_pipeline.images.view import Seen, View
 from input_pipeline.targets.class_label import LABEL_FEATURES, LABELS, outside
 from input_pipeline.targets.target import Features
 
@@ -50,7 +52,21 @@ class ClassLabels:
         padded = tf.pad(classes, [[0, gap]], constant_values=NO_LABEL)
         return {"label": tf.ensure_shape(padded, [self.max_labels])}, problem
 
-    def batch_spec(self, batch_size: int) -> Mapping[str, tf.TensorSpec]:
+    def place(
+        self, value: Mapping[str, tf.Tensor], seen: Seen
+    ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+        """Return the value: it holds for every part of the image."""
+        return value, tf.constant("")
+
+    def labels(self, features: Features) -> list[int]:
+        """Return the labels as written."""
+        return [int(label) for label in features[LABELS]]
+
+    def draw(self, image: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the image: labels name no place in it."""
+        return image
+
+    def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:
         """Return the spec of "label": int32 [batch_size, max_labels]."""
         return {"label": tf.TensorSpec([batch_size, self.max_labels], tf.int32)}
 

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import tensorflow as tf
+
+from input_pipeline.images.view import Seen, View
 
 Features = Mapping[str, tf.Tensor]  # values of one record by feature, as written
 
@@ -18,7 +21,7 @@ class Target(Protocol):
     def check(
         self, features: Features, *, num_classes: int, label_offset: int
     ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Convert the features of one record to its row of a batch.
+        """Check the features of one record, whatever its image.
 
         Args:
           features: values as written.
@@ -26,12 +29,27 @@ class Target(Protocol):
           label_offset: number of the first class in records.
 
         Returns:
-          The row, with the names, dtypes and shapes of `batch_spec`, and the problem with the
-          record, string []: "" if there is none. The row of a record with a problem is not used.
+          What `place` takes, and the problem with the record, string []: "" if there is none. Of a
+          record with a problem nothing else is used.
         """
 
-    def batch_spec(self, batch_size: int) -> Mapping[str, tf.TensorSpec]:
-        """Return name, dtype and static shape of each part of a batch that the target adds."""
+    def place(
+        self, value: Mapping[str, tf.Tensor], seen: Seen
+    ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+        """Convert what `check` returned to the row of a batch, for an image that is shown as `seen`.
+
+        Returns:
+          The row, with the names, dtypes and shapes of `batch_spec`, and the problem, string [].
+        """
+
+    def labels(self, features: Features) -> list[int]:
+        """List the classes that a record shows, as it numbers them; for people."""
+
+    def draw(self, image: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Draw a row of a batch into its image: uint8 [H, W, 3]; for people."""
+
+    def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:
+        """Return name, dtype and static shape of each part of a batch that the target adds under a view."""
 
     def shares(self, labels: tf.Tensor, num_classes: int) -> tf.Tensor:
         """Convert a batch's "label" to what mixup and cutmix blend: float32 [b, num_classes].

@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from configs.schema import Experiment, TFRecord
-from efficientnet import ModelSpec, Size, complexity
-from efficientnet.complexity import Complexity
+from efficientnet import ModelSpec, Size
+from efficientnet.complexity import Complexity, count
 from input_pipeline.sources import synthetic
+from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from system.console import log
 from training.build import make_optimizer, make_schedule
 from training.devices.distribution import batch_norm_group_size
@@ -25,7 +26,14 @@ from training.forecast.tpu_chips import (
     roofline,
 )
 from training.initial import with_expectations
-from training.job import ExperimentError, describe_sizes, model_spec, open_source, resolve
+from training.job import (
+    ExperimentError,
+    describe_sizes,
+    make_task,
+    model_spec,
+    open_source,
+    resolve,
+)
 from training.plan import Plan, Stage, format_stage, make_plan
 from training.plots import has_plots, save_plot
 from training.trainable import Paths, frozen_paths
@@ -191,7 +199,10 @@ def _forecast_stage(stage: Stage, topology: Topology | None, report: Path) -> St
 
 
 def _costs(spec: ModelSpec, experiment: Experiment) -> Complexity:
-    return complexity(spec, num_classes=experiment.model.num_classes)
+    classes = experiment.model.num_classes or IMAGENET_CLASSES
+    # The number of images of each class does not change the network.
+    info = DatasetInfo("any", classes, splits={"train": SplitInfo(1, class_counts=(1,) * classes)})
+    return count(make_task(experiment, info).layers(spec), spec.resolution)
 
 
 def _rates(plan: Plan, steps: np.ndarray) -> np.ndarray:

@@ -200,11 +200,10 @@ def make_eval_step(
             task=task,
         )
         context = tf.distribute.get_replica_context()
-        # As float32, which holds counts up to 2^24 exactly: TensorFlow keeps int32 tensors on the host and
-        # refuses to add both kinds up together.
-        floats = {name: tf.cast(x, tf.float32) for name, x in sums.items()}
+        # As float32: TensorFlow keeps int32 tensors on the host and refuses to add both kinds up together.
+        floats = {name: _as_floats(x) for name, x in sums.items()}
         floats = context.all_reduce(tf.distribute.ReduceOp.SUM, floats)
-        added = {name: tf.cast(x, sums[name].dtype) for name, x in floats.items()}
+        added = {name: _from_floats(x, sums[name].dtype) for name, x in floats.items()}
         return Measures(added, context.all_gather(rows, axis=0) if rows else {})
 
     @tf.function
@@ -213,6 +212,24 @@ def make_eval_step(
         return tf.nest.map_structure(distribution.local_value, measured)
 
     return step
+
+
+COUNT_PART = 1 << 12
+
+
+def _as_floats(x: tf.Tensor) -> tf.Tensor:
+    """Return counts as their two halves, float32 [2, ...]: a float32 holds whole numbers up to 2^24 alone."""
+    if x.dtype != tf.int32:
+        return x
+    return tf.cast(tf.stack([x // COUNT_PART, x % COUNT_PART]), tf.float32)
+
+
+def _from_floats(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Put the halves of counts together again."""
+    if dtype != tf.int32:
+        return x
+    high, low = tf.unstack(tf.cast(x, tf.int32))
+    return high * COUNT_PART + low
 
 
 def _skips_after(values: Values, loss: tf.Tensor, finite: tf.Tensor) -> tuple[Any, tf.Tensor]:

@@ -6,7 +6,9 @@ import tensorflow as tf
 
 from input_pipeline import inspect
 from input_pipeline.errors import DatasetError
+from input_pipeline.images.view import EvalView
 from input_pipeline.prepare.__main__ import gather
+from input_pipeline.prepare.contents import ClassContent
 from input_pipeline.prepare.convert import prepare
 from input_pipeline.sources import get_source
 from input_pipeline.sources.cache import cache_source
@@ -59,7 +61,7 @@ def test_several_classes_reach_the_batch_padded(tmp_path: Path, cached: bool):
     if cached:
         source = cache_source(source, "memory", splits=["train"])
     dataset = eval_dataset(source, "train", image_size=4, host_batch_size=3)
-    assert dataset.element_spec["label"] == TARGET.batch_spec(3)["label"]
+    assert dataset.element_spec["label"] == TARGET.batch_spec(3, EvalView(4))["label"]
     (batch,) = dataset
     assert batch["label"].numpy().tolist() == [[1, 0, -1], [-1, -1, -1], [0, -1, -1]]
 
@@ -83,7 +85,7 @@ def test_lists_become_records(tmp_path: Path):
         tmp_path / "lists", train=SEVERAL, validation="path,labels\nimages/3.png,red\n"
     )
     images = gather(f"{data_dir}/train.csv")
-    info, _ = prepare(images, str(tmp_path / "records"), name="colours")
+    info, _ = prepare(ClassContent(images), str(tmp_path / "records"), name="colours")
     assert info is not None
     assert info.splits["train"].num_examples == 3
     assert info.splits["train"].class_counts == (2, 1)
@@ -103,7 +105,7 @@ def test_lists_become_records(tmp_path: Path):
 def test_a_survey_counts_every_label_of_an_image(tmp_path: Path, capsys: pytest.CaptureFixture):
     data_dir = write(tmp_path, train=SEVERAL, validation="path,labels\nimages/3.png,red\n")
     arguments = [f"--data_dir={data_dir}", "--source=csv", "--sheet="]
-    assert inspect.main([*arguments, "--several_labels"]) == 0
+    assert inspect.main([*arguments, "--target=classes"]) == 0
     assert "rarest: red (1), blue (2)" in capsys.readouterr().out
     assert inspect.main(arguments) == 1
     assert "example 0: 2 labels; expected 1" in capsys.readouterr().out

@@ -5,9 +5,13 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
+from input_pipeline.images.framing import Squash
+from input_pipeline.images.view import EvalView
 from input_pipeline.sources import get_source
 from input_pipeline.stream import pipeline
+from input_pipeline.stream.pipeline import make_eval_dataset
 from input_pipeline.targets.class_label import LABELS
+from input_pipeline.targets.mask import Mask
 from tests.input_pipeline.datasets import eval_dataset, train_dataset
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -83,3 +87,44 @@ def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path: Path):
         get_source("tfds:no_such_set", str(tmp_path))
     with pytest.raises(DatasetError, match="needs a name"):
         get_source("tfds", str(tmp_path))
+
+
+class Patches(tfds.core.GeneratorBasedBuilder):
+    """Images whose grey level is 40 times the value of their mask, from 1."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                    "mask": tfds.features.Image(
+                        shape=(None, None, 1), dtype=np.uint8, encoding_format="png"
+                    ),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(4), "test": self._generate_examples(2)}
+
+    def _generate_examples(self, count: int):
+        for number in range(count):
+            mask = np.full([6, 8, 1], 1 + number % 3, np.uint8)
+            yield number, {"image": np.repeat(40 * mask, 3, -1), "mask": mask}
+
+
+def test_a_set_with_masks_is_read_by_them(tmp_path: Path):
+    Patches(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+    with pytest.raises(
+        DatasetError, match=r"classes of its masks is not known; set model\.num_classes"
+    ):
+        get_source("tfds:patches", str(tmp_path), target=Mask(1))
+    source = get_source("tfds:patches", str(tmp_path), num_classes=3, target=Mask(1))
+    view = EvalView((6, 8), Squash())
+    (batch,) = make_eval_dataset(source, view, host_batch_size=2)
+    for image, label in zip(batch["image"].numpy(), batch["label"].numpy(), strict=True):
+        np.testing.assert_array_equal(image[..., 0], 40 * (label.astype(int) + 1))
+    with pytest.raises(DatasetError, match="no ClassLabel among its features"):
+        get_source("tfds:patches", str(tmp_path))

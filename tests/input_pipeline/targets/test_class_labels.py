@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline.images.view import EvalView
 from input_pipeline.targets.class_label import LABELS, ClassLabel
 from input_pipeline.targets.class_labels import ClassLabels, multi_hot
 
@@ -11,7 +12,7 @@ from input_pipeline.targets.class_labels import ClassLabels, multi_hot
 def check(target, labels: list[int], offset: int = 1) -> tuple[np.ndarray, str]:
     features = {LABELS: tf.constant(labels, tf.int64)}
     row, problem = target.check(features, num_classes=5, label_offset=offset)
-    (spec,) = target.batch_spec(1).values()
+    (spec,) = target.batch_spec(1, EvalView(32)).values()
     assert tf.TensorSpec.from_tensor(row["label"][tf.newaxis]).is_compatible_with(spec)
     return row["label"].numpy(), problem.numpy().decode()
 

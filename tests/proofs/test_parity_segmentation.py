@@ -1,0 +1,23 @@
+"""The U-Net, its losses and its score are those of segmentation_models."""
+
+import pytest
+
+from proofs import parity_segmentation
+
+ROWS = {
+    parity_segmentation.network_rows: 4,
+    parity_segmentation.loss_rows: 12,
+    parity_segmentation.score_rows: 4,
+}
+
+
+@pytest.mark.parametrize("section", ROWS, ids=lambda section: section.__name__)
+def test_every_row_is_within_its_bound(section, goldens):
+    rows = list(section(goldens))
+    assert len(rows) == ROWS[section]
+    for row in rows:
+        assert row.passed, row
+
+
+def test_every_section_is_held():
+    assert set(ROWS) == set(parity_segmentation.SECTIONS)

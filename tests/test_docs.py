@@ -13,7 +13,7 @@ from docs import pictures
 DOCS = Path(pictures.__file__).parent
 
 
-@pytest.mark.parametrize("page", ["data.md", "experiments.md"])
+@pytest.mark.parametrize("page", ["data.md", "experiments.md", "segmentation.md"])
 def test_every_field_that_a_page_names_is_in_the_schema(page: str) -> None:
     known = {
         f"{name}.{field}"

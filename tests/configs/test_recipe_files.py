@@ -10,7 +10,19 @@ from efficientnet.catalog import get_spec, list_models
 FILES = sorted(FOLDER.glob("*.yaml"))
 IMAGENET, WITHOUT_MINIVAL, IMAGENET_21K = 1_281_167, 1_256_144, 12_720_275
 
-WITHOUT_IMAGENET = ("digits", "digits_progressive", "digits_stages", "small_images", "smoke")
+WITHOUT_IMAGENET = (
+    "digits",
+    "digits_progressive",
+    "digits_stages",
+    "segmentation_digits",
+    "small_images",
+    "smoke",
+)
+EXAMPLES = {  # of training sets that headers count
+    "segmentation_camvid": 367,
+    "segmentation_pets": 3_680,
+    "segmentation_voc": 10_582,
+}
 
 AUTOAUGMENT = [f"efficientnet_b{i}" for i in range(8)]
 LONGER = [f"{name}_600epochs" for name in AUTOAUGMENT]
@@ -67,6 +79,7 @@ def test_the_steps_of_a_header_are_the_experiments(path: Path):
         examples = WITHOUT_MINIVAL
     if path.stem.endswith("_21k"):
         examples = IMAGENET_21K
+    examples = EXAMPLES.get(path.stem, examples)
     said = re.search(r"= ([\d,]+) steps of (\d+) images", path.read_text("utf-8"))
     if said:
         steps = train.duration.whole_steps(

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from proofs.faults import PLACES, survive
+from proofs.faults import CONFIG, PLACES, survive
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("workers", "kills", "seed"),
+    ("workers", "kills", "seed", "name"),
     # Seed 0 kills the second worker in its second step, which has a checkpoint before it.
-    [(1, 5, 1), (2, 1, 0)],
-    ids=["1-process", "2-workers"],
+    [(1, 5, 1, "faults"), (2, 1, 0, "faults"), (1, 3, 2, "faults_segmentation")],
+    ids=["1-process", "2-workers", "segmentation"],
 )
 def test_a_run_killed_anywhere_ends_with_the_same_bits(
-    tmp_path: Path, workers: int, kills: int, seed: int
+    tmp_path: Path, workers: int, kills: int, seed: int, name: str
 ) -> None:
-    toll = survive(tmp_path, kills=kills, workers=workers, seed=seed)
-    places = set(PLACES) if kills >= len(PLACES) else {"step"}
+    config = CONFIG.with_name(f"{name}.yaml")
+    toll = survive(tmp_path, config=config, kills=kills, workers=workers, seed=seed)
+    places = PLACES if kills >= len(PLACES) else PLACES[: min(kills, 3)]
     assert all(toll.kills[place] for place in places), toll.kills
     assert toll.kills.total() >= kills
     assert toll.resumes == toll.kills.total()

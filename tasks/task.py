@@ -64,8 +64,8 @@ class Task(Protocol):
         """List the layers of the network on a backbone, in the order in which they are built."""
 
     @property
-    def answers(self) -> Literal["classes", "class_maps"]:
-        """What exports answer with: classes of whole images, or of their pixels."""
+    def answers(self) -> Literal["classes", "class_maps", "boxes"]:
+        """What exports answer with: classes of whole images or of their pixels, or boxes of objects."""
 
     def prepare(self, batch: Batch) -> Batch:
         """Convert an input batch to the form that `loss` takes, on the device and without a gradient."""

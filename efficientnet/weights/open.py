@@ -4,6 +4,7 @@
 | --- | --- |
 | run folder, or a checkpoint of one | `run` |
 | TensorFlow 1 checkpoint of the published code | `tf1` |
+| TensorFlow 1 checkpoint of EfficientDet | `efficientdet` |
 | TensorFlow 2 checkpoint of V2's script | `tf2` |
 | `.weights.h5` and `.keras` of ours | `keras_file` |
 | `.h5`, `.weights.h5` and `.keras` of keras.applications | `keras_applications` |
@@ -114,7 +115,13 @@ def _open_checkpoint(path: str, spec: ModelSpec, raw: bool) -> Opened:
             raise WeightsError(f"{path} holds one set of weights: leave raw out")
         weights = read_tf2_checkpoint(path, spec)
         return Opened(weights, published_expectations(spec, "a TensorFlow 2 checkpoint"))
+    from efficientnet.weights.efficientdet import is_efficientdet, read_efficientdet_checkpoint
     from efficientnet.weights.tf1 import read_tf1_checkpoint
+
+    if is_efficientdet(names):
+        weights = read_efficientdet_checkpoint(path, spec, raw=raw)
+        expected = published_expectations(spec, "a checkpoint of EfficientDet")
+        return Opened(weights, replace(expected, image_size=None, crop_fraction=None, resize=None))
 
     weights = read_tf1_checkpoint(path, spec, raw=raw)
     return Opened(weights, published_expectations(spec, "a TensorFlow 1 checkpoint"))

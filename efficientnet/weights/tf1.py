@@ -34,7 +34,7 @@ def tf1_names(spec: ModelSpec, num_classes: int = 1000) -> dict[str, str]:
     Raises:
       WeightsError: the network has a layer that no published checkpoint has.
     """
-    named = name_variables_by_layer(spec, num_classes, _tf1_layers(spec))
+    named = name_variables_by_layer(spec, num_classes, tf1_layers(spec))
     return {path: f"{spec.name}/{name}" for path, name in named.items()}
 
 
@@ -71,7 +71,7 @@ def read_tf1_checkpoint(
     stored = {path: name if raw else f"{name}/{EMA}" for path, name in names.items()}
 
     expected = complexity(spec, num_classes=num_classes).variable_shapes
-    known = _known_companions(names.values())
+    known = known_companions(names.values())
     wanted = {stored[path]: shape for path, shape in expected.items()}
     found = {name: shape for name, shape in shapes.items() if name in wanted or name not in known}
     if not raw and not any(name.endswith(f"/{EMA}") for name in shapes):
@@ -80,7 +80,7 @@ def read_tf1_checkpoint(
     return stored_weights.read(stored)
 
 
-def _tf1_layers(spec: ModelSpec) -> dict[str, str]:
+def tf1_layers(spec: ModelSpec) -> dict[str, str]:
     """Map the names of our layers that have variables to theirs."""
     layers = {
         "stem_conv": "stem/conv2d",
@@ -107,7 +107,7 @@ def _suffix(number: int) -> str:
     return f"_{number}" if number else ""
 
 
-def _known_companions(names: Iterable[str]) -> set[str]:
+def known_companions(names: Iterable[str]) -> set[str]:
     """Return the names that a checkpoint may have in addition to the requested variables."""
     known = {GLOBAL_STEP}
     for name in names:

@@ -16,7 +16,7 @@ from system.memory import resting_collector
 from tasks.task import Measures, Task
 from training.devices.distribution import Distribution, Replica
 from training.step.backward import accumulated_gradients
-from training.step.gradients import clip_by_norm, clip_each
+from training.step.gradients import clip
 from training.step.loss_scale import LossScale, next_loss_scale
 from training.step.packed import Layout, Packed, pack, unpack
 from training.step.padding import network_input
@@ -59,7 +59,12 @@ def train_step(
     norm = tf.norm(gradient)
     loss, *figures = tf.unstack(sums)
     finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-    gradient = clip_by_norm(gradient, norm, recipe.gradient_clip_norm)
+    gradient = clip(
+        Packed(gradient, variables.trained),
+        norm,
+        each=recipe.gradient_clip_each,
+        whole=recipe.gradient_clip_norm,
+    )
 
     learning_rate = recipe.learning_rate(values.step)
     skips_left, halted = _skips_after(values, loss, finite)
@@ -265,7 +270,7 @@ def _update(
     weights = Packed(pack(old), trained)
     vector, slots = recipe.optimizer.update(
         weights,
-        clip_each(Packed(gradient, trained), recipe.gradient_clip_each),
+        gradient,
         {name: layout.take(x, trained) if x.shape.rank else x for name, x in values.slots.items()},
         _rates(learning_rate, weights, recipe.rate_multipliers),
         recipe.weight_decay.decoupled(trained.names),

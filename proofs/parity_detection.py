@@ -1,0 +1,313 @@
+"""The rows of `proofs.parity` for EfficientDet's networks and training: outputs of its published code."""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from efficientnet import get_spec, normalize_images
+from efficientnet.detection import (
+    Anchors,
+    DetectorSpec,
+    build_detector,
+    get_detector,
+    level_sizes,
+)
+from efficientnet.detection.anchors import MIN_LEVEL
+from efficientnet.weights.efficientdet import efficientdet_names
+from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
+from tasks.detection import Detection
+from training.devices.distribution import connect
+from training.optimizers import SGD, schedules
+from training.step.batch_norm import CrossReplicaBatchNormalization
+from training.step.ema import Averaging
+from training.step.noise import MaskNoise
+from training.step.recipe import TrainRecipe
+from training.step.state import TrainState, create_train_state
+from training.step.train_step import make_train_loop
+from training.step.weight_decay import WeightDecay
+
+KERNELS = r".*kernel$"  # decayed: neither biases nor batch norm nor the weights of fusion
+BACKBONE = get_spec("efficientnet-b0", survival_probability=1.0)
+TINY = dataclasses.replace(get_detector("efficientdet-d0"), filters=16, cells=2, head_repeats=2)
+ODD = dataclasses.replace(TINY, filters=24, cells=1, fusion="sum")
+NETWORKS = {"tiny": TINY, "odd": ODD}
+
+
+def drawn_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the golden weight of that name: a function of the name (tests/goldens/README.md)."""
+    random = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    last = name.rsplit("/", 1)[-1]
+    if last.startswith("WSM"):
+        return np.array(1 + 0.8 * random.randn(), np.float32)
+    if last == "moving_variance":
+        value = 0.7 + 0.6 * random.rand(*shape)
+    elif last == "gamma":
+        value = 1 + 0.2 * random.randn(*shape)
+    elif last in ("beta", "bias", "moving_mean"):
+        value = 0.1 * random.randn(*shape)
+    else:
+        fan = shape[0] * shape[1] * (1 if last == "depthwise_kernel" else shape[2])
+        value = random.randn(*shape) * np.sqrt(2 / fan)
+    return value.astype(np.float32)
+
+
+def by_level(values: np.ndarray, image_size: tuple[int, int], anchors: Anchors) -> list[np.ndarray]:
+    """Split [b, anchors, n] to the published layout of each level: [b, H, W, n * anchors of a place]."""
+    sizes = level_sizes(image_size, anchors.max_level)[MIN_LEVEL:]
+    ends = np.cumsum([height * width * anchors.per_place for height, width in sizes])
+    parts = np.split(values, ends[:-1], axis=1)
+    return [part.reshape(len(values), *size, -1) for part, size in zip(parts, sizes, strict=True)]
+
+
+# -- whole networks -----------------------------------------------------------------------------
+
+
+def network_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare the endpoints and outputs of two small detectors in inference mode."""
+    for name, spec in NETWORKS.items():
+        archive = np.load(goldens / f"det_model_{name}.npz")
+        row = functools.partial(ParityRow, f"EfficientDet networks: {name}")
+        found = network_outputs(spec, archive)
+        for item, pairs in found.items():
+            measured = max(relative_to_largest(ours, theirs) for ours, theirs in pairs)
+            text = f"{len(pairs)} tensors, inference, random weights"
+            yield row(item, text, "the same", measured, 1e-5, "relative")
+
+
+def network_outputs(
+    spec: DetectorSpec, archive: Any
+) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Return pairs of our tensors and the published ones: reductions, pyramid, BiFPN and outputs."""
+    levels = list(spec.anchors.levels)
+    batch, height, width = archive[f"class_{levels[0]}"].shape[:3]
+    size = (height * 8, width * 8)
+    num_classes = archive[f"class_{levels[0]}"].shape[-1] // spec.anchors.per_place
+    network = build_detector(spec, BACKBONE, num_classes=num_classes, image_size=size)
+    assign_drawn(network, efficientdet_names(spec, BACKBONE, num_classes), archive)
+    outputs = _all_tensors(network, spec)
+    images = drawn_images(int(archive["image_seed"]), (batch, *size, 3))
+    tensors = {name: value.numpy() for name, value in outputs(images).items()}
+    classes, boxes = (by_level(tensors[name], size, spec.anchors) for name in ("classes", "boxes"))
+    return {
+        "reductions, mean": [
+            (tensors[f"reduction_{i}"].mean((1, 2)), archive[f"reduction_{i}_mean"])
+            for i in range(1, 6)
+        ],
+        "P6 and P7 before the BiFPN": [
+            (tensors[f"p{i}_pooling"], archive[f"p{i}_before_bifpn"]) for i in (6, 7)
+        ],
+        "BiFPN": [(tensors[f"bifpn_{i}"], archive[f"bifpn_{i}"]) for i in levels],
+        "class outputs": [
+            (classes[i], archive[f"class_{level}"]) for i, level in enumerate(levels)
+        ],
+        "box outputs": [(boxes[i], archive[f"box_{level}"]) for i, level in enumerate(levels)],
+    }
+
+
+def assign_drawn(network: Any, names: Mapping[str, str], archive: Any) -> None:
+    """Give every variable its golden weight.
+
+    Raises:
+      AssertionError: the published network has other variables.
+    """
+    stored = {str(name) for name in archive["names"] if "segmentation" not in str(name)}
+    if set(names.values()) != stored:
+        difference = sorted(set(names.values()) ^ stored)
+        raise AssertionError(f"other variables than the published network's: {difference[:5]}")
+    for variable in network.weights:
+        variable.assign(drawn_weight(names[variable.path], tuple(variable.shape)))
+
+
+def drawn_images(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return golden images, normalised: float32."""
+    images = np.random.RandomState(seed).randint(0, 256, shape).astype(np.float32)
+    return np.asarray(normalize_images(images, BACKBONE.mean_rgb, BACKBONE.stddev_rgb))
+
+
+def _all_tensors(network: keras.Model, spec: DetectorSpec) -> keras.Model:
+    layers = {layer.name: layer for layer in network.layers}
+    wanted = {f"reduction_{i}": layers[f"reduction_{i}"].output for i in range(1, 6)}
+    wanted |= {f"p{i}_pooling": layers[f"p{i}_pooling"].output for i in (6, 7)}
+    # In order of the cell's nodes, the last of a level is its output: P6 to P3, then P4 to P7.
+    numbers = {3: 3, 4: 4, 5: 5, 6: 6, 7: 7}
+    cell = f"bifpn_{spec.cells - 1}"
+    wanted |= {f"bifpn_{i}": layers[f"{cell}_node_{n}_bn"].output for i, n in numbers.items()}
+    return keras.Model(network.input, wanted | dict(network.output))
+
+
+# -- learning rate ------------------------------------------------------------------------------
+
+
+def schedule_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare the schedules with their warm-up."""
+    archive = np.load(goldens / "det_schedule.npz")
+    row = functools.partial(ParityRow, "EfficientDet learning rate")
+    for key in archive.files:
+        kind, _, batch = key.partition("/")
+        if kind not in ("cosine", "stepwise", "polynomial"):
+            continue
+        per_epoch, epochs = (
+            float(archive[f"{name}/{batch}"]) for name in ("steps_per_epoch", "epochs")
+        )
+        peak, start = 0.08 * int(batch) / 64, 0.008
+        schedule = detector_schedule(kind, peak, per_epoch, epochs)
+        rate = schedules.with_warmup(schedule, peak=peak, warmup_steps=int(per_epoch), start=start)
+        steps = archive[f"steps/{batch}"]
+        found = np.array([rate(tf.constant(step, tf.int32)) for step in steps])
+        # The rate passes 0: relative to the peak.
+        measured = largest(found, archive[key]) / peak
+        text = f"{epochs:g} epochs of {per_epoch:g} steps, 1 of warm-up"
+        # The published cosine reaches 0 one warm-up before the end, and then rises a little; ours stays at 0.
+        ours, bound = ("0 to the end", 5e-5) if kind == "cosine" else ("the same", 1e-6)
+        yield row(f"{kind}, batch {batch}", text, ours, measured, bound, "of the peak")
+
+
+def detector_schedule(
+    kind: str, peak: float, steps_per_epoch: float, epochs: float
+) -> schedules.Schedule:
+    """Return a published schedule, without its warm-up of one epoch."""
+    total = steps_per_epoch * epochs
+    if kind == "cosine":
+        return schedules.cosine(peak=peak, total_steps=total - steps_per_epoch)
+    if kind == "polynomial":
+        return schedules.polynomial(peak=peak, total_steps=total, power=0.9, end_share=0.0)
+    return schedules.stepwise(
+        peak=peak,
+        total_steps=total,
+        boundaries=(200 * steps_per_epoch, 250 * steps_per_epoch),
+        factors=(1.0, 0.1, 0.01),
+    )
+
+
+# -- whole training steps -----------------------------------------------------------------------
+
+
+def training_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare three whole training steps: losses, gradients, weights, averages and outputs."""
+    archive = np.load(goldens / "det_train_tiny.npz")
+    state, metrics = train_tiny(archive)
+    row = functools.partial(ParityRow, "EfficientDet: three training steps")
+    for ours, theirs, bound in (
+        ("class_loss", "cls_loss", 1e-4),
+        ("box_loss", "box_loss", 1e-4),
+        ("loss", "loss", 1e-4),
+        ("learning_rate", "learning_rate", 1e-6),
+        ("gradient_norm", "raw_gradient_norm", 1e-3),
+        ("positives", "num_positives", 0.0),
+    ):
+        expected = (
+            archive[theirs].reshape(len(metrics[ours]), -1).sum(1)
+        )  # positives: of each image
+        measured = relative_to_each(metrics[ours], expected)
+        yield row(theirs, "every step", "the same", measured, bound, "relative")
+    yield from _final_rows(archive, state, row)
+
+
+def train_tiny(archive: Any) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """Repeat the golden run of three steps; return the state after it and the metrics, float32 [3]."""
+    distribution, noise = connect("cpu"), MaskNoise(0)
+    network = build_detector(
+        TINY,
+        BACKBONE,
+        num_classes=5,
+        image_size=128,
+        batch_norm=CrossReplicaBatchNormalization,
+        uniform=noise,
+    )
+    assign_drawn(network, efficientdet_names(TINY, BACKBONE, 5), archive)
+    peak = 0.08 * 4 / 64
+    recipe = TrainRecipe(
+        task=Detection(5, TINY),
+        optimizer=SGD(0.9, rate_in_velocity=True),
+        learning_rate=schedules.with_warmup(
+            schedules.cosine(peak=peak, total_steps=8 - 2), peak=peak, warmup_steps=2, start=0.008
+        ),
+        normalize=functools.partial(
+            normalize_images, mean_rgb=BACKBONE.mean_rgb, stddev_rgb=BACKBONE.stddev_rgb
+        ),
+        noise=noise,
+        weight_decay=WeightDecay(4e-5, coupled=True, pattern=KERNELS),
+        gradient_clip_each=10.0,
+        gradient_clip_norm=10.0,
+        averaging=Averaging(0.9998, ramp_start=0, statistics=False),
+    )
+    state = create_train_state(
+        network, distribution, optimizer=recipe.optimizer, with_ema=True, with_loss_scale=False
+    )
+    images = np.random.RandomState(int(archive["image_seed"])).randint(0, 256, (3, 4, 128, 128, 3))
+    boxes, classes = archive["gt_boxes"], archive["gt_classes"].astype(np.int32)
+    batches = tf.data.Dataset.from_tensor_slices(
+        {
+            "image": images.astype(np.uint8),
+            "boxes": boxes.reshape(3, 4, -1, 4).astype(np.float32),
+            # Labels from 1, -1 for padding.
+            "classes": np.where(classes > 0, classes - 1, -1).reshape(3, 4, -1).astype(np.int32),
+        }
+    )
+    loop = make_train_loop(state, recipe, distribution, batches.element_spec)
+    rows = loop(iter(batches), tf.constant(3)).numpy()
+    return state, dict(zip(recipe.metrics, rows.T, strict=True))
+
+
+def _final_rows(
+    archive: Any, state: TrainState, row: Callable[..., ParityRow]
+) -> Iterator[ParityRow]:
+    names = efficientdet_names(TINY, BACKBONE, 5)
+    paths = {name: path for path, name in names.items()}
+    weights, statistics = state.read_network("raw")
+    final = _named(state, weights, statistics)
+    averages = _named(state, *state.read_network("ema"))
+    order = [str(name) for name in archive["names"]]
+    initial = {paths[name]: drawn_weight(name, final[paths[name]].shape) for name in order}
+    change = np.array([np.linalg.norm(final[paths[n]] - initial[paths[n]]) for n in order])
+    # A bias before a batch norm has no gradient: what moves it is rounding.
+    moves = archive["change_norm"] > 1e-3 * archive["change_norm"].max()
+    measured = relative_to_each(change[moves], archive["change_norm"][moves])
+    item = f"change of {int(moves.sum())} variables"
+    yield row(item, "L2 norm after three steps", "the same", measured, 1e-2, "relative")
+    sums = np.array([final[paths[name]].sum(dtype=np.float64) for name in order])
+    measured = relative_to_largest(sums, archive["final_sum"])
+    yield row("sum of each variable", "after three steps", "the same", measured, 1e-3, "relative")
+    for kind, ours in (("final", final), ("final_ema", averages)):
+        prefix = f"{kind}/"
+        stored = [key for key in archive.files if key.startswith(prefix)]
+        measured = max(
+            relative_to_largest(ours[paths[key.removeprefix(prefix)]], archive[key])
+            for key in stored
+        )
+        yield row(
+            f"{kind}, {len(stored)} variables", "whole", "the same", measured, 1e-3, "relative"
+        )
+    network = build_detector(TINY, BACKBONE, num_classes=5, image_size=128)
+    for variable in network.weights:
+        variable.assign(final[variable.path])
+    images = drawn_images(int(archive["image_seed"]), (3, 4, 128, 128, 3))[0]
+    outputs = network(images)
+    for kind, output in (("class", "classes"), ("box", "boxes")):
+        parts = by_level(outputs[output].numpy(), (128, 128), TINY.anchors)
+        stored = [archive[f"final_{kind}_{level}_mean"] for level in TINY.anchors.levels]
+        measured = max(
+            relative_to_largest(part.mean((1, 2)).reshape(x.shape), x)
+            for part, x in zip(parts, stored, strict=True)
+        )
+        text = "inference afterwards, mean of each level"
+        yield row(f"{kind} outputs", text, "the same", measured, 1e-3, "relative")
+
+
+def _named(state: TrainState, weights: Any, statistics: Any) -> dict[str, np.ndarray]:
+    values = [value.numpy() for value in (*weights, *statistics)]
+    return dict(zip(state.paths, values, strict=True))
+
+
+SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
+    network_rows,
+    schedule_rows,
+    training_rows,
+)

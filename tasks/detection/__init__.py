@@ -1,0 +1,62 @@
+"""Detection of objects: assignment, losses, suppression, score and answers."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from efficientnet.detection import DetectorSpec, get_detector
+from tasks.detection.nms import Suppression
+from tasks.detection.task import Detection
+
+__all__ = ["Detection", "detection"]
+
+Settings = Mapping[str, Any]
+
+OF_NETWORK = ("filters", "cells", "head_repeats", "fusion")
+OF_ANCHORS = {"max_level": "max_level", "anchor_scale": "scale"}
+OF_LOSS = {
+    "focal_alpha": "alpha",
+    "focal_gamma": "gamma",
+    "huber_delta": "delta",
+    "box_loss_weight": "box_loss_weight",
+    "iou_loss": "iou_loss",
+    "iou_loss_weight": "iou_loss_weight",
+}
+OF_SUPPRESSION = {
+    "nms": "method",
+    "nms_iou": "iou",
+    "nms_sigma": "sigma",
+    "nms_per_class": "per_class",
+    "least_score": "least_score",
+    "max_candidates": "max_candidates",
+    "max_detections": "max_detections",
+}
+
+
+def detection(num_classes: int, label_smoothing: float, settings: Settings) -> Detection:
+    """Return the task that the settings of the section `task` describe."""
+    return Detection(
+        num_classes,
+        detector_of(settings),
+        label_smoothing,
+        suppression=Suppression(**_renamed(settings, OF_SUPPRESSION)),
+        **_renamed(settings, OF_LOSS),
+    )
+
+
+def detector_of(settings: Settings) -> DetectorSpec:
+    """Return the published detector, with the fields replaced that are not None.
+
+    Raises:
+      SpecError: it is unknown, or a field is out of range.
+    """
+    spec = get_detector(settings["detector"])
+    own = {name: settings[name] for name in OF_NETWORK if settings[name] is not None}
+    anchors = {
+        ours: settings[name] for name, ours in OF_ANCHORS.items() if settings[name] is not None
+    }
+    return dataclasses.replace(spec, anchors=dataclasses.replace(spec.anchors, **anchors), **own)
+
+
+def _renamed(settings: Settings, names: Mapping[str, str]) -> dict[str, Any]:
+    return {ours: settings[name] for name, ours in names.items()}

@@ -131,15 +131,15 @@ def test_steps_that_are_skipped_may_be_counted():
         ),
         (
             "data.source=tfds",
-            "data.source must be tfrecord, image_folder[:SHARE], csv[:SHARE], dig",
+            "data.source must be tfrecord, image_folder[:SHARE], csv[:SHARE], ",
         ),
         (
             "data.source='tfds:'",
-            "data.source must be tfrecord, image_folder[:SHARE], csv[:SHARE], dig",
+            "data.source must be tfrecord, image_folder[:SHARE], csv[:SHARE], ",
         ),
         (
             "data.source=digits:1",
-            "data.source must be tfrecord, image_folder[:SHARE], csv[:SHARE], dig",
+            "data.source must be tfrecord, image_folder[:SHARE], csv[:SHARE], ",
         ),
         ("optimizer.nestrov=true", "unknown key optimizer.nestrov (with the value true); did you"),
         ("optimizer.sgd.nesterov=true", "unknown key optimizer.sgd (with the value {"),

@@ -22,6 +22,7 @@ def check(section, count, goldens):
     assert len(rows) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ROWS, ids=lambda section: section.__name__)
 def test_every_row_is_within_its_bound(section, goldens):
     check(section, ROWS[section], goldens)

@@ -16,6 +16,8 @@ from input_pipeline.stream.pipeline import make_eval_dataset
 from input_pipeline.targets.mask import MASK, Mask
 from tests.input_pipeline.images.test_label_map import palette
 
+pytestmark = pytest.mark.slow
+
 SIZE = (12, 16)
 
 

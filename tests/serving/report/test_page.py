@@ -15,6 +15,8 @@ from serving.report import write_report_or_log
 from serving.report.mistakes import MOST_SHOWN, Mistakes, find_mistakes
 from serving.report.page import find_report, write_report
 
+pytestmark = pytest.mark.slow
+
 DATA_URI = re.compile(r'src="data:image/(png|jpeg|svg\+xml);base64,[A-Za-z0-9+/=]+"')
 
 

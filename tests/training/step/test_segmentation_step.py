@@ -22,6 +22,8 @@ from training.step.recipe import TrainRecipe
 from training.step.state import TrainState, create_train_state
 from training.step.train_step import make_eval_step, make_train_loop
 
+pytestmark = pytest.mark.slow
+
 SIZE, CLASSES, BATCH, STEPS = 32, 5, 8, 3
 ALL = {"cross_entropy": 1.0, "dice": 1.0, "jaccard": 0.5, "focal": 2.0}
 PIXELS = {"cross_entropy": 1.0, "focal": 2.0}
@@ -95,7 +97,6 @@ def alone(one_device):
     return train(one_device, ALL)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_replicas_compute_what_one_device_does(count, alone, assert_same, request):
     devices = request.getfixturevalue({2: "two_devices", 4: "four_devices"}[count])
@@ -109,7 +110,6 @@ def test_replicas_compute_what_one_device_does(count, alone, assert_same, reques
     assert np.abs(sums["confusion"] - alone[2]["confusion"]).sum() <= 4
 
 
-@pytest.mark.slow
 def test_micro_batches_compute_what_the_whole_batch_does(one_device):
     """Up to batch norm, whose statistics are those of a micro-batch: it is frozen here."""
     whole, parts = (
@@ -134,7 +134,6 @@ def test_the_loss_falls(alone):
     assert np.isfinite(alone[1]["gradient_norm"]).all()
 
 
-@pytest.mark.slow
 def test_a_step_for_tpu_cores_has_no_operation_of_the_host():
     """The replicated program, traced for cores that are not there: see test_tpu_trace."""
     with pytest.MonkeyPatch.context() as patch, tf.Graph().as_default():

@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, network) -> str:
     for variable in network[1].weights:
         arrays[f"ema/{variable.path}"] = variable.numpy()
         arrays[f"network/{variable.path}"] = np.zeros(variable.shape, np.float32)
-    CheckpointStore(model_dir).save(40, arrays, {"mean_iou": 0.75})
+    CheckpointStore(model_dir, best_metric="mean_iou").save(40, arrays, {"mean_iou": 0.75})
     export_run(model_dir)
     return model_dir
 

@@ -68,9 +68,7 @@ def test_checkpoints_are_evaluated_as_they_come_until_training_has_ended(
 
     assert follow(model_dir, train_on) == 3
     assert evaluated(model_dir) == [4, 8, 12]
-    assert [point[0] for point in curve(model_dir / "eval_loop", "eval")] == [4] * 3 + [8] * 3 + [
-        12
-    ] * 3
+    assert sorted({point[0] for point in curve(model_dir / "eval_loop", "eval")}) == [4, 8, 12]
     assert "training has ended at step 12" in capsys.readouterr().out
     # Nothing of the run itself was touched.
     assert (model_dir / "metrics.jsonl").read_text() == (trained / "metrics.jsonl").read_text()

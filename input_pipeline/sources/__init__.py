@@ -27,8 +27,9 @@ from input_pipeline.sources.synthetic import open_synthetic
 from input_pipeline.sources.textures import TEXTURES
 from input_pipeline.sources.tfds import open_tfds
 from input_pipeline.sources.tfrecord import open_tfrecord
-from input_pipeline.targets.class_label import CLASS_LABEL, LABELS
+from input_pipeline.targets.class_label import CLASS_LABEL
 from input_pipeline.targets.target import Target
+from input_pipeline.targets.whole_image import LABELS
 
 __all__ = [
     "SOURCES",

@@ -26,8 +26,8 @@ from input_pipeline.sources.source import (
     Source,
     SourceRequest,
 )
-from input_pipeline.targets.class_label import LABELS
 from input_pipeline.targets.target import Features
+from input_pipeline.targets.whole_image import LABELS
 
 ASSUMED_BYTES = (
     110_000  # of one image file, the mean of ImageNet's; reading each size would take long

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.targets.class_label import LABEL_FEATURES, LABELS
 from input_pipeline.targets.target import Features
+from input_pipeline.targets.whole_image import LABEL_FEATURES, LABELS
 from system.files import replacing
 
 

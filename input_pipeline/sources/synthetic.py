@@ -12,9 +12,9 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
-from input_pipeline.targets.class_label import LABELS
 from input_pipeline.targets.mask import MASK, MOST_CLASSES
 from input_pipeline.targets.target import Features
+from input_pipeline.targets.whole_image import LABELS
 
 DEFAULT_TRAIN_EXAMPLES = 1_281_167  # as ImageNet
 VALIDATION_SHARE = 25  # one validation image for so many training images, as ImageNet has

@@ -12,9 +12,9 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import Parse, ShardedExamples, Source, SourceRequest
-from input_pipeline.targets.class_label import LABELS
 from input_pipeline.targets.mask import MASK
 from input_pipeline.targets.target import Features
+from input_pipeline.targets.whole_image import LABELS
 from system.errors import first_line
 
 VALIDATION_SPLITS = ("validation", "val", "test")  # the first that the set has

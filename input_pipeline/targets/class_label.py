@@ -2,26 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from input_pipeline.images.view import Seen, View
+from input_pipeline.images.view import View
 from input_pipeline.targets.target import Features
+from input_pipeline.targets.whole_image import LABELS, WholeImage, outside
 
-LABELS = "image/class/label"  # int64 [n], the classes of an image; ImageNet's key
-LABEL_FEATURES: Mapping[str, Any] = {
-    LABELS: tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True)
-}
 MISSING = f"feature {LABELS} is missing"
 
 
 @dataclass(frozen=True)
-class ClassLabel:
+class ClassLabel(WholeImage):
     """The one class of an image: "label", int32 [] in [0, num_classes)."""
-
-    features = LABEL_FEATURES
 
     def check(
         self, features: Features, *, num_classes: int, label_offset: int
@@ -49,20 +42,6 @@ class ClassLabel:
         problem = tf.cond(sound, lambda: tf.constant(""), describe)
         return {"label": tf.cast(label - label_offset, tf.int32)}, problem
 
-    def place(
-        self, value: Mapping[str, tf.Tensor], seen: Seen
-    ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Return the value: it holds for every part of the image."""
-        return value, tf.constant("")
-
-    def labels(self, features: Features) -> list[int]:
-        """Return the labels as written."""
-        return [int(label) for label in features[LABELS]]
-
-    def draw(self, image: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the image: labels name no place in it."""
-        return image
-
     def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:
         """Return the spec of "label": int32 [batch_size]."""
         return {"label": tf.TensorSpec([batch_size], tf.int32)}
@@ -73,8 +52,3 @@ class ClassLabel:
 
 
 CLASS_LABEL = ClassLabel()
-
-
-def outside(label: tf.Tensor, first: int, last: int) -> tf.Tensor:
-    """Describe a label outside the classes: string []."""
-    return tf.strings.join(["label ", tf.strings.as_string(label), f" is outside {first}..{last}"])

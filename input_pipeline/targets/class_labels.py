@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 
-from input_pipeline.images.view import Seen, View
-from input_pipeline.targets.class_label import LABEL_FEATURES, LABELS, outside
+from input_pipeline.images.view import View
 from input_pipeline.targets.target import Features
+from input_pipeline.targets.whole_image import LABELS, WholeImage, outside
 
 NO_LABEL = -1  # pads the labels of an image
 DEFAULT_MAX_LABELS = 32
 
 
 @dataclass(frozen=True)
-class ClassLabels:
+class ClassLabels(WholeImage):
     """The classes of an image: "label", int32 [max_labels], padded with NO_LABEL.
 
     A record without the feature is an image of no class: an Example does not distinguish an empty list.
@@ -26,8 +25,6 @@ class ClassLabels:
     """
 
     max_labels: int = DEFAULT_MAX_LABELS
-
-    features = LABEL_FEATURES
 
     def check(
         self, features: Features, *, num_classes: int, label_offset: int
@@ -51,20 +48,6 @@ class ClassLabels:
         gap = self.max_labels - tf.size(classes)
         padded = tf.pad(classes, [[0, gap]], constant_values=NO_LABEL)
         return {"label": tf.ensure_shape(padded, [self.max_labels])}, problem
-
-    def place(
-        self, value: Mapping[str, tf.Tensor], seen: Seen
-    ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Return the value: it holds for every part of the image."""
-        return value, tf.constant("")
-
-    def labels(self, features: Features) -> list[int]:
-        """Return the labels as written."""
-        return [int(label) for label in features[LABELS]]
-
-    def draw(self, image: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the image: labels name no place in it."""
-        return image
 
     def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:
         """Return the spec of "label": int32 [batch_size, max_labels]."""

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.sources import records
-from input_pipeline.targets.class_label import LABELS
 from input_pipeline.targets.target import Features
+from input_pipeline.targets.whole_image import LABELS
 
 
 def encode(number: int, *, height: int = 12, width: int = 16, image_format: str = "PNG") -> bytes:

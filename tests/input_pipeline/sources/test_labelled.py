@@ -10,8 +10,9 @@ from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo
 from input_pipeline.sources.labelled import open_labelled
 from input_pipeline.sources.source import Source
-from input_pipeline.targets.class_label import CLASS_LABEL, LABELS
+from input_pipeline.targets.class_label import CLASS_LABEL
 from input_pipeline.targets.class_labels import ClassLabels
+from input_pipeline.targets.whole_image import LABELS
 
 NAMES = ("n01", "n02", "n03")
 CLASSES = DatasetInfo("birds", 3, NAMES)

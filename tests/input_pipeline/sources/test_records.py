@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.sources import records
-from input_pipeline.targets.class_label import LABELS
+from input_pipeline.targets.whole_image import LABELS
 
 RECORD = records.ImageRecord(b"\xff\xd8jpeg", 7, 30, 40, "JPEG", "a.JPEG", "n01440764")
 

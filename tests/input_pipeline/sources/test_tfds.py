@@ -10,8 +10,8 @@ from input_pipeline.images.view import EvalView
 from input_pipeline.sources import get_source
 from input_pipeline.stream import pipeline
 from input_pipeline.stream.pipeline import make_eval_dataset
-from input_pipeline.targets.class_label import LABELS
 from input_pipeline.targets.mask import Mask
+from input_pipeline.targets.whole_image import LABELS
 from tests.input_pipeline.datasets import eval_dataset, train_dataset
 
 tfds = pytest.importorskip("tensorflow_datasets")

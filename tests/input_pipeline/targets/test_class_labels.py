@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.images.view import EvalView
-from input_pipeline.targets.class_label import LABELS, ClassLabel
+from input_pipeline.targets.class_label import ClassLabel
 from input_pipeline.targets.class_labels import ClassLabels, multi_hot
+from input_pipeline.targets.whole_image import LABELS
 
 
 def check(target, labels: list[int], offset: int = 1) -> tuple[np.ndarray, str]:

@@ -22,7 +22,7 @@ from training.failures import TrainingError, broken_data, lost_workers, training
 from training.inputs import train_batch_spec, train_dataset
 from training.job import Job, open_job
 from training.optimizers.schedules import Schedule, scaled_rate
-from training.plots import has_plots, save_plot
+from training.plots import save_plot
 from training.progress import step_progress
 from training.step.train_step import make_train_loop
 
@@ -141,13 +141,12 @@ def report_range(found: RangeTest, model_dir: str) -> None:
         table.write(",".join(f"{number:.6g}" for number in row) + "\n")
     path = posixpath.join(model_dir, "lr_range")
     write_text(f"{path}.csv", table.getvalue())
-    files = f"{path}.csv"
-    if has_plots():
-        draw(found, f"{path}.png")
-        files += f", {path}.png"
+    draw(found, f"{path}.png")
     count, asked = len(found.losses), found.num_steps
     end = "" if count == asked else "; then it diverged"
-    log(f"{count} of {asked} steps, up to a rate of {found.rates[-1]:.3g}{end}: {files}")
+    log(
+        f"{count} of {asked} steps, up to a rate of {found.rates[-1]:.3g}{end}: {path}.csv, {path}.png"
+    )
     if found.suggestion is None:
         log("no suggestion: the loss never fell; try another lr_range.lowest and lr_range.highest")
     else:

@@ -35,7 +35,7 @@ from training.job import (
     resolve,
 )
 from training.plan import Plan, Stage, format_stage, make_plan
-from training.plots import has_plots, save_plot
+from training.plots import save_plot
 from training.trainable import Paths, frozen_paths
 
 IMAGENET_CLASSES = 1000
@@ -326,8 +326,6 @@ def print_forecast(forecast: Forecast, model_dir: str) -> None:
     """
     for line in lines(forecast):
         log(line)
-    if not has_plots():
-        return
     if not tf.io.gfile.isdir(model_dir):
         log(
             f"no plot of the learning rate: {model_dir} does not exist, and a plan creates no folder"

@@ -35,15 +35,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from configs.load import load_experiment
+from configs.schema import Experiment
 from system.command import Parser, command
 from system.conditions import ROOT, conditions
 from system.tensorflow_log import quiet_tensorflow
 from training.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from input_pipeline.sources.dataset_info import DatasetInfo
 
 PLACES = ("step", "checkpoint", "evaluation", "export")
 BETWEEN = "between"
@@ -249,7 +253,7 @@ def survive(
     undisturbed, killed = folder / "undisturbed", folder / "killed"
     arguments = [*given, *(["--strategy=multi_worker"] if workers > 1 else [])]
     seconds = _undisturbed([*arguments, f"--model_dir={undisturbed}"], workers)
-    plan = _plan_of(undisturbed)
+    plan, best_metric = _plan_of(undisturbed), _best_metric_of(undisturbed)
     arguments.append(f"--model_dir={killed}")
 
     # The export comes last, so its kills do; the others in turn.
@@ -273,7 +277,7 @@ def survive(
             aims.pop(0)
         toll.kills[place] += 1
         toll.differences += [] if ended else _not_resumed(life, newest)
-        newest, lost = _inspect(killed, newest)
+        newest, lost = _inspect(killed, newest, best_metric)
         toll.bytes_lost += lost
         toll.stages[_stage_of(newest, plan)] += 1
         log(f"kill {toll.kills.total()} in {place}; newest checkpoint {newest}, {lost} bytes lost")
@@ -289,12 +293,22 @@ def survive(
 
 
 def _plan_of(model_dir: Path) -> Plan:
+    experiment, info = _described(model_dir)
+    return make_plan(experiment, info.splits["train"].num_examples)
+
+
+def _best_metric_of(model_dir: Path) -> str:
+    from training.job import make_task
+
+    return make_task(*_described(model_dir)).best
+
+
+def _described(model_dir: Path) -> tuple[Experiment, "DatasetInfo"]:
+    """Return the experiment and the data of a run that has begun."""
     from input_pipeline.sources.dataset_info import read_dataset_info
     from run_folder.experiment import EXPERIMENT_FILE
 
-    info = read_dataset_info(str(model_dir))
-    experiment = load_experiment(model_dir / EXPERIMENT_FILE)
-    return make_plan(experiment, info.splits["train"].num_examples)
+    return load_experiment(model_dir / EXPERIMENT_FILE), read_dataset_info(str(model_dir))
 
 
 def _stage_of(newest: int, plan: Plan) -> str:
@@ -354,11 +368,11 @@ def _not_resumed(life: Life, newest: int) -> list[str]:
 # -- comparing ----------------------------------------------------------------------------------
 
 
-def _inspect(model_dir: Path, newest: int) -> tuple[int, int]:
+def _inspect(model_dir: Path, newest: int, best_metric: str) -> tuple[int, int]:
     """Return the newest valid checkpoint's step, and the bytes in checkpoints that are damaged."""
     from run_folder.checkpoints import CheckpointStore
 
-    store, lost = CheckpointStore(str(model_dir), best_metric="top_1"), 0
+    store, lost = CheckpointStore(str(model_dir), best_metric=best_metric), 0
     good = [step for step in store.steps() if store.find(step)]
     for step in set(store.steps()) - set(good):
         folder = model_dir / "checkpoints" / f"step_{step:08d}"
@@ -372,10 +386,10 @@ def differences(ours: Path, theirs: Path) -> list[str]:
     """Return where two finished runs differ, bit for bit; empty if nowhere."""
     from run_folder.checkpoints import CheckpointStore
 
-    found = []
+    found, best_metric = [], _best_metric_of(theirs)
     for kind in ("latest", "best"):
         pair = [
-            getattr(CheckpointStore(str(folder), best_metric="top_1"), kind)()
+            getattr(CheckpointStore(str(folder), best_metric=best_metric), kind)()
             for folder in (ours, theirs)
         ]
         if None in pair:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import tensorflow as tf
 
@@ -47,12 +47,14 @@ class View:
       resize: kernel of the resizing.
       original: height and width that labels for each pixel are padded to where they keep the size of the
         original image; None: they have that of the input.
+      training: whether images are made for training: labels then follow them into the input.
     """
 
     size: Size
     framing: Framing
     resize: Resize = "bicubic"
     original: Size | None = field(default=None, kw_only=True)
+    training: ClassVar[bool] = False
 
     @property
     def pixels(self) -> list[int]:
@@ -125,6 +127,7 @@ class TrainView(View):
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     pairing: Literal["neighbours", "reversed"] = "neighbours"
+    training: ClassVar[bool] = True
 
     @property
     def mixes(self) -> bool:

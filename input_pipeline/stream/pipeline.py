@@ -262,7 +262,7 @@ def mix_batch(
     mix = {"neighbours": mixing.mix, "reversed": mix_reversed}[view.pairing]
     image, label = mix(
         batch["image"],
-        target.shares(batch["label"], num_classes),
+        target.shares(batch.get("label"), num_classes),
         tf.stack([tf.fill(tf.shape(places), tf.constant(seed, tf.int64)), places + _MIX], axis=1),
         mixup_alpha=view.mixup_alpha,
         cutmix_alpha=view.cutmix_alpha,

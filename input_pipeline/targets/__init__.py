@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from input_pipeline.errors import DatasetError
+from input_pipeline.targets.boxes import Boxes
 from input_pipeline.targets.class_label import ClassLabel
 from input_pipeline.targets.class_labels import ClassLabels
 from input_pipeline.targets.mask import Mask
@@ -19,9 +20,10 @@ TARGETS: Mapping[str, Callable[..., Target]] = {
     "class": ClassLabel,
     "classes": ClassLabels,
     "mask": Mask,
+    "boxes": Boxes,
 }
 TARGET_HELP = (
-    "what to read beside the images: class, classes or mask, with options as in mask:first_value=1 "
+    "what to read beside the images: class, classes, mask or boxes, with options as in boxes:max_boxes=300 "
     "(default %(default)s)"
 )
 

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from input_pipeline.targets.boxes import NO_CLASS  # also of an anchor without a box
 from tasks.detection import coding
 
-NO_CLASS = -1  # of an anchor without a box, and of the padding of a list of boxes
 POSITIVE_IOU = 0.5
 
 

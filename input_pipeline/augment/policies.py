@@ -9,14 +9,15 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.augment import levels, operations
+from input_pipeline.augment import levels, motion, operations
 from input_pipeline.augment.geometry import replace_rectangle
 from input_pipeline.augment.layout import Scalar, size_of, when_known
+from input_pipeline.augment.motion import Motion
 from input_pipeline.draws import draw_uniforms, seed_of_stream
 
 # An operation as policies see it: image, level, sign (1 or -1), centre (y, x) of a cutout -> image.
@@ -32,11 +33,15 @@ class Policy(Protocol):
     def move(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Move the pixels of uint8 [H, W, 3] as augmenting moves them, and change none."""
 
+    def move_boxes(self, boxes: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Move boxes as augmenting moves the pixels under them; see `motion.move_boxes`."""
+
 
 SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 MOVING = SIGNED  # those that move pixels are those that have a direction
 SIGNS = (1.0, -1.0)
 WITHOUT_LEVEL = ("AutoContrast", "Equalize", "Invert")
+NUM_OPERATIONS = 16  # in the catalogue of `make_operations`
 UNIFORMS_PER_OPERATION = 3  # RandAugment's: the sign; the centre of a cutout
 
 # Mixed into the seed, so that the crop and the flip may be drawn from the same one.
@@ -148,6 +153,25 @@ def make_operations(
     }
 
 
+def make_motions(translate_const: float | None) -> dict[str, Motion]:
+    """Return the motion of each operation that moves pixels, at level 1 and a positive sign."""
+    # Levels are proportional to these arguments.
+    shear, degrees = levels.shear_level(1.0), levels.rotate_degrees(1.0)
+    if translate_const is None:
+        share = levels.translate_pixels(1.0, levels.TRANSLATE_SHARE)
+        left, up = Motion(left_share=share), Motion(up_share=share)
+    else:
+        pixels = levels.translate_pixels(1.0, translate_const)
+        left, up = Motion(left=pixels), Motion(up=pixels)
+    return {
+        "Rotate": Motion(degrees=degrees),
+        "ShearX": Motion(shear_x=shear),
+        "ShearY": Motion(shear_y=shear),
+        "TranslateX": left,
+        "TranslateY": up,
+    }
+
+
 def moving(catalogue: Mapping[str, Operation]) -> dict[str, Operation]:
     """Return the operations by name, with those that leave every pixel in its place doing nothing."""
 
@@ -204,6 +228,10 @@ class NoAugment:
         """Return the image, uint8 [H, W, 3]."""
         return self(image, seed)
 
+    def move_boxes(self, boxes: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Return the boxes, float32 [n, 4]."""
+        return boxes
+
 
 @dataclasses.dataclass(frozen=True)
 class AutoAugment:
@@ -219,6 +247,9 @@ class AutoAugment:
     quirks: bool = True
     translate_const: float | None = None
     cutout_const: float | None = None
+
+    published_translation: ClassVar[float] = 250.0
+    published_cutout: ClassVar[float] = 100.0
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Augment one image.
@@ -236,20 +267,35 @@ class AutoAugment:
         """Apply only the operations that move pixels, to an image or to labels as a picture."""
         return self._apply(image, seed, moving(self._catalogue()))
 
+    def move_boxes(self, boxes: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Move boxes, float32 [n, 4] in pixels of an image of `size`, int32 [2], as the pixels are moved."""
+        motions, still = make_motions(_translate_const(self)), Motion()
+        steps, _ = _autoaugment_steps()
+        moved = [
+            np.multiply(motions.get(step.name, still), step.level * step.sign) for step in steps
+        ]
+        table = np.array([still, *moved], np.float32)
+        return motion.move_boxes(boxes, size, tf.gather(table, self._drawn(seed)))
+
     def _catalogue(self) -> dict[str, Operation]:
-        return _catalogue(self, translate_const=250.0, cutout_const=100.0)
+        return _catalogue(self)
+
+    def _drawn(self, seed: tf.Tensor) -> tf.Tensor:
+        """Draw the numbers of the two steps, from 1; 0 for none: int32 [2]."""
+        _, chosen = _autoaugment_steps()
+        uniforms = draw_uniforms(seed, len(DIGITS), stream=STREAM)
+        digits = tf.cast(tf.cast(uniforms, tf.float64) * DIGITS, tf.int32)
+        return tf.gather(chosen, tf.reduce_sum(digits * PLACE_VALUES))
 
     def _apply(
         self, image: tf.Tensor, seed: tf.Tensor, catalogue: Mapping[str, Operation]
     ) -> tf.Tensor:
-        steps, chosen = _autoaugment_steps()
+        steps, _ = _autoaugment_steps()
         draw = make_drawer(
             [_unchanged, *(_make_step(catalogue, step) for step in steps)],
             tf.TensorSpec(image.shape, tf.uint8),
         )
-        uniforms = draw_uniforms(seed, len(DIGITS), stream=STREAM)
-        digits = tf.cast(tf.cast(uniforms, tf.float64) * DIGITS, tf.int32)
-        for index in tf.unstack(tf.gather(chosen, tf.reduce_sum(digits * PLACE_VALUES))):
+        for index in tf.unstack(self._drawn(seed)):
             image = draw(index, image)
         return image
 
@@ -294,6 +340,22 @@ def _unchanged(image: tf.Tensor) -> tf.Tensor:
     return tf.identity(image)
 
 
+class DrawnOperations(NamedTuple):
+    """What RandAugment draws for the layers of an image.
+
+    Attributes:
+      number: int32 [layers], of the operation in the catalogue.
+      uniform: float32 [layers], decides the level where it is drawn.
+      negative: int32 [layers], 1 for a negative sign.
+      centre: float32 [layers, 2], of a cutout.
+    """
+
+    number: tf.Tensor
+    uniform: tf.Tensor
+    negative: tf.Tensor
+    centre: tf.Tensor
+
+
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
     """RandAugment (arXiv 1909.13719): operations drawn uniformly, with replacement, always applied.
@@ -314,6 +376,9 @@ class RandAugment:
     translate_const: float | None = None
     cutout_const: float | None = None
 
+    published_translation: ClassVar[float] = 100.0
+    published_cutout: ClassVar[float] = 40.0
+
     def __post_init__(self) -> None:
         for name, least in {"layers": 1, "magnitude": 0.0, "magnitude_std": 0.0}.items():
             if getattr(self, name) < least:
@@ -329,21 +394,41 @@ class RandAugment:
         """Apply only the operations that move pixels, to an image or to labels as a picture."""
         return self._apply(image, seed, moving(self._catalogue()))
 
+    def move_boxes(self, boxes: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Move boxes, float32 [n, 4] in pixels of an image of `size`, int32 [2], as the pixels are moved."""
+        motions = make_motions(_translate_const(self))
+        table = np.array([motions.get(name, Motion()) for name in self._catalogue()], np.float32)
+        drawn = self._drawn(seed)
+        level = self._levels(drawn.uniform) if self.magnitude_std else self.magnitude
+        signed = tf.gather(np.array(SIGNS, np.float32), drawn.negative) * tf.cast(level, tf.float32)
+        return motion.move_boxes(
+            boxes, size, tf.gather(table, drawn.number) * signed[:, tf.newaxis]
+        )
+
     def _catalogue(self) -> dict[str, Operation]:
-        return _catalogue(self, translate_const=100.0, cutout_const=40.0)
+        return _catalogue(self)
+
+    def _drawn(self, seed: tf.Tensor) -> DrawnOperations:
+        """Draw the operations, by their numbers in the catalogue, and their arguments."""
+        uniforms = draw_uniforms(seed, self.layers * (2 + UNIFORMS_PER_OPERATION), stream=STREAM)
+        uniforms = tf.reshape(uniforms, [self.layers, 2 + UNIFORMS_PER_OPERATION])
+        return DrawnOperations(
+            number=tf.cast(uniforms[:, 0] * NUM_OPERATIONS, tf.int32),
+            uniform=uniforms[:, 1],
+            negative=tf.cast(uniforms[:, 2] >= 0.5, tf.int32),
+            centre=uniforms[:, 3:],
+        )
 
     def _apply(
         self, image: tf.Tensor, seed: tf.Tensor, catalogue: Mapping[str, Operation]
     ) -> tf.Tensor:
         choices, chosen = self._choices(catalogue)
-        uniforms = draw_uniforms(seed, self.layers * (2 + UNIFORMS_PER_OPERATION), stream=STREAM)
-        uniforms = tf.reshape(uniforms, [self.layers, 2 + UNIFORMS_PER_OPERATION])
-        number = tf.cast(uniforms[:, 0] * len(catalogue), tf.int32)
-        negative = tf.cast(uniforms[:, 2] >= 0.5, tf.int32)
-        arguments = [tf.gather_nd(chosen, tf.stack([number, negative], axis=1)), uniforms[:, 3:]]
+        drawn = self._drawn(seed)
+        places = tf.stack([drawn.number, drawn.negative], axis=1)
+        arguments = [tf.gather_nd(chosen, places), drawn.centre]
         signature = [tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec([2], tf.float32)]
         if self.magnitude_std:
-            arguments.append(self._levels(uniforms[:, 1]))
+            arguments.append(self._levels(drawn.uniform))
             signature.append(tf.TensorSpec([], tf.float64))
         draw = make_drawer(choices, *signature)
         for index, *layer in zip(*map(tf.unstack, arguments), strict=True):
@@ -377,18 +462,21 @@ class RandAugment:
         return tf.maximum(self.magnitude + self.magnitude_std * noise, 0.0)
 
 
-def _catalogue(
-    policy: AutoAugment | RandAugment, *, translate_const: float | None, cutout_const: float
-) -> dict[str, Operation]:
-    """Build the operations with a policy's settings; the arguments are its defaults."""
-    if not policy.quirks:
-        translate_const = None
-    own = policy.translate_const
+def _catalogue(policy: AutoAugment | RandAugment) -> dict[str, Operation]:
+    """Build the operations with a policy's settings."""
+    own = policy.cutout_const
     return make_operations(
         quirks=policy.quirks,
-        translate_const=translate_const if own is None else own,
-        cutout_const=cutout_const if policy.cutout_const is None else policy.cutout_const,
+        translate_const=_translate_const(policy),
+        cutout_const=policy.published_cutout if own is None else own,
     )
+
+
+def _translate_const(policy: AutoAugment | RandAugment) -> float | None:
+    """Return the pixels at level 10 by which a policy translates; None: a share of the side."""
+    if policy.translate_const is None and policy.quirks:
+        return policy.published_translation
+    return policy.translate_const
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,6 +504,10 @@ class Cutout:
         """Return the image, uint8 [H, W, 3]: a square of noise moves nothing."""
         del seed
         return image
+
+    def move_boxes(self, boxes: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Return the boxes, float32 [n, 4]."""
+        return boxes
 
 
 POLICIES: Mapping[str, Callable[..., Policy]] = {

@@ -29,11 +29,14 @@ class Seen(NamedTuple):
       placement: of the image in the input.
       move: moves a label map, uint8 [h, w], of the placement's valid part as augmentation moves the pixels
         there; what comes from outside is IGNORED.
+      move_boxes: moves boxes, float32 [n, 4] in pixels of the input and inside the valid part, in the same
+        way; a box that leaves the valid part has no area.
       view: what made the input.
     """
 
     placement: Placement
     move: Callable[[tf.Tensor], tf.Tensor]
+    move_boxes: Callable[[tf.Tensor], tf.Tensor]
     view: "View"
 
 
@@ -104,7 +107,7 @@ class EvalView(View):
     def show(self, image_bytes: tf.Tensor) -> Shown:
         """Make the view without its padding."""
         framed = frame_eval(image_bytes, self.framing, self.size, resize=self.resize)
-        return Shown(framed, Seen(framed.placement, tf.identity, self))
+        return Shown(framed, Seen(framed.placement, tf.identity, tf.identity, self))
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,12 @@ class TrainView(View):
             image = self.augment(image, augment_seed)
         if self.random_erasing:
             image = mixing.random_erasing(image, augment_seed, probability=self.random_erasing)
-        seen = Seen(placement, lambda labels: self._move(labels, augment_seed), self)
+        seen = Seen(
+            placement,
+            lambda labels: self._move(labels, augment_seed),
+            lambda boxes: self._move_boxes(boxes, placement, augment_seed),
+            self,
+        )
         return Shown(Framed(image, placement), seen)
 
     def _move(self, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -166,3 +174,9 @@ class TrainView(View):
         inside = tf.fill(tf.shape(labels), tf.constant(255, tf.uint8))
         moved = self.augment.move(tf.stack([labels, inside, inside], axis=-1), seed)
         return tf.where(moved[..., 1] == 255, moved[..., 0], tf.constant(IGNORED, tf.uint8))
+
+    def _move_boxes(self, boxes: tf.Tensor, placement: Placement, seed: tf.Tensor) -> tf.Tensor:
+        if self.augment is None:
+            return boxes
+        corner = tf.cast(tf.tile(placement.corner, [2]), tf.float32)
+        return self.augment.move_boxes(boxes - corner, placement.valid, seed) + corner

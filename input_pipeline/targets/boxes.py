@@ -108,8 +108,9 @@ class Boxes:
         boxes = value["boxes"] * tf.tile(height_width, [2])
         problem = _reaching_out(boxes, placement.source_size)
         if seen.view.training:
-            boxes = _cut(_in_result(boxes, placement), placement.corner, placement.valid)
-            keep = (_area(boxes) > 0) & (value["crowd"] == 0)
+            seen_part = _cut(_in_result(boxes, placement), placement.corner, placement.valid)
+            boxes = seen.move_boxes(seen_part)
+            keep = (_area(seen_part) > 0) & (_area(boxes) > 0) & (value["crowd"] == 0)
             return self._padded({"boxes": boxes, "classes": value["classes"]}, keep), problem
         boxes = _cut(boxes, tf.zeros([2], tf.int32), placement.source_size)
         own = _area(boxes)

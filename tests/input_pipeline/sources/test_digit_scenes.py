@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline.images.framing import Letterbox
+from input_pipeline.images.view import EvalView
 from input_pipeline.sources import digit_scenes, get_source
 from input_pipeline.sources.digit_scenes import SCENE_SIDE, compose
-from input_pipeline.targets.mask import MASK
+from input_pipeline.stream.pipeline import make_eval_dataset
+from input_pipeline.targets.boxes import Boxes
+from input_pipeline.targets.mask import MASK, Mask
 
 BOXES = [f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax")]
 FEATURES = {
@@ -103,3 +107,24 @@ def test_scenes_are_the_same_everywhere(few, monkeypatch: pytest.MonkeyPatch, tm
     names = sorted(path.name for path in data_dir.iterdir())
     assert names == sorted(path.name for path in tmp_path.iterdir())
     assert all((data_dir / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
+
+
+@pytest.mark.slow
+def test_boxes_of_scenes_have_the_classes_of_their_digits(few):
+    _, data_dir = few
+    source = get_source("digit_scenes", str(data_dir), target=Boxes(max_boxes=4))
+    assert source.info.num_classes == 10
+    view = EvalView(SCENE_SIDE, Letterbox())
+    (batch,) = make_eval_dataset(source, view, host_batch_size=4)
+    masks = get_source("digit_scenes", str(data_dir), target=Mask())
+    (labels,) = make_eval_dataset(masks, view, host_batch_size=4)
+    for boxes, classes, label in zip(
+        batch["boxes"], batch["classes"], labels["label"], strict=True
+    ):
+        assert (classes >= 0).numpy().sum() >= 1
+        for (top, left, bottom, right), digit in zip(
+            boxes.numpy().round().astype(int), classes.numpy(), strict=True
+        ):
+            if digit >= 0:
+                inside = label.numpy()[top:bottom, left:right] == digit + 1
+                assert inside.any(0).all() or inside.any(1).all()

@@ -14,9 +14,11 @@ from pydantic import Field, model_validator
 
 from configs.schema.augment import AutoAugment, Cutout, NoAugment, RandAugment
 from configs.schema.data import (
+    COCO,
     CSV,
     TFDS,
     VOC,
+    YOLO,
     Digits,
     DigitScenes,
     ImageFolder,
@@ -24,6 +26,7 @@ from configs.schema.data import (
     Synthetic,
     Textures,
     TFRecord,
+    VOCBoxes,
 )
 from configs.schema.fields import ConflictError, FileName, Text
 from configs.schema.model import BatchNorm, Init, Model
@@ -59,6 +62,9 @@ class Experiment(Section):
         | CSV
         | MaskFolder
         | VOC
+        | COCO
+        | VOCBoxes
+        | YOLO
         | Digits
         | DigitScenes
         | Textures

@@ -142,6 +142,29 @@ class VOC(Data):
     data_dir: Text | None = None  # the folder of JPEGImages, such as VOC2012; --data_dir
 
 
+class COCO(Data):
+    """Images with boxes in the JSON files of COCO."""
+
+    source: Annotated[str, Field(pattern=r"^coco(:[^:]+)?$", description="coco[:SHARE]")] = "coco"
+    data_dir: Text | None = None  # the folder of annotations and images; --data_dir
+
+
+class VOCBoxes(Data):
+    """Images with boxes in the XML files of PASCAL VOC."""
+
+    source: Annotated[
+        str, Field(pattern=r"^voc_boxes(:[^:]+)?$", description="voc_boxes[:SHARE]")
+    ] = "voc_boxes"
+    data_dir: Text | None = None  # the folder of annotations and images; --data_dir
+
+
+class YOLO(Data):
+    """Images with boxes in the text files of YOLO."""
+
+    source: Annotated[str, Field(pattern=r"^yolo(:[^:]+)?$", description="yolo[:SHARE]")] = "yolo"
+    data_dir: Text | None = None  # the folder of images, labels and data.yaml; --data_dir
+
+
 class Synthetic(Data):
     """Noise of the model's image size, for tests."""
 

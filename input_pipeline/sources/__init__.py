@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from input_pipeline.errors import DatasetError
+from input_pipeline.sources.coco import open_coco
 from input_pipeline.sources.csv_list import open_csv
 from input_pipeline.sources.dataset_info import SplitInfo
 from input_pipeline.sources.digit_scenes import open_digit_scenes
@@ -27,6 +28,8 @@ from input_pipeline.sources.synthetic import open_synthetic
 from input_pipeline.sources.textures import TEXTURES
 from input_pipeline.sources.tfds import open_tfds
 from input_pipeline.sources.tfrecord import open_tfrecord
+from input_pipeline.sources.voc_boxes import open_voc_boxes
+from input_pipeline.sources.yolo import open_yolo
 from input_pipeline.targets.class_label import CLASS_LABEL
 from input_pipeline.targets.target import Target
 from input_pipeline.targets.whole_image import LABELS
@@ -51,6 +54,9 @@ SOURCES: dict[str, Callable[[SourceRequest], Source]] = {
     "csv": open_csv,
     "mask_folder": open_mask_folder,
     "voc": open_voc,
+    "coco": open_coco,
+    "voc_boxes": open_voc_boxes,
+    "yolo": open_yolo,
     "tfds": open_tfds,
 }
 # Sources of the classes of whole images alone.

@@ -1,0 +1,232 @@
+"""Images with boxes that files beside them describe: what coco, voc_boxes and yolo have in common."""
+
+import os
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.errors import DatasetError
+from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
+from input_pipeline.sources.listing import ImageFile
+from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
+from input_pipeline.targets.boxes import AREA, BOX_LABELS, CROWD, ENDS
+from input_pipeline.targets.target import Features
+
+ASSUMED_BYTES = 160_000  # of a photograph; reading each size would take long
+FILES_NAMED = 3  # in a message
+LABEL_OFFSET = 1  # labels of records count from 1, as published
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of an image, as annotated: nothing is checked.
+
+    Attributes:
+      boxes: float32 [n, 4], [ymin, xmin, ymax, xmax] in 0..1 of the image's sides.
+      classes: int64 [n], from 0.
+      crowd: int64 [n], 1 for a box around many objects.
+      area: float32 [n], of the objects in pixels; None where it is not annotated.
+    """
+
+    boxes: np.ndarray
+    classes: np.ndarray
+    crowd: np.ndarray
+    area: np.ndarray | None = None
+
+
+BoxedImage = tuple[ImageFile, Objects]
+
+
+@dataclass(frozen=True)
+class BoxedImages:
+    """The images of each split with their objects.
+
+    Attributes:
+      class_names: in the order of the classes.
+      splits: images and objects.
+      notes: lines for the user.
+    """
+
+    class_names: tuple[str, ...]
+    splits: Mapping[str, tuple[BoxedImage, ...]]
+    notes: tuple[str, ...] = ()
+
+
+def make_objects(
+    corners: Sequence[Sequence[float]],
+    classes: Sequence[int],
+    size: tuple[float, float] = (1.0, 1.0),
+    *,
+    crowd: Sequence[int] | None = None,
+    area: Sequence[float] | None = None,
+) -> Objects:
+    """Build objects from rows of ymin, xmin, ymax, xmax in units of which the image has `size`."""
+    boxes = np.array(corners, np.float64).reshape(-1, 4) / [*size, *size]
+    return Objects(
+        boxes.astype(np.float32),
+        np.array(classes, np.int64),
+        np.array(crowd or [0] * len(boxes), np.int64),
+        None if area is None else np.array(area, np.float32),
+    )
+
+
+def data_dir_of(request: SourceRequest, source: str, expected: str) -> str:
+    """Return the folder of a source of boxes.
+
+    Raises:
+      DatasetError: there is none, or the target is another one.
+    """
+    if request.data_dir is None:
+        raise DatasetError(f"data source {source} needs data_dir: {expected}")
+    if not tf.io.gfile.isdir(request.data_dir):
+        raise DatasetError(f"{request.data_dir}: no such folder; expected {expected}")
+    if BOX_LABELS not in request.target.features:
+        raise DatasetError(
+            f"{request.data_dir}: data source {source} holds boxes; set task.name=detection, or another"
+            " source"
+        )
+    return request.data_dir
+
+
+def complete(path: str, images: BoxedImages, validation_fraction: float) -> BoxedImages:
+    """Hold out validation images if there are none, and refuse a split without any box.
+
+    Raises:
+      DatasetError: a split has no box, or the fraction is out of range.
+    """
+    if not 0.0 <= validation_fraction < 1.0:
+        raise DatasetError(f"invalid validation fraction {validation_fraction:g}; expected [0, 1)")
+    splits, notes = dict(images.splits), images.notes
+    if "validation" not in splits:
+        splits = _hold_out(splits["train"], validation_fraction)
+        notes = (*notes, f"evaluation images: {validation_fraction:.4g} of the training images")
+    for split, members in splits.items():
+        if members and not any(len(objects.boxes) for _, objects in members):
+            raise DatasetError(
+                f"{path}: none of the {len(members)} images of the split {split} has a box"
+            )
+    return BoxedImages(images.class_names, splits, notes)
+
+
+def read_boxed(name: str, images: BoxedImages) -> Source:
+    """Return the source of listed images and boxes."""
+    info = DatasetInfo(
+        name=name,
+        num_classes=len(images.class_names),
+        class_names=images.class_names,
+        splits={split: SplitInfo(len(members)) for split, members in images.splits.items()},
+        label_offset=LABEL_OFFSET,
+    )
+    splits = {split: _examples(members) for split, members in images.splits.items()}
+    return Source(info, splits, images.notes)
+
+
+def read_text(path: str) -> str:
+    """Read a file of text.
+
+    Raises:
+      DatasetError: it is no UTF-8.
+    """
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            return str(file.read())
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 text ({error})") from None
+
+
+def read_names(path: str) -> tuple[str, ...]:
+    """Read the names of classes, one on each line.
+
+    Raises:
+      DatasetError: there are none, or one occurs twice.
+    """
+    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    if not names or len(set(names)) < len(names):
+        raise DatasetError(f"{path}: {len(names)} lines; expected a different class on each")
+    return names
+
+
+def names_in(folder: str) -> tuple[str, ...]:
+    """List what is in a folder, sorted; nothing if there is no such folder."""
+    if not tf.io.gfile.isdir(folder):
+        return ()
+    return tuple(sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder)))
+
+
+def first_present(path: str, candidates: Iterable[str]) -> str | None:
+    """Return the first of the files or folders below `path` that exists, as a whole path."""
+    paths = (posixpath.join(path, name) for name in candidates)
+    return next((each for each in paths if tf.io.gfile.exists(each)), None)
+
+
+def refuse_missing(where: str, missing: Sequence[str], total: int, folder: str) -> None:
+    """Refuse annotations of images that are not there.
+
+    Raises:
+      DatasetError: with how many are `missing` of the `total`, and the first of them.
+    """
+    if missing:
+        some = ", ".join(missing[:FILES_NAMED])
+        more = f" and {len(missing) - FILES_NAMED} more" if len(missing) > FILES_NAMED else ""
+        raise DatasetError(
+            f"{where}: {len(missing)} of its {total} images are not in {folder}: {some}{more}"
+        )
+
+
+def data_set_name(path: str) -> str:
+    """Return the name of a data set: that of its folder."""
+    return os.path.basename(path.rstrip("/"))
+
+
+def _hold_out(train: Sequence[BoxedImage], fraction: float) -> dict[str, tuple[BoxedImage, ...]]:
+    """Split at random, with a fixed seed; each part in the order of the names."""
+    order = np.random.default_rng(0).permutation(len(train))
+    held_out = set(order[: round(fraction * len(train))].tolist())
+    return {
+        "train": tuple(each for n, each in enumerate(train) if n not in held_out),
+        "validation": tuple(each for n, each in enumerate(train) if n in held_out),
+    }
+
+
+def _examples(members: Sequence[BoxedImage]) -> IndexedExamples:
+    paths = tf.constant([image.path for image, _ in members], tf.string)
+    counts = [len(objects.classes) for _, objects in members]
+    starts = tf.constant([0, *np.cumsum(counts, dtype=np.int64)], tf.int64)
+    table = {name: tf.constant(column) for name, column in _columns(members).items()}
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, Features]:
+        first, last = starts[index], starts[index + 1]
+        return tf.io.read_file(paths[index]), {
+            name: column[first:last] for name, column in table.items()
+        }
+
+    return IndexedExamples(
+        num_examples=len(members),
+        num_bytes=len(members) * ASSUMED_BYTES,
+        read=read,
+        file=lambda index: tf.gather(paths, index),
+    )
+
+
+def _columns(members: Sequence[BoxedImage]) -> dict[str, np.ndarray]:
+    """Return the features of all images, one after the other."""
+    every = [objects_features(objects) for _, objects in members]
+    nothing = objects_features(make_objects([], [], area=[]))
+    if not all(AREA in each for each in every):
+        every = [{**each, AREA: nothing[AREA]} for each in every]
+    return {
+        name: np.concatenate([empty, *(x[name] for x in every)]) for name, empty in nothing.items()
+    }
+
+
+def objects_features(objects: Objects) -> dict[str, np.ndarray]:
+    """Return the published features of the objects of an image."""
+    features = {
+        **{end: objects.boxes[:, place] for place, end in enumerate(ENDS)},
+        BOX_LABELS: objects.classes + LABEL_OFFSET,
+        CROWD: objects.crowd,
+    }
+    return features if objects.area is None else {**features, AREA: objects.area}

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from input_pipeline.augment import POLICIES, get_augment
 from input_pipeline.errors import DatasetError, plain_message
-from input_pipeline.images.framing import Squash
+from input_pipeline.images.framing import TRAIN_FRAMINGS, Squash
 from input_pipeline.images.view import EvalView, TrainView
 from input_pipeline.sources import Examples, IndexedExamples, Source, get_source
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, ShardInfo
@@ -126,6 +126,7 @@ def contact_sheet(
     width, height = (1 + EPOCHS_SHOWN) * TILE, TILE + CAPTION
     sheet = Image.new("RGB", (width, num_images * height), "white")
     draw = ImageDraw.Draw(sheet)
+    info = source.info
     for number, row in enumerate(rows.take(num_images)):
         encoded, features = _read(examples, row)
         original = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
@@ -137,14 +138,12 @@ def contact_sheet(
             labels = source.target.place(value, shown.seen)[0]
             drawn = {name: part.numpy() for name, part in labels.items()}
             image = view.finish(shown.framed)["image"].numpy()
-            pictures.append(source.target.draw(image, drawn))
+            pictures.append(source.target.draw(image, drawn, info.shown_names))
         for column, picture in enumerate(pictures):
             tile = _fit(Image.fromarray(picture))
             left, top = column * TILE, number * height
             sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
-        names = ", ".join(
-            _class_name(source.info, label) for label in source.target.labels(features)
-        )
+        names = ", ".join(_class_name(info, label) for label in source.target.labels(features))
         caption = f"{names}  {_place(examples, row)}"
         draw.text((2, number * height + TILE + 2), caption, fill="black")
     return np.asarray(sheet)
@@ -283,6 +282,12 @@ def _parser() -> Parser:
         help="pixels per side of the network's input (%(default)s)",
     )
     add("--policy", default="autoaugment", choices=sorted(POLICIES), help="(%(default)s)")
+    add(
+        "--framing",
+        default="random_crop",
+        choices=sorted(TRAIN_FRAMINGS),
+        help="as augment.framing (%(default)s)",
+    )
     add("--no_flip", action="store_true", help="as augment.flip=false")
     add("--seed", type=natural, default=0, help="of the run whose images are drawn (%(default)s)")
     add("--workers", type=positive, default=os.cpu_count() or 1, help="threads (%(default)s)")
@@ -344,7 +349,12 @@ def _print_failures(what: str, failures: Sequence[tuple[str, str]]) -> None:
 def _draw(source: Source, flags: Namespace) -> None:
     sheet = contact_sheet(
         source,
-        view=TrainView(flags.image_size, augment=get_augment(flags.policy), flip=not flags.no_flip),
+        view=TrainView(
+            flags.image_size,
+            TRAIN_FRAMINGS[flags.framing](),
+            augment=get_augment(flags.policy),
+            flip=not flags.no_flip,
+        ),
         num_images=min(flags.images, source.examples("train").num_examples),
         seed=flags.seed,
     )

@@ -225,13 +225,14 @@ class Run:
 
     def _drawn(self, batch: Mapping[str, tf.Tensor]) -> np.ndarray:
         """Draw the labels of the first images of a batch into them."""
-        draw = self.job.source().target.draw
+        source = self.job.source()
+        draw, names = source.target.draw, source.info.shown_names
         first = {name: part[:IMAGES_SHOWN].numpy() for name, part in batch.items()}
         rows = [
             {name: part[number] for name, part in first.items()}
             for number in range(len(first["image"]))
         ]
-        return np.stack([draw(row["image"], row) for row in rows])
+        return np.stack([draw(row["image"], row, names) for row in rows])
 
 
 def restore(state: TrainState, checkpoint: Checkpoint) -> None:

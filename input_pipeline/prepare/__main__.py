@@ -8,12 +8,14 @@
   a CSV file of path and label, or path and labels (A;B), with validation.csv beside it or not;
 with --target=mask, a folder of images/ and masks/ of the same names, or with train/ and val/ above them, or
   PASCAL VOC's (docs/segmentation.md);
+with --target=boxes, a folder of images with boxes in the layout of COCO, PASCAL VOC or YOLO (docs/data.md);
 and where the validation images have no class folders, as ImageNet's, add
   --validation=DIR_OR_TAR --validation_labels=FILE.
 
 The command can be stopped at any time; run it again to resume. --seed alone decides which image is in
 which shard. Several machines share the work with --shard_range=FIRST:LAST; the last to finish writes
-dataset_info.json. prepare_report.json lists the images that were converted or rejected, and why.
+dataset_info.json. prepare_report.json lists the images that were converted or rejected and the boxes that
+were dropped, and why.
 """
 
 import os
@@ -29,9 +31,11 @@ if __name__ == "__main__":
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError, plain_message
-from input_pipeline.prepare.contents import ClassContent, Content, MaskContent
+from input_pipeline.prepare.contents import BoxContent, ClassContent, Content, MaskContent
 from input_pipeline.prepare.convert import REPORT_NAME, ShardReport, prepare
 from input_pipeline.prepare.ground_truth import label_validation
+from input_pipeline.sources.boxed import BoxedImages
+from input_pipeline.sources.coco import is_coco, list_coco
 from input_pipeline.sources.csv_list import read_lists
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo
 from input_pipeline.sources.listing import (
@@ -41,7 +45,10 @@ from input_pipeline.sources.listing import (
     list_images,
 )
 from input_pipeline.sources.mask_folder import CLASSES_FILE, list_masks, list_voc
+from input_pipeline.sources.voc_boxes import is_voc, list_voc_boxes
+from input_pipeline.sources.yolo import is_yolo, list_yolo
 from input_pipeline.targets import TARGET_HELP, Target, parse_target
+from input_pipeline.targets.boxes import Boxes
 from input_pipeline.targets.mask import Mask
 from system.command import ArgumentTypeError, Namespace, Parser, command, natural, positive
 
@@ -108,11 +115,7 @@ def _classes(flags: Namespace, target: Target) -> tuple[Content, tuple[str, ...]
 
 def _masks(flags: Namespace, target: Target) -> tuple[Content, tuple[str, ...]]:
     assert isinstance(target, Mask)
-    if flags.validation or flags.validation_labels:
-        raise DatasetError(
-            "--target=mask takes validation images from val/ beside train/; leave out --validation and"
-            " --validation_labels"
-        )
+    _refuse_validation(flags, "mask")
     is_voc = tf.io.gfile.isdir(os.path.join(flags.source, "JPEGImages"))
     masked = (
         list_voc(flags.source) if is_voc else list_masks(flags.source, flags.validation_fraction)
@@ -126,11 +129,44 @@ def _masks(flags: Namespace, target: Target) -> tuple[Content, tuple[str, ...]]:
     return MaskContent(masked, names, target), masked.notes
 
 
+# Layouts of images with boxes, and how each is recognised and listed; the first that fits counts.
+LAYOUTS: tuple[tuple[Callable[[str], bool], Callable[[str, float], BoxedImages]], ...] = (
+    (is_coco, list_coco),
+    (is_voc, list_voc_boxes),
+    (is_yolo, list_yolo),
+)
+
+
+def _boxes(flags: Namespace, target: Target) -> tuple[Content, tuple[str, ...]]:
+    assert isinstance(target, Boxes)
+    _refuse_validation(flags, "boxes")
+    if flags.num_classes:
+        raise DatasetError("--num_classes is for --target=mask; the classes of boxes have names")
+    for fits, list_boxed in LAYOUTS:
+        if fits(flags.source):
+            boxed = list_boxed(flags.source, flags.validation_fraction)
+            return BoxContent(boxed, target), boxed.notes
+    raise DatasetError(
+        f"{flags.source}: no boxes found; expected COCO's annotations/instances_train2017.json or train.json,"
+        " VOC's ImageSets/Main/train.txt or train.txt with Annotations/, or YOLO's images/train with"
+        " labels/train"
+    )
+
+
+def _refuse_validation(flags: Namespace, target: str) -> None:
+    if flags.validation or flags.validation_labels:
+        raise DatasetError(
+            f"--target={target} takes validation images from --source; leave out --validation and"
+            " --validation_labels"
+        )
+
+
 # What is written for each target: images and what belongs to them, listed by the flags.
 CONTENTS: Mapping[str, Callable[[Namespace, Target], tuple[Content, tuple[str, ...]]]] = {
     "class": _classes,
     "classes": _classes,
     "mask": _masks,
+    "boxes": _boxes,
 }
 
 
@@ -243,6 +279,12 @@ def _summary(output: str, info: DatasetInfo | None, reports: Sequence[ShardRepor
     rejected = [pair for report in reports for pair in report.rejected]
     lines = [f"converted {converted} images, rejected {len(rejected)}"]
     lines += [f"  rejected {image}: {reason}" for image, reason in rejected[:3]]
+    dropped = [pair for report in reports for pair in report.dropped]
+    if dropped:
+        lines.append(
+            f"dropped {len(dropped)} boxes of {len({image for image, _ in dropped})} images"
+        )
+        lines += [f"  dropped of {image}: {reason}" for image, reason in dropped[:3]]
     if info is None:
         return "\n".join([*lines, f"{len(reports)} shards are written; others are still missing"])
     for split, part in info.splits.items():

@@ -1,4 +1,4 @@
-"""Write sharded TFRecords, in ImageNet's format or with masks, in parallel and resumable shard by shard.
+"""Write sharded TFRecords, in parallel and resumable shard by shard.
 
 The seed alone decides which image is in which shard. PROGRESS_FOLDER in the output holds the plan and a
 report per finished shard; dataset_info.json is written once all shards of both splits are there.
@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,7 @@ class ShardReport:
     starts: list[int]  # byte at which each record starts
     converted: list[tuple[str, str]]  # (image, conversion)
     rejected: list[tuple[str, str]]  # (image, reason)
+    dropped: list[tuple[str, str]] = field(default_factory=list)  # (image, what of it and why)
 
 
 def plan_shards(content: Content, *, seed: int, num_shards: dict[str, int | None]) -> list[Shard]:
@@ -109,30 +110,32 @@ def make_shard(
     ends = [0]
     converted: list[tuple[str, str]] = []
     rejected: list[tuple[str, str]] = []
+    dropped: list[tuple[str, str]] = []
 
     def examples() -> Iterator[bytes]:
         for image, beside in shard.images:
             try:
                 checked = check_image(image.read(), keep_png=keep_png)
-                features, classes = content.features(image, checked, beside)
+                written = content.features(image, checked, beside)
             except (BrokenImageError, OSError) as error:
                 rejected.append((image.name, str(error)))
                 continue
             if checked.change:
                 converted.append((image.name, checked.change))
-            labels.extend(classes)
+            dropped.extend((image.name, each) for each in written.dropped)
+            labels.extend(written.classes)
             sizes.append((checked.height, checked.width, len(checked.encoded)))
-            record = serialize_features(features)
+            record = serialize_features(written.features)
             ends.append(ends[-1] + RECORD_OVERHEAD_BYTES + len(record))
             yield record
 
     path = os.path.join(output, shard.file)
-    written = _write_and_hash(path, examples())
+    file = _write_and_hash(path, examples())
     report = ShardReport(
         file=shard.file,
         num_examples=len(sizes),
-        num_bytes=written["bytes"],
-        checksum=f"sha256:{written['sha256']}",
+        num_bytes=file["bytes"],
+        checksum=f"sha256:{file['sha256']}",
         labels=labels,
         heights=[height for height, _, _ in sizes],
         widths=[width for _, width, _ in sizes],
@@ -140,6 +143,7 @@ def make_shard(
         starts=ends[:-1],
         converted=converted,
         rejected=rejected,
+        dropped=dropped,
     )
     files.write_text(_report_path(output, shard.file), json.dumps(asdict(report)))
     return report
@@ -313,7 +317,7 @@ def _write_report(output: str, reports: Sequence[ShardReport]) -> None:
             for part in reports
             for image, reason in getattr(part, key)
         ]
-        for key in ("rejected", "converted")
+        for key in ("rejected", "dropped", "converted")
     }
     files.write_text(os.path.join(output, REPORT_NAME), json.dumps(report, indent=1) + "\n")
 

@@ -29,12 +29,16 @@ class Objects:
       classes: int64 [n], from 0.
       crowd: int64 [n], 1 for a box around many objects.
       area: float32 [n], of the objects in pixels; None where it is not annotated.
+      size: height and width of the image, as annotated; None where they are not.
+      source_id: of the image; "" where it has none.
     """
 
     boxes: np.ndarray
     classes: np.ndarray
     crowd: np.ndarray
     area: np.ndarray | None = None
+    size: tuple[float, float] | None = None
+    source_id: str = ""
 
 
 BoxedImage = tuple[ImageFile, Objects]
@@ -58,18 +62,24 @@ class BoxedImages:
 def make_objects(
     corners: Sequence[Sequence[float]],
     classes: Sequence[int],
-    size: tuple[float, float] = (1.0, 1.0),
+    size: tuple[float, float] | None = None,
     *,
     crowd: Sequence[int] | None = None,
     area: Sequence[float] | None = None,
+    source_id: str = "",
 ) -> Objects:
-    """Build objects from rows of ymin, xmin, ymax, xmax in units of which the image has `size`."""
-    boxes = np.array(corners, np.float64).reshape(-1, 4) / [*size, *size]
+    """Build objects from rows of ymin, xmin, ymax, xmax.
+
+    They are in pixels of an image of `size`; without it in 0..1 of its sides.
+    """
+    boxes = np.array(corners, np.float64).reshape(-1, 4) / np.tile(size or (1.0, 1.0), 2)
     return Objects(
         boxes.astype(np.float32),
         np.array(classes, np.int64),
         np.array(crowd or [0] * len(boxes), np.int64),
         None if area is None else np.array(area, np.float32),
+        size,
+        source_id,
     )
 
 

@@ -199,6 +199,7 @@ def _objects(
         (image["height"], image["width"]),
         crowd=[int(bool(row.get("iscrowd", 0))) for row in rows],
         area=[_area(row) for row in rows],
+        source_id=str(image["id"]),
     )
 
 

@@ -86,6 +86,11 @@ class DatasetInfo:
                     f"shards hold {in_shards}"
                 )
 
+    @property
+    def shown_names(self) -> tuple[str, ...]:
+        """The names of the classes, or their numbers from 0; for people."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
+
 
 def write_dataset_info(info: DatasetInfo, data_dir: str) -> None:
     """Write `info` as data_dir/dataset_info.json, atomically."""

@@ -1,6 +1,6 @@
 """Boxes of objects, each with its class."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from input_pipeline.errors import DatasetError
 from input_pipeline.images.boxes import draw_boxes
 from input_pipeline.images.placement import Placement
 from input_pipeline.images.view import Seen, View
-from input_pipeline.targets.class_label import outside
 from input_pipeline.targets.target import Features
+from input_pipeline.targets.whole_image import outside
 
 # The published keys: one value for each box. Coordinates are 0..1 of the image's sides.
 YMIN, XMIN, YMAX, XMAX = ENDS = tuple(
@@ -128,16 +128,18 @@ class Boxes:
         return {**row, "placement": where}, problem
 
     def labels(self, features: Features) -> list[int]:
-        """Return the labels of the boxes as written."""
-        return [int(label) for label in features[BOX_LABELS]]
+        """Return the different labels of the boxes as written."""
+        return sorted({int(label) for label in features[BOX_LABELS]})
 
-    def draw(self, image: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Draw the boxes with their classes."""
+    def draw(
+        self, image: np.ndarray, row: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> np.ndarray:
+        """Draw the boxes with the names of their classes."""
         real = row["classes"] != NO_CLASS
         boxes, classes = row["boxes"][real], row["classes"][real]
         if "placement" in row:
             boxes = boxes * np.tile(row["placement"][:2], 2) + np.tile(row["placement"][2:], 2)
-        return draw_boxes(image, boxes, [str(n) for n in classes], classes)
+        return draw_boxes(image, boxes, [class_names[n] for n in classes], classes)
 
     def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:
         """Return the specs of "boxes" and "classes" and, of evaluation views, of what they add."""

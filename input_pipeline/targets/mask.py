@@ -1,6 +1,6 @@
 """A class for each pixel."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,9 @@ class Mask:
         counted = [int(v) for v in values if v >= self.first_value and v != self.ignore_value]
         return [value - self.first_value for value in counted]
 
-    def draw(self, image: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
+    def draw(
+        self, image: np.ndarray, row: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> np.ndarray:
         """Blend the colours of the classes into the image."""
         return overlay_classes(image, row["label"])
 

@@ -1,6 +1,6 @@
 """The interface of a target: what a record holds beside its image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,7 +45,9 @@ class Target(Protocol):
     def labels(self, features: Features) -> list[int]:
         """List the classes that a record shows, as it numbers them; for people."""
 
-    def draw(self, image: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
+    def draw(
+        self, image: np.ndarray, row: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> np.ndarray:
         """Draw a row of a batch into its image: uint8 [H, W, 3]; for people."""
 
     def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:

@@ -1,6 +1,6 @@
 """What the targets of whole images share: labels that name no place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,9 @@ class WholeImage:
         """Return the labels as written."""
         return [int(label) for label in features[LABELS]]
 
-    def draw(self, image: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
+    def draw(
+        self, image: np.ndarray, row: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> np.ndarray:
         """Return the image: labels name no place in it."""
         return image
 

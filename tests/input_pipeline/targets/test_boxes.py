@@ -27,6 +27,7 @@ from input_pipeline.targets.boxes import (
 HEIGHT, WIDTH = 48, 64
 PIXELS = np.array([[4, 10, 20, 30], [24, 36, 44, 60], [30, 4, 40, 14]], np.float32)
 LABELS = [1, 3, 2]
+NAMES = ("red", "green", "blue")
 COLOURS = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250]], np.uint8)
 
 
@@ -250,7 +251,7 @@ def test_drawing_colours_the_edges_of_both_views():
     image = np.zeros([96, 128, 3], np.uint8)
     row = {"boxes": PIXELS, "classes": np.array([0, 2, NO_CLASS])}
     evaluated = {**row, "placement": np.array([2.0, 2.0, 0.0, 0.0])}
-    assert Boxes().draw(image, row)[12, 10].any()
-    drawn = Boxes().draw(image, evaluated)
+    assert Boxes().draw(image, row, NAMES)[12, 10].any()
+    drawn = Boxes().draw(image, evaluated, NAMES)
     assert drawn[24, 20].any()
     assert not drawn[70, 10].any()

@@ -7,11 +7,13 @@ data is its target: `TASKS["multi_label"].target(max_labels=32)`.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from input_pipeline.targets.boxes import Boxes
 from input_pipeline.targets.class_label import ClassLabel
 from input_pipeline.targets.class_labels import ClassLabels
 from input_pipeline.targets.mask import Mask
 from input_pipeline.targets.target import Target
 from tasks.classification import Classification
+from tasks.detection import detection
 from tasks.multi_label import MultiLabel
 from tasks.segmentation import Segmentation
 from tasks.task import Labels, Task
@@ -37,5 +39,6 @@ class TaskKind(NamedTuple):
 TASKS: Mapping[str, TaskKind] = {
     "classification": TaskKind(Classification.of, ClassLabel),
     "multi_label": TaskKind(MultiLabel.of, ClassLabels, frozenset({"max_labels"})),
+    "detection": TaskKind(detection, Boxes, frozenset({"max_boxes"})),
     "segmentation": TaskKind(Segmentation.of, Mask, frozenset({"first_value", "ignore_value"})),
 }

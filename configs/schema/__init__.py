@@ -43,7 +43,7 @@ from configs.schema.optimizer import (
 )
 from configs.schema.results import CenterCrop, Checkpoint, Export, Letterbox, Squash
 from configs.schema.stages import Progressive, StageOverlay
-from configs.schema.task import Classification, MultiLabel, Segmentation
+from configs.schema.task import Classification, Detection, MultiLabel, Segmentation
 from configs.schema.train import Ema, LearningRateRange, Train
 from configs.sections import By, Kinds, Section, kinds_of
 
@@ -55,7 +55,9 @@ class Experiment(Section):
     model_dir: Text | None = None  # checkpoints, curves, exports; --model_dir; None: runs/NAME
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of every random choice
     model: Model = Model()
-    task: Annotated[Classification | MultiLabel | Segmentation, By("name")] = Classification()
+    task: Annotated[Classification | MultiLabel | Segmentation | Detection, By("name")] = (
+        Classification()
+    )
     data: Annotated[
         TFRecord
         | ImageFolder
@@ -100,6 +102,13 @@ class Experiment(Section):
                     key,
                     "task.name",
                 )
+        if self.task.scores_whole_images and self.eval.framing == "center_crop":
+            raise ConflictError(
+                f"task.name={self.task.name} counts every object of an image, and eval.framing=center_crop"
+                " cuts some off: set eval.framing=letterbox or squash",
+                "task.name",
+                "eval.framing",
+            )
         if self.task.of_whole_batch and self.train.accumulation_steps > 1:
             raise ConflictError(
                 f"task.{self.task.of_whole_batch} is a ratio of sums over the whole batch, and"

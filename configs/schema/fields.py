@@ -30,7 +30,9 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 ZeroToOne = Annotated[float, Field(ge=0.0, le=1.0)]
+InsideZeroToOne = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Level = Annotated[int, Field(ge=4, le=10)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -78,6 +80,10 @@ Growth = Annotated[
 Sides = Annotated[
     tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
     Field(description="[first, last], two whole numbers of at least 8"),
+]
+Scales = Annotated[
+    Positive | tuple[Positive, ...],
+    Field(description="a number above 0, or one for each level from 3 on"),
 ]
 MaskValue = Annotated[int, Field(ge=0, le=255)]
 StageSettings = Annotated[

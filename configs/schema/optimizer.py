@@ -73,6 +73,7 @@ class Cosine(Schedule):
     """Half a cosine, down to 0 at the end of the training."""
 
     name: Literal["cosine"] = "cosine"
+    ends_before: Duration = Duration(0, "epochs")  # the rest of the training has rate 0
 
 
 class Polynomial(Schedule):

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from efficientnet.detection import DetectorSpec, get_detector
+from efficientnet.detection.anchors import MIN_LEVEL
+from efficientnet.spec import SpecError
 from tasks.detection.nms import Suppression
 from tasks.detection.task import Detection
+from tasks.task import Labels
 
 __all__ = ["Detection", "detection"]
 
@@ -33,10 +36,14 @@ OF_SUPPRESSION = {
 }
 
 
-def detection(num_classes: int, label_smoothing: float, settings: Settings) -> Detection:
-    """Return the task that the settings of the section `task` describe."""
+def detection(labels: Labels, label_smoothing: float, **settings: Any) -> Detection:
+    """Return the task of a data set that the settings of the section `task` describe.
+
+    Raises:
+      SpecError: see `detector_of`.
+    """
     return Detection(
-        num_classes,
+        labels.num_classes,
         detector_of(settings),
         label_smoothing,
         suppression=Suppression(**_renamed(settings, OF_SUPPRESSION)),
@@ -51,6 +58,13 @@ def detector_of(settings: Settings) -> DetectorSpec:
       SpecError: it is unknown, or a field is out of range.
     """
     spec = get_detector(settings["detector"])
+    levels, scale = settings["max_level"] or spec.anchors.max_level, settings["anchor_scale"]
+    expected = levels - MIN_LEVEL + 1
+    if isinstance(scale, tuple) and len(scale) != expected:
+        raise SpecError(
+            f"task.anchor_scale has {len(scale)} numbers, expected {expected}: one for each level from"
+            f" {MIN_LEVEL} to {levels}"
+        )
     own = {name: settings[name] for name in OF_NETWORK if settings[name] is not None}
     anchors = {
         ours: settings[name] for name, ours in OF_ANCHORS.items() if settings[name] is not None

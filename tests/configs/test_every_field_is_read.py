@@ -171,6 +171,7 @@ def h(settings: schema.Augment, e: "Experiment", keep: Checkpoint):
         "checkpoint.every",
         "schedule.decay_every",
         "schedule.decay_rate",
+        "schedule.ends_before",
         "schedule.power",
         "schedule.end_share",
         "schedule.boundaries",

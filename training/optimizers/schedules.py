@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
+from system.errors import UsageError
+
 Schedule = Callable[[tf.Tensor], tf.Tensor]  # int32 [] step -> float32 [] rate
 
 
@@ -31,8 +33,17 @@ def exponential(
     return rate
 
 
-def cosine(*, peak: float, total_steps: float) -> Schedule:
-    """Half a cosine from `peak` at step 0 to 0 at `total_steps`."""
+def cosine(*, peak: float, total_steps: float, ends_before: float = 0.0) -> Schedule:
+    """Half a cosine from `peak` at step 0 to 0 at `ends_before` steps before `total_steps`, and 0 from there.
+
+    Raises:
+      UsageError: `ends_before` leaves no step.
+    """
+    if ends_before >= total_steps:
+        raise UsageError(
+            f"schedule.ends_before: {ends_before:g} steps of a training of {total_steps:g}; expected fewer"
+        )
+    total_steps -= ends_before
 
     def rate(step: tf.Tensor) -> tf.Tensor:
         progress = tf.minimum(tf.cast(step, tf.float32) / total_steps, 1.0)

@@ -11,6 +11,7 @@ from efficientnet.detection import anchor_boxes, get_detector
 from efficientnet.detection.network import detector_layers
 from tasks.detection import Detection, detection
 from tasks.detection.coco import coco_figures
+from tasks.task import Labels
 
 SPEC = dataclasses.replace(get_detector("efficientdet-d0"), filters=8, cells=1, head_repeats=1)
 TASK = Detection(3, SPEC)
@@ -135,7 +136,7 @@ def test_settings_replace_fields_of_the_published_detector():
         "max_candidates": 0,
         "max_detections": 5,
     }
-    task = detection(7, 0.0, settings)
+    task = detection(Labels(7), 0.0, **settings)
     assert (task.detector.filters, task.detector.cells) == (88, 2)
     assert task.detector.anchors.scale == 3.0
     assert (task.alpha, task.suppression.method, task.suppression.max_detections) == (

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from proofs import parity
+from system.errors import UsageError
 from training.optimizers import schedules
 
 
@@ -31,6 +32,13 @@ def test_the_exponential_rate_falls_in_steps_at_whole_multiples():
 def test_the_cosine_rate_ends_at_zero_and_stays():
     rate = schedules.cosine(peak=2.0, total_steps=8)
     assert at(rate, 0, 4, 8, 9) == pytest.approx([2.0, 1.0, 0.0, 0.0], abs=1e-6)
+
+
+def test_the_cosine_may_end_early():
+    rate = schedules.cosine(peak=2.0, total_steps=10, ends_before=2.0)
+    assert at(rate, 0, 4, 8, 9) == pytest.approx([2.0, 1.0, 0.0, 0.0], abs=1e-6)
+    with pytest.raises(UsageError, match=r"schedule.ends_before: 10 steps of a training of 10"):
+        schedules.cosine(peak=2.0, total_steps=10, ends_before=10.0)
 
 
 def test_warm_up_rises_from_zero_and_overrides_the_schedule_without_delaying_it():

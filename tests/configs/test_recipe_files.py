@@ -6,6 +6,9 @@ import pytest
 from configs.load import FOLDER, config_for_model, load_experiment
 from configs.schema import Experiment
 from efficientnet.catalog import get_spec, list_models
+from efficientnet.detection import get_detector, list_detectors
+from training.forecast.forecast import make_forecast
+from training.job import model_spec
 
 FILES = sorted(FOLDER.glob("*.yaml"))
 IMAGENET, WITHOUT_MINIVAL, IMAGENET_21K = 1_281_167, 1_256_144, 12_720_275
@@ -18,7 +21,10 @@ WITHOUT_IMAGENET = (
     "small_images",
     "smoke",
 )
+COCO_DETECTORS = [name.replace("efficientdet-", "efficientdet_") for name in list_detectors()]
 EXAMPLES = {  # of training sets that headers count
+    **dict.fromkeys(COCO_DETECTORS, 118_287),
+    "efficientdet_voc": 5_717,
     "segmentation_camvid": 367,
     "segmentation_pets": 3_680,
     "segmentation_voc": 10_582,
@@ -166,3 +172,34 @@ def test_transfer_follows_the_paper_but_for_network_data_and_figure(name: str):
     said = re.search(r"for s = (\d+) steps", (FOLDER / f"finetune_{name}.yaml").read_text("utf-8"))
     momentum = max(1 - 10 / int(said[1]), 0.9) if said else 0.9
     assert found.batch_norm.momentum == pytest.approx(momentum, abs=5e-4)
+
+
+@pytest.mark.parametrize("name", COCO_DETECTORS)
+def test_detectors_are_trained_as_published_but_for_their_size_and_length(name: str):
+    found, d0 = recipe(name), recipe("efficientdet_d0")
+    published = get_detector(name.replace("_", "-"))
+    assert (found.task.detector, found.model.name) == (published.name, published.backbone)
+    assert found.model.image_size == published.resolution
+    assert model_spec(found).survival_probability == published.survival_probability
+    long = name in ("efficientdet_d7", "efficientdet_d7x")
+    assert str(found.train.duration) == ("600 epochs" if long else "300 epochs")
+    assert found.train.model_copy(update={"duration": d0.train.duration}) == d0.train
+    for section in ("augment", "optimizer", "schedule", "ema", "eval", "batch_norm"):
+        assert getattr(found, section) == getattr(d0, section), section
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "multiply_adds"),
+    [
+        ("efficientdet_d0", 3_880_067, 2.54e9),
+        ("efficientdet_d7x", 77_147_166, 410e9),
+        ("efficientdet_lite4", 15_130_894, None),
+    ],
+)
+def test_the_plan_of_a_detector_has_the_published_size(name, parameters, multiply_adds):
+    plan = make_forecast(recipe(name), None)
+    assert plan.parameters == parameters
+    if multiply_adds:
+        assert plan.stages[0].multiply_adds == pytest.approx(multiply_adds, rel=0.02)
+    assert max(plan.rates) == pytest.approx(0.16, rel=1e-3)
+    assert plan.rates[-1] == 0.0

@@ -40,8 +40,12 @@ from training.trainable import Paths, frozen_paths
 
 IMAGENET_CLASSES = 1000
 # Training images of the sets that are planned for without their data, by the number of classes: ImageNet,
-# and ImageNet-21k without its minival.
-TRAIN_EXAMPLES = {IMAGENET_CLASSES: synthetic.DEFAULT_TRAIN_EXAMPLES, 21_843: 12_720_275}
+# ImageNet-21k without its minival, and COCO 2017.
+TRAIN_EXAMPLES = {
+    IMAGENET_CLASSES: synthetic.DEFAULT_TRAIN_EXAMPLES,
+    21_843: 12_720_275,
+    90: 118_287,
+}
 TRAIN_SHARDS = 1024  # of their published records
 # Training images that a core prepares at 224 px with AutoAugment: 2.5 ms of processor
 # time each in benchmarks/results/input_pipeline.md.
@@ -365,7 +369,7 @@ def _with_data(experiment: Experiment) -> tuple[Experiment, int]:
     if classes not in TRAIN_EXAMPLES:
         raise ExperimentError(
             f"data.data_dir: needed to plan for {classes:,} classes; without it, ImageNet (1,000 classes)"
-            " and ImageNet-21k (21,843) are planned for"
+            ", ImageNet-21k (21,843) and COCO (90) are planned for"
         )
     kept = max(TRAIN_SHARDS - data.holdout_shards, 1)
     model = model.model_copy(update={"num_classes": classes})

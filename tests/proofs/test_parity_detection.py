@@ -3,6 +3,7 @@
 import pytest
 
 from proofs import parity_boxes, parity_detection
+from tests.parity import check_section
 
 ROWS = {
     parity_boxes.anchor_rows: 6,
@@ -11,28 +12,16 @@ ROWS = {
     parity_boxes.suppression_rows: 25,
     parity_boxes.score_rows: 4,
     parity_detection.schedule_rows: 9,
+    parity_detection.network_rows: 10,
+    parity_detection.training_rows: 12,
 }
-SLOW = {parity_detection.network_rows: 10, parity_detection.training_rows: 12}
-
-
-def check(section, count, goldens):
-    rows = list(section(goldens))
-    for row in rows:
-        assert row.passed, row
-    assert len(rows) == count
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("section", ROWS, ids=lambda section: section.__name__)
 def test_every_row_is_within_its_bound(section, goldens):
-    check(section, ROWS[section], goldens)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("section", SLOW, ids=lambda section: section.__name__)
-def test_every_row_of_a_network_is_within_its_bound(section, goldens):
-    check(section, SLOW[section], goldens)
+    check_section(section, goldens, num_rows=ROWS[section])
 
 
 def test_every_section_is_held():
-    assert {*ROWS, *SLOW} == {*parity_boxes.SECTIONS, *parity_detection.SECTIONS}
+    assert set(ROWS) == {*parity_boxes.SECTIONS, *parity_detection.SECTIONS}

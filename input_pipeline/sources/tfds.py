@@ -12,11 +12,14 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import Parse, ShardedExamples, Source, SourceRequest
+from input_pipeline.targets.boxes import AREA, BOX_LABELS, CROWD, ENDS
 from input_pipeline.targets.mask import MASK
 from input_pipeline.targets.target import Features
 from input_pipeline.targets.whole_image import LABELS
 from system.errors import first_line
 
+BOXES = "boxes"
+OPTIONAL = {CROWD: "is_crowd", AREA: "area"}  # of objects, as COCO's sets call them
 VALIDATION_SPLITS = ("validation", "val", "test")  # the first that the set has
 MASK_CLASSES = {  # by set; masks of these count from 1: task.first_value=1
     "oxford_iiit_pet": ("pet", "background", "border"),
@@ -80,14 +83,18 @@ def _builder(name: str, data_dir: str | None) -> Any:
 
 
 class _Keys(NamedTuple):
-    """The features that are read: the image, and what belongs to it, by our name."""
+    """The features that are read: the image, and what belongs to it, by our name.
+
+    The features of objects are below one called `objects`.
+    """
 
     image: str
     beside: Mapping[str, str]
+    objects: str = ""
 
 
 def _keys(name: str, info: Any, wanted: Mapping[str, Any]) -> _Keys:
-    """Find the image, and the label or the mask that `wanted` asks for, among the features."""
+    """Find the image, and the label, mask or objects that `wanted` asks for, among the features."""
     import tensorflow_datasets as tfds
 
     def only(kind: type, fits: Callable[[Any], bool] = lambda feature: True) -> str:
@@ -106,15 +113,43 @@ def _keys(name: str, info: Any, wanted: Mapping[str, Any]) -> _Keys:
     if MASK in wanted:
         image = only(tfds.features.Image, lambda feature: feature.shape[-1] == 3)
         return _Keys(image, {MASK: only(tfds.features.Image, lambda each: each.shape[-1] == 1)})
+    if BOX_LABELS in wanted:
+        return _object_keys(name, info, only(tfds.features.Image))
     return _Keys(only(tfds.features.Image), {LABELS: only(tfds.features.ClassLabel)})
+
+
+def _object_keys(name: str, info: Any, image: str) -> _Keys:
+    """Find the sequence of boxes with labels, as "objects" of COCO's and VOC's sets."""
+    import tensorflow_datasets as tfds
+
+    for key, feature in info.features.items():
+        parts = dict(getattr(feature, "feature", None) or {})
+        found = {
+            ours: part
+            for ours, kind in {
+                BOXES: tfds.features.BBoxFeature,
+                BOX_LABELS: tfds.features.ClassLabel,
+            }.items()
+            for part, inner in parts.items()
+            if isinstance(inner, kind)
+        }
+        if len(found) == 2:
+            optional = {ours: part for ours, part in OPTIONAL.items() if part in parts}
+            return _Keys(image, {**found, **optional}, key)
+    raise DatasetError(
+        f"tfds:{name}: no sequence of boxes with labels among its features ({', '.join(info.features)})"
+    )
 
 
 def _classes(
     name: str, info: Any, keys: _Keys, given: int | None
 ) -> tuple[int, tuple[str, ...] | None]:
     """Return the number of classes, and their names if they are known."""
-    if LABELS in keys.beside:
-        labels = info.features[keys.beside[LABELS]]
+    if keys.objects or LABELS in keys.beside:
+        if keys.objects:
+            labels = info.features[keys.objects].feature[keys.beside[BOX_LABELS]]
+        else:
+            labels = info.features[keys.beside[LABELS]]
         return labels.num_classes, tuple(labels.names) if labels.names else None
     names = MASK_CLASSES.get(name.partition(":")[0])
     if names is None and given is None:
@@ -127,14 +162,15 @@ def _classes(
 def _parser(features: Any, keys: _Keys) -> Parse:
     import tensorflow_datasets as tfds
 
-    wanted = tfds.features.FeaturesDict(
-        {key: features[key] for key in (keys.image, *keys.beside.values())}
-    )
+    beside = [keys.objects] if keys.objects else keys.beside.values()
+    wanted = tfds.features.FeaturesDict({key: features[key] for key in (keys.image, *beside)})
     encoded = [key for ours, key in keys.beside.items() if ours == MASK]
     decoders = {key: tfds.decode.SkipDecoding() for key in (keys.image, *encoded)}
 
     def parse(record: tf.Tensor) -> tuple[tf.Tensor, Features]:
         example = wanted.deserialize_example(record, decoders=decoders)
+        if keys.objects:
+            return example[keys.image], _objects(example[keys.objects], keys.beside)
         found = {
             ours: example[key] if ours == MASK else tf.cast(example[key], tf.int64)[tf.newaxis]
             for ours, key in keys.beside.items()
@@ -142,6 +178,21 @@ def _parser(features: Any, keys: _Keys) -> Parse:
         return example[keys.image], found
 
     return parse
+
+
+def _objects(found: Mapping[str, tf.Tensor], beside: Mapping[str, str]) -> Features:
+    """Return the published features of objects; those that are missing are empty."""
+    ends = tf.unstack(tf.reshape(found[beside[BOXES]], [-1, 4]), axis=1)
+    crowd, area = (
+        tf.cast(found[beside[name]], dtype) if name in beside else tf.zeros([0], dtype)
+        for name, dtype in ((CROWD, tf.int64), (AREA, tf.float32))
+    )
+    return {
+        **dict(zip(ENDS, ends, strict=True)),
+        BOX_LABELS: tf.cast(found[beside[BOX_LABELS]], tf.int64),
+        CROWD: crowd,
+        AREA: area,
+    }
 
 
 def _examples(split: Any, parse: Parse) -> ShardedExamples:

@@ -10,6 +10,7 @@ from input_pipeline.images.view import EvalView
 from input_pipeline.sources import get_source
 from input_pipeline.stream import pipeline
 from input_pipeline.stream.pipeline import make_eval_dataset
+from input_pipeline.targets.boxes import Boxes
 from input_pipeline.targets.mask import Mask
 from input_pipeline.targets.whole_image import LABELS
 from tests.input_pipeline.datasets import eval_dataset, train_dataset
@@ -128,3 +129,61 @@ def test_a_set_with_masks_is_read_by_them(tmp_path: Path):
         np.testing.assert_array_equal(image[..., 0], 40 * (label.astype(int) + 1))
     with pytest.raises(DatasetError, match="no ClassLabel among its features"):
         get_source("tfds:patches", str(tmp_path))
+
+
+class Objects(tfds.core.GeneratorBasedBuilder):
+    """Images with as many boxes as their number, the last one a crowd."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        objects = {
+            "bbox": tfds.features.BBoxFeature(),
+            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            "is_crowd": np.bool_,
+            "area": np.int64,
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                    "objects": tfds.features.Sequence(objects),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(3)}
+
+    def _generate_examples(self, count: int):
+        for number in range(count):
+            objects = [
+                {
+                    "bbox": tfds.features.BBox(ymin=0.25, xmin=0.1 * n, ymax=0.5, xmax=0.9),
+                    "label": n % 2,
+                    "is_crowd": n == number - 1,
+                    "area": 7 + n,
+                }
+                for n in range(number)
+            ]
+            yield number, {"image": np.zeros([8, 10, 3], np.uint8), "objects": objects}
+
+
+@pytest.mark.slow
+def test_a_set_with_objects_is_read_by_them(tmp_path: Path):
+    Objects(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+    source = get_source("tfds:objects", str(tmp_path), target=Boxes(2))
+    assert source.info.class_names == ("cat", "dog")
+    view = EvalView((8, 10), Squash())
+    (batch,) = make_eval_dataset(source, view, "train", host_batch_size=3)
+    classes = batch["classes"].numpy()
+    order = np.argsort((classes >= 0).sum(axis=1))
+    assert classes[order].tolist() == [[-1, -1], [0, -1], [0, 1]]
+    np.testing.assert_allclose(batch["boxes"].numpy()[order[2]], [[2, 0, 4, 9], [2, 1, 4, 9]])
+    assert batch["crowd"].numpy()[order[2]].tolist() == [0, 1]
+    assert batch["area"].numpy()[order[2]].tolist() == [7, 8]
+
+
+def test_a_set_without_objects_is_refused(data_dir: str):
+    with pytest.raises(DatasetError, match="no sequence of boxes with labels"):
+        get_source("tfds:levels", data_dir, target=Boxes())

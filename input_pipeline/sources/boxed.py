@@ -4,6 +4,7 @@ import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from input_pipeline.targets.target import Features
 
 ASSUMED_BYTES = 160_000  # of a photograph; reading each size would take long
 FILES_NAMED = 3  # in a message
+LARGEST = 1e9  # of coordinates, in pixels; beyond it is no annotation
 LABEL_OFFSET = 1  # labels of records count from 1, as published
 
 
@@ -81,6 +83,11 @@ def make_objects(
         size,
         source_id,
     )
+
+
+def is_coordinate(value: Any) -> bool:
+    """Return whether a value is a number that a coordinate may be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def data_dir_of(request: SourceRequest, source: str, expected: str) -> str:

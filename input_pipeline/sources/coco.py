@@ -15,6 +15,7 @@ from typing import Any
 
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.boxed import (
+    LARGEST,
     BoxedImage,
     BoxedImages,
     Objects,
@@ -22,6 +23,7 @@ from input_pipeline.sources.boxed import (
     data_dir_of,
     data_set_name,
     first_present,
+    is_coordinate,
     make_objects,
     names_in,
     read_boxed,
@@ -34,6 +36,7 @@ from input_pipeline.sources.listing import (
     parse_fraction,
 )
 from input_pipeline.sources.source import Source, SourceRequest
+from system.errors import first_line
 
 EXPECTED = (
     "a folder with annotations/instances_train2017.json and train2017/, or train.json and images/"
@@ -101,8 +104,8 @@ def _load(file: str) -> Mapping[str, Any]:
         content = json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise DatasetError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
-    except RecursionError:
-        raise DatasetError(f"{file}: not JSON of COCO (nested too deeply)") from None
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number too long
+        raise DatasetError(f"{file}: not JSON of COCO ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{file}: expected an object with images, annotations and categories")
     return content
@@ -156,8 +159,9 @@ def _images(
         where = f"{file}, image {number}"
         rows[_value(where, row, "id", (int, str))] = row
         for side in ("height", "width"):
-            if _value(where, row, side, (int, float)) <= 0:
-                raise DatasetError(f"{where}: {side} is {row[side]}; expected more than 0")
+            if not is_coordinate(row.get(side)) or row[side] <= 0:
+                value = f"{row.get(side)!r:.60}"
+                raise DatasetError(f"{where}: {side} is {value}; expected pixels, more than 0")
         _value(where, row, "file_name", (str,))
     annotations: dict[Any, list[Mapping[str, Any]]] = {image: [] for image in rows}
     for number, row in enumerate(_rows(file, content, "annotations")):
@@ -179,10 +183,7 @@ def _images(
 
 
 def _check_box(where: str, box: Any) -> None:
-    numbers = isinstance(box, list) and all(
-        isinstance(each, int | float) and not isinstance(each, bool) for each in box
-    )
-    if not numbers or len(box) != 4:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_coordinate, box)):
         raise DatasetError(f"{where}: bbox is {box!r:.60}; expected [x, y, width, height]")
 
 
@@ -206,7 +207,7 @@ def _objects(
 def _area(row: Mapping[str, Any]) -> float:
     """Return the annotated area of an object, in pixels; without it that of its box."""
     area = row.get("area")
-    if isinstance(area, int | float):
+    if isinstance(area, int | float) and 0 <= area <= LARGEST**2:
         return float(area)
     return float(row["bbox"][2] * row["bbox"][3])
 

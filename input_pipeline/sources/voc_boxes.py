@@ -21,6 +21,7 @@ from input_pipeline.sources.boxed import (
     data_dir_of,
     data_set_name,
     first_present,
+    is_coordinate,
     make_objects,
     names_in,
     read_boxed,
@@ -172,7 +173,7 @@ def _number(where: str, element: ElementTree.Element, path: str) -> float:
         value = float(text or "")
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not is_coordinate(value):
         raise DatasetError(f"{where}: {path} is {text!r:.60}; expected a number")
     return value
 

@@ -8,7 +8,6 @@ A line of a text file is CLASS CENTRE_X CENTRE_Y WIDTH HEIGHT, the class from 0 
 image's sides. The names of the classes are those of data.yaml or classes.txt.
 """
 
-import math
 import posixpath
 import re
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from input_pipeline.sources.boxed import (
     data_dir_of,
     data_set_name,
     first_present,
+    is_coordinate,
     make_objects,
     names_in,
     read_boxed,
@@ -198,4 +198,4 @@ def _values(words: Sequence[str]) -> list[float] | None:
         values = [float(word) for word in words]
     except ValueError:
         return None
-    return values if len(values) == 5 and all(map(math.isfinite, values)) else None
+    return values if len(values) == 5 and all(map(is_coordinate, values)) else None

@@ -87,6 +87,10 @@ class Boxes:
                 lambda i: tf.strings.join([" is not finite: ", _numbers(boxes[i])]),
             ),
             _if_any(
+                ~tf.math.is_finite(features[AREA]) | (features[AREA] < 0),
+                lambda i: tf.strings.join([": area is ", tf.strings.as_string(features[AREA][i])]),
+            ),
+            _if_any(
                 tf.reduce_any(boxes[:, 2:] < boxes[:, :2], axis=1),
                 lambda i: tf.strings.join([" has a negative size: ", _numbers(boxes[i])]),
             ),

@@ -121,6 +121,7 @@ def test_missing_images_of_coco_are_counted_and_the_first_three_named(tmp_path: 
         ('{"categories": {}}', "train.json: 'categories' must be a list of objects"),
         ('{"categories": []}', "train.json: no categories"),
         ("[" * 100_000, "train.json: not JSON of COCO"),
+        ("[" + "1" * 5000 + "]", "train.json: not JSON of COCO"),
     ],
 )
 def test_files_that_are_not_coco_s_are_named(content, message, tmp_path: Path):

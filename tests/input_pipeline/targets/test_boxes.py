@@ -216,6 +216,7 @@ def test_an_image_without_objects_is_an_example():
         (features([*PIXELS, *PIXELS], LABELS * 2), "6 boxes, more than task.max_boxes=5"),
         (features(labels=[1]), "differ in length: bbox/ymin 3"),
         (features(is_crowd=[1, 0]), "is_crowd 2"),
+        (features(area=[1.0, np.inf, 1.0]), "box 2 of 3: area is inf"),
     ],
 )
 def test_boxes_that_do_not_fit_are_problems(example, problem):

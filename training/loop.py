@@ -112,7 +112,7 @@ def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured
 def _train(run: Run, evaluator: Evaluator | None) -> None:
     """Train, log, evaluate and save until the last step of the plan or a stop signal."""
     job, plan = run.job, run.job.plan
-    with _progress(run) as progress, stop_signals() as received:
+    with _progress(run) as progress, stop_signals() as received, run.profiler:
         if evaluator and run.last and _is_unmeasured(run.last, plan):
             _measure_last(run, evaluator, received)
         best = BestSoFar(job, run.store.best())

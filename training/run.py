@@ -22,6 +22,7 @@ from training.inputs import train_batch_spec, train_dataset
 from training.job import Job, describe_sizes, skips_allowed
 from training.plan import Plan, Stage, format_stage
 from training.preemption import Stopped
+from training.profile import Profiler
 from training.step.custom_gradients import release_all
 from training.step.state import TrainState
 from training.step.train_step import make_train_loop
@@ -56,6 +57,7 @@ class Run:
             job, initial_weights=None if last else job.experiment.init.weights
         )
         check_trainable(job, self.state.network)
+        self.profiler = Profiler(job)
         if last:
             restore(self.state, last)
             log(f"resuming from step {last.step} of {job.plan.total_steps} ({last.path})")
@@ -100,7 +102,12 @@ class Run:
         assert self._loop
         names, count = self._recipe.metrics, stop - self.step
         begin = time.monotonic()
-        with lost_workers(self.job.distribution), training_memory(self._stage_job), broken_data():
+        with (
+            lost_workers(self.job.distribution),
+            training_memory(self._stage_job),
+            broken_data(),
+            self.profiler.call(self.step, stop),
+        ):
             timed = self._loop(self._batches, tf.constant(count)).numpy()
         rows, input_seconds = timed[:, :-1], float(timed[:, -1].sum())
         self._check_finite(rows)

@@ -85,6 +85,11 @@ Scales = Annotated[
     Positive | tuple[Positive, ...],
     Field(description="a number above 0, or one for each level from 3 on"),
 ]
+Steps = Annotated[
+    tuple[Count, Count],
+    AfterValidator(_rising),
+    Field(description="[first, last], steps from 1 on, first not after last"),
+]
 MaskValue = Annotated[int, Field(ge=0, le=255)]
 StageSettings = Annotated[
     Mapping[str, Any],

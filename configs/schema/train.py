@@ -14,6 +14,7 @@ from configs.schema.fields import (
     NotNegative,
     Pattern,
     Positive,
+    Steps,
     Text,
 )
 from configs.sections import Section
@@ -38,6 +39,7 @@ class Train(Section):
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"  # by device
     on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not finite
     max_skipped_steps: Natural | None = None  # for on_nonfinite=skip: more stop the run; None: 10
+    profile_steps: Steps | None = None  # whose calls are profiled for TensorBoard; None: no profile
 
     @model_validator(mode="after")
     def _check_skipped_steps(self) -> "Train":

@@ -12,6 +12,8 @@
       predicts steps, learning rate, memory, throughput and hours without any device.
   python main.py --mode=lr_range --config=FILE --data_dir=DIR
       tries rising learning rates and suggests one.
+  python main.py --mode=benchmark --config=FILE --data_dir=DIR
+      measures training steps on the present devices: images/s, waiting for input, memory.
 
 An experiment is a YAML file (configs/*.yaml, described in docs/experiments.md); every field of it can be
 given as --set section.field=value. EFFICIENTNET_TENSORFLOW_LOGS=1 brings TensorFlow's own log back.
@@ -28,7 +30,17 @@ from system.files import file_errors
 from system.memory import limit_malloc_arenas
 from system.tensorflow_log import quiet_tensorflow
 
-MODES = ("train_and_eval", "train", "eval", "eval_loop", "export", "plan", "replay", "lr_range")
+MODES = (
+    "train_and_eval",
+    "train",
+    "eval",
+    "eval_loop",
+    "export",
+    "plan",
+    "replay",
+    "lr_range",
+    "benchmark",
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "Network, such as efficientnet-b4.")
@@ -109,7 +121,7 @@ def run(experiment: Experiment, mode: str) -> int:
     """Run one of MODES, print its results and return the exit status."""
     from serving.export import export_run
     from serving.report import write_report_or_log
-    from training import eval_loop, loop, lr_range, report
+    from training import benchmark, eval_loop, loop, lr_range, report
     from training.devices import distribution
     from training.diagnosis import nonfinite
 
@@ -135,6 +147,11 @@ def run(experiment: Experiment, mode: str) -> int:
         found = lr_range.run_range_test(experiment, replicas)
         if replicas.is_chief:
             lr_range.report_range(found, model_dir)
+        return 0
+    if mode == "benchmark":
+        speed = benchmark.run_benchmark(experiment, replicas)
+        if replicas.is_chief:
+            benchmark.print_speed(speed)
         return 0
     if mode == "eval":
         report.print_evaluation(loop.evaluate_run(experiment, replicas))

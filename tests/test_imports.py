@@ -29,7 +29,7 @@ LEAVES = ("training.step", "training.optimizers", "training.devices")
 LOOP = (
     *("loop", "run", "evaluator", "model_dir", "failures"),
     *("eval_loop", "evaluate", "report", "progress", "preemption", "lr_range"),
-    "profile",
+    *("profile", "benchmark"),
 )  # of training
 
 STRATEGIES = {

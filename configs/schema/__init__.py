@@ -44,7 +44,7 @@ from configs.schema.optimizer import (
 from configs.schema.results import CenterCrop, Checkpoint, Export, Letterbox, Squash
 from configs.schema.stages import Progressive, StageOverlay
 from configs.schema.task import Classification, Detection, MultiLabel, Segmentation
-from configs.schema.train import Ema, LearningRateRange, Train
+from configs.schema.train import Benchmark, Ema, LearningRateRange, Train
 from configs.sections import By, Kinds, Section, kinds_of
 
 
@@ -87,6 +87,7 @@ class Experiment(Section):
     init: Init = Init()
     export: Export = Export()
     lr_range: LearningRateRange = LearningRateRange()
+    benchmark: Benchmark = Benchmark()
     stages: tuple[StageOverlay, ...] = ()  # parts of the training, in order; none: one of all
     progressive: Progressive | None = None  # instead of `stages`, which it becomes when it is read
 

@@ -113,3 +113,10 @@ class LearningRateRange(Section):
                 "lr_range.highest",
             )
         return self
+
+
+class Benchmark(Section):
+    """What --mode=benchmark measures of each stage."""
+
+    warmup_steps: Count = 20  # updates before the measured ones
+    steps: Count = 100  # measured updates

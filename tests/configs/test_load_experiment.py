@@ -26,7 +26,7 @@ TRAIN_KEYS = (
 )
 TOP_KEYS = (
     "name, model_dir, seed, model, task, data, augment, train, optimizer, schedule, ema, batch_norm,"
-    " eval, checkpoint, init, export, lr_range, stages"
+    " eval, checkpoint, init, export, lr_range, benchmark, stages"
 )
 
 

@@ -215,6 +215,12 @@ def difference(old: Experiment, new: Experiment, keys: Collection[str] | None = 
     ]
 
 
+def settings(experiment: Experiment, sections: Collection[str]) -> dict[str, object]:
+    """Return the values of some sections by key, such as train.global_batch_size, as JSON has them."""
+    leaves = _leaves(experiment.model_dump(mode="json"))
+    return {key: value for key, value in leaves if _is_under(key, sections)}
+
+
 # Layers
 
 

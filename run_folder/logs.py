@@ -18,6 +18,7 @@ from system.errors import UserError, first_line
 from system.files import replacing, write_text
 
 METRICS, TIMES = "metrics.jsonl", "times.jsonl"
+Setting = bool | int | float | str
 KINDS = ("train", "eval", "speed")  # folders of TensorBoard's events
 _ALL_STEPS = 2**62
 
@@ -108,6 +109,32 @@ class RunLog:
                 self._writers[kind] = tf.summary.create_file_writer(folder)
             with self._writers[kind].as_default(step):
                 yield
+
+
+def write_hyperparameters(
+    model_dir: str, settings: Mapping[str, Setting], step: int, best: Mapping[str, float]
+) -> None:
+    """Write what TensorBoard's HParams page shows of a run, in place of what was there.
+
+    Args:
+      model_dir: of the run, local or gs://.
+      settings: values of the experiment by key.
+      step: of the best checkpoint.
+      best: its metrics by name.
+
+    Raises:
+      LogError: the folder can't be written.
+    """
+    from tensorboard.plugins.hparams import api
+
+    folder = posixpath.join(model_dir, "tensorboard", "hparams")
+    with _log_errors(folder):
+        if tf.io.gfile.exists(folder):
+            tf.io.gfile.rmtree(folder)
+        with tf.summary.create_file_writer(folder).as_default(step):
+            api.hparams(dict(settings))
+            for name, value in best.items():
+                tf.summary.scalar(f"best/{name}", value)
 
 
 class _Rows:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+from configs.load import settings
 from configs.schema import Experiment
 from run_folder.checkpoints import Checkpoint, CheckpointStore, best_checkpoint
+from run_folder.logs import Setting, write_hyperparameters
 from run_folder.results import Results, write_results
 from system.console import log
 from training.best import BestSoFar
@@ -23,6 +25,12 @@ from training.predictions import write_predictions
 from training.preemption import stop_signals
 from training.progress import training_progress
 from training.run import ReceivedSignal, Run, log_notes, restore
+
+# Sections of the experiment on TensorBoard's HParams page.
+HYPERPARAMETERS = (
+    *("seed", "model", "task", "augment", "train", "optimizer", "schedule", "ema", "batch_norm"),
+    *("init", "stages"),
+)
 
 
 class Measured(NamedTuple):
@@ -86,6 +94,9 @@ def train_and_evaluate(
         pictures = None
         if distribution.is_chief:
             write_results(job.model_dir, _results(job, best.step, evaluation))
+            write_hyperparameters(
+                job.model_dir, _hyperparameters(job), best.step, evaluation.figures
+            )
             pictures = write_predictions(job, run.state)
         measured = Measured(job.plan.name_step(best.step), evaluation, job.data_info.class_names)
         return Outcome(run.step, best, measured, pictures=pictures)
@@ -135,6 +146,16 @@ def _train(run: Run, evaluator: Evaluator | None) -> None:
         if best.is_final(run.step):
             log(f"step {run.step}: below {best} for train.patience evaluations; training ends")
     run.close()
+
+
+def _hyperparameters(job: Job) -> dict[str, Setting]:
+    """Return what distinguishes this training from others: values that are set, lists as text."""
+    given = settings(job.experiment, HYPERPARAMETERS)
+    return {
+        key: value if isinstance(value, Setting) else str(value)
+        for key, value in given.items()
+        if value is not None
+    }
 
 
 def _results(job: Job, step: int, evaluation: Evaluation) -> Results:

@@ -116,6 +116,8 @@ class Run:
         figures = dict(zip(names, rows.mean(axis=0), strict=True))
         figures["learning_rate"] = rows[-1, names.index("learning_rate")]
         self.logs.scalars("train", stop, figures)
+        if len(self.job.plan.stages) > 1:
+            self.logs.curve("train", stop, {"stage": self._stage_job.current_stage.number + 1})
         return figures
 
     def evaluate(self, evaluator: Evaluator, received: ReceivedSignal) -> dict[str, float]:

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import tensorflow as tf
+from tensorboard.plugins.hparams import metadata
 
-from run_folder.logs import METRICS, TIMES, RunLog, read_log
+from run_folder.logs import METRICS, TIMES, RunLog, read_log, write_hyperparameters
 
 
 def _steps(path: Path) -> list[int]:
@@ -76,3 +77,21 @@ def test_a_log_without_times_has_no_file_of_them(tmp_path: Path) -> None:
     _log(tmp_path, 0, range(1, 3))
     assert not (tmp_path / TIMES).exists()
     assert read_log(str(tmp_path), TIMES) == []
+
+
+def test_the_hyperparameters_of_the_last_training_are_kept_with_its_best_metric(
+    tmp_path: Path,
+) -> None:
+    write_hyperparameters(str(tmp_path), {"seed": 1}, 5, {"top_1": 0.5})
+    settings = {"seed": 2, "ema.decay": 0.9, "optimizer.name": "sgd", "ema.ramp": True}
+    write_hyperparameters(str(tmp_path), settings, 7, {"top_1": 0.75})
+    (file,) = (tmp_path / "tensorboard/hparams").glob("events*")
+    records = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    events = [tf.compat.v1.Event.FromString(record) for record in records]
+    values = {value.tag: (event.step, value) for event in events for value in event.summary.value}
+    data = values[metadata.SESSION_START_INFO_TAG][1].metadata.plugin_data
+    started = metadata.parse_session_start_info_plugin_data(data.content).hparams
+    found = {name: getattr(x, x.WhichOneof("kind")) for name, x in started.items()}
+    assert found == settings
+    step, best = values["best/top_1"]
+    assert (step, float(tf.make_ndarray(best.tensor))) == (7, 0.75)

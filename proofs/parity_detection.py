@@ -21,6 +21,10 @@ from efficientnet.detection import (
 )
 from efficientnet.detection.anchors import MIN_LEVEL
 from efficientnet.weights.efficientdet import efficientdet_names
+from input_pipeline.images.crop import Resize
+from input_pipeline.images.framing import Letterbox, ScaleJitter, resized_part
+from input_pipeline.images.view import TrainView
+from input_pipeline.targets.boxes import BOX_FEATURES, BOX_LABELS, ENDS, NO_CLASS, Boxes
 from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
 from tasks.detection import Detection
 from training.devices.distribution import connect
@@ -140,6 +144,62 @@ def _all_tensors(network: keras.Model, spec: DetectorSpec) -> keras.Model:
     cell = f"bifpn_{spec.cells - 1}"
     wanted |= {f"bifpn_{i}": layers[f"{cell}_node_{n}_bn"].output for i, n in numbers.items()}
     return keras.Model(network.input, wanted | dict(network.output))
+
+
+# -- input --------------------------------------------------------------------------------------
+
+INPUT_SIZES: Mapping[str, tuple[int, int]] = {"eval_96": (96, 96), "eval_80x128": (80, 128)}
+KERNEL: Resize = "bilinear_half_pixel"
+# By case, a seed that draws a window within a pixel of the golden one.
+JITTERS = {".5": (0.5, 0), "1.6": (1.6, 181)}
+
+
+def input_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare resized and padded images, and boxes in pixels of the network's input."""
+    archive = np.load(goldens / "det_input.npz")
+    row = functools.partial(ParityRow, "EfficientDet input")
+    encoded = tf.io.encode_png(archive["image"])
+    edge = "cut off at the input's edge"
+    for case, size in INPUT_SIZES.items():
+        letterbox = Letterbox("top_left")
+        pixels, _ = resized_part(encoded, letterbox, size, resize=KERNEL)
+        image = np.asarray(normalize_images(pixels, BACKBONE.mean_rgb, BACKBONE.stddev_rgb))
+        padded = np.pad(image, [(0, size[0] - len(image)), (0, size[1] - image.shape[1]), (0, 0)])
+        measured = largest(padded, archive[f"{case}/output"])
+        text = "bilinear with half-pixel centres, 0 after normalising"
+        yield row(f"{case}, pixels", text, "the same before rounding", measured, 1e-5, "deviations")
+        boxes = input_boxes(archive, TrainView(size, letterbox, KERNEL, flip=False))
+        expected = archive[f"{case}/boxes"]
+        inside = np.minimum(boxes, np.tile(np.array(size) - 1, 2))
+        yield row(
+            f"{case}, boxes", "cut off at size - 1", edge, largest(boxes, expected), 1.0, "pixels"
+        )
+        text = "the same cut"
+        yield row(
+            f"{case}, boxes without edges", text, text, largest(inside, expected), 1e-4, "pixels"
+        )
+    for case, (scale, seed) in JITTERS.items():
+        view = TrainView((96, 96), ScaleJitter((scale, scale)), KERNEL, flip=False)
+        boxes = input_boxes(archive, view, seed)
+        measured = largest(boxes, archive[f"train_scale_{case}/boxes"])
+        text = "resized whole, sides cut off to pixels, then cropped"
+        ours = "cropped first, sides rounded"
+        yield row(f"scale {case}, boxes", text, ours, measured, 1.5, "pixels")
+
+
+def input_boxes(archive: Any, view: TrainView, seed: int = 0) -> np.ndarray:
+    """Return the boxes of the golden image in a view: float32 [n, 4]."""
+    seeds = tf.constant([seed, 0], tf.int64)
+    seen = view.show(tf.io.encode_png(archive["image"]), seeds, seeds).seen
+    classes = archive["classes"].astype(np.int64)
+    lists = {name: tf.zeros([0], kind.dtype) for name, kind in BOX_FEATURES.items()}
+    ends = dict(zip(ENDS, archive["boxes"].T, strict=True))
+    target = Boxes(len(classes))
+    value, _ = target.check(
+        {**lists, **ends, BOX_LABELS: tf.constant(classes)}, num_classes=5, label_offset=1
+    )
+    row, _ = target.place(value, seen)
+    return np.asarray(row["boxes"][row["classes"] != NO_CLASS])
 
 
 # -- learning rate ------------------------------------------------------------------------------
@@ -308,6 +368,7 @@ def _named(state: TrainState, weights: Any, statistics: Any) -> dict[str, np.nda
 
 SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
     network_rows,
+    input_rows,
     schedule_rows,
     training_rows,
 )

@@ -14,6 +14,7 @@ ROWS = {
     parity_detection.schedule_rows: 9,
     parity_detection.network_rows: 10,
     parity_detection.training_rows: 12,
+    parity_detection.input_rows: 8,
 }
 
 

@@ -11,6 +11,7 @@ from input_pipeline.errors import DatasetError
 from input_pipeline.images.framing import Letterbox
 from input_pipeline.images.view import EvalView
 from input_pipeline.sources import get_source
+from input_pipeline.sources.cache import cache_source
 from input_pipeline.sources.coco import COCO_IDS, list_coco
 from input_pipeline.sources.voc_boxes import list_voc_boxes
 from input_pipeline.sources.yolo import list_yolo
@@ -35,14 +36,18 @@ def test_the_same_objects_are_read_in_every_layout(kind, tmp_path: Path):
     source = get_source(kind, str(tmp_path), target=Boxes(4))
     assert source.info.class_names == ("cat", "dog")
     view = EvalView(32, Letterbox())
+    in_memory = cache_source(source, "memory")
     for split, ours in {"train": "train", "val": "validation"}.items():
         batches = list(make_eval_dataset(source, view, ours, host_batch_size=1))
         assert len(batches) == len(OBJECTS[split])
-        for objects, batch in zip(OBJECTS[split].values(), batches, strict=True):
+        cached = list(make_eval_dataset(in_memory, view, ours, host_batch_size=1))
+        rows = zip(OBJECTS[split].values(), batches, cached, strict=True)
+        for objects, batch, again in rows:
             real = batch["classes"][0] != NO_CLASS
             assert batch["classes"][0][real].numpy().tolist() == [each[0] for each in objects]
             expected = np.reshape([each[1:] for each in objects], [-1, 4])
             np.testing.assert_allclose(batch["boxes"][0][real], expected, atol=1e-5)
+            np.testing.assert_allclose(batch["boxes"], again["boxes"])
             if kind == "coco" and objects:
                 assert batch["area"][0, 0] == 10.5
                 assert batch["crowd"][0, 0] == float(objects[0][3] == 24)

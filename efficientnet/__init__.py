@@ -1,9 +1,13 @@
 """EfficientNets for Keras 3: specifications, networks and their costs.
 
-    spec = efficientnet.get_spec("efficientnet-b0")
-    model = efficientnet.build_model(spec, num_classes=10)
-    images = efficientnet.normalize_images(uint8_images, spec.mean_rgb, spec.stddev_rgb)
-    logits = model(images)
+    >>> import numpy as np
+    >>> import efficientnet
+    >>> spec = efficientnet.get_spec("efficientnet-b0")
+    >>> model = efficientnet.build_model(spec, num_classes=10)
+    >>> pixels = np.zeros([2, 224, 224, 3], "uint8")
+    >>> images = efficientnet.normalize_images(pixels, spec.mean_rgb, spec.stddev_rgb)
+    >>> tuple(model(images).shape)
+    (2, 10)
 
 The package needs Keras and runs on every backend of it.
 """

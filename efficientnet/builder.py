@@ -124,6 +124,10 @@ def connect(nodes: Iterable[Node], images: Any, options: BuildOptions) -> dict[s
 def endpoints(model: keras.Model) -> dict[str, Any]:
     """Return the named intermediate tensors of a model from `build_model`, in order.
 
+        >>> model = build_model("efficientnet-b0", include="features", image_size=64)
+        >>> tuple(endpoints(model)["reduction_3"].shape)
+        (None, 8, 8, 40)
+
     `keras.Model(model.input, endpoints(model))` computes them all.
 
     Args:

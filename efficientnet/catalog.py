@@ -26,7 +26,11 @@ class UnknownModelError(ValueError):
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """List the names of the published models that match a shell pattern, such as `efficientnet-b*`."""
+    """List the names of the published models that match a shell pattern.
+
+    >>> list_models("efficientnet-lite[0-2]")
+    ['efficientnet-lite0', 'efficientnet-lite1', 'efficientnet-lite2']
+    """
     return [name for family in FAMILIES for name in family.models if fnmatchcase(name, pattern)]
 
 
@@ -67,6 +71,11 @@ def get_spec(
 ) -> ModelSpec:
     """Look up a published model and vary it.
 
+        >>> get_spec("efficientnet-b3").resolution
+        300
+        >>> get_spec("efficientnet-b0", phi=1, dropout=0.3).resolution
+        256
+
     Args:
       name: one of `list_models()`.
       width: coefficient that multiplies filters, instead of the published one.
@@ -100,6 +109,9 @@ def get_spec(
 
 def vary(spec: ModelSpec, **variation: Unpack[Variation]) -> ModelSpec:
     """Return a copy of a finished network with some settings changed; see `Variation`.
+
+        >>> vary(get_spec("efficientnet-b0"), resolution=160, dropout=0.0).resolution
+        160
 
     Raises:
       SpecError: a value is out of range.

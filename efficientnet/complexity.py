@@ -80,6 +80,10 @@ def complexity(
 ) -> Complexity:
     """Compute the cost of a network without building it.
 
+        >>> from efficientnet import get_spec
+        >>> f"{complexity(get_spec('efficientnet-b0')).multiply_adds:,}"
+        '385,814,752'
+
     Args:
       spec: from `get_spec`.
       num_classes: as in `build_model`.

@@ -193,6 +193,11 @@ def normalize_images(
 ) -> Any:
     """Return (images - mean) / stddev, computed in float32 because bfloat16 would lose precision.
 
+        >>> import numpy as np
+        >>> pixel = np.array([[128, 64, 255]], "uint8")
+        >>> np.asarray(normalize_images(pixel, (128, 128, 127), (128, 128, 128))).tolist()
+        [[0.0, -0.5, 1.0]]
+
     Args:
       images: [..., 3], uint8 or float, on the scale 0..255.
       mean_rgb: on the scale 0..255.

@@ -26,7 +26,13 @@ _DERIVED = ("index", "input_filters")
 
 
 def to_plain(spec: ModelSpec) -> dict[str, Any]:
-    """Return a network as plain data that `from_plain` turns back into the same network."""
+    """Return a network as plain data that `from_plain` turns back into the same network.
+
+    >>> from efficientnet import get_spec
+    >>> spec = get_spec("efficientnet-b0")
+    >>> from_plain(to_plain(spec)) == spec
+    True
+    """
     return {
         "name": spec.name,
         "resolution": _plain_size(spec.resolution),

@@ -1,9 +1,12 @@
 """EfficientDet (arXiv 1911.09070): BiFPN, heads and anchors on the reductions of an EfficientNet.
 
-spec = get_detector("efficientdet-d0")
-model = build_detector(spec, get_spec(spec.backbone), num_classes=90, image_size=spec.resolution)
-outputs = model(images)  # {"classes": [b, anchors, 90], "boxes": [b, anchors, 4]}
-anchors = anchor_boxes(spec.anchors, spec.resolution)  # [anchors, 4]
+>>> from efficientnet import get_spec
+>>> spec = get_detector("efficientdet-d0")
+>>> model = build_detector(spec, get_spec(spec.backbone), num_classes=90, image_size=128)
+>>> {name: tuple(output.shape) for name, output in model.output.items()}
+{'classes': (None, 3069, 90), 'boxes': (None, 3069, 4)}
+>>> anchor_boxes(spec.anchors, 128).shape
+(3069, 4)
 """
 
 from efficientnet.detection.anchors import Anchors, anchor_boxes, level_sizes

@@ -32,7 +32,10 @@ def build_detector(
       spec: BiFPN, heads and anchors.
       backbone: any network with five reductions; it also sets the activation and batch norm's constants.
       num_classes: classes of the objects; there is no background class.
-      image_size, dtype, batch_norm, uniform: as `efficientnet.build_model` takes them.
+      image_size: as in `efficientnet.build_model`, and so are the rest.
+      dtype: of the layers.
+      batch_norm: makes a batch-norm layer.
+      uniform: source of the noise of stochastic depth.
 
     Returns:
       A model from normalised float images [batch, H, W, 3] to float32 {"classes": [batch, anchors,

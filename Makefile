@@ -1,9 +1,10 @@
 # make train     set up .venv and train the default: handwritten digits, minutes on a laptop
 # make quick     lint, type check and run the tests that are not marked slow: within 3 minutes on 2 cores
 # make test      lint, type check and run all tests but the interop ones: what continuous integration runs
-# make test-all  install PyTorch too and run every test
+# make test-all  install PyTorch and playwright too and run every test; a browser: apt-get install chromium
+# make docs      build the site into site/, with warnings as errors
 # make lint      only ruff and mypy
-# make clean     remove .venv
+# make clean     remove .venv, .venv-docs and site
 #
 # Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -q --durations=15
 
-.PHONY: help train quick test test-all lint clean
+.PHONY: help train quick test test-all lint docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +37,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)-docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+
 # Packages in the environment change with the files that name them.
 $(VENV)/.installed: requirements.txt requirements-base.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,5 +54,10 @@ $(VENV)/.installed-interop: requirements-interop.txt $(VENV)/.installed-test
 	$(PIP_INSTALL) -r requirements-interop.txt
 	touch $@
 
+$(VENV)-docs/.installed: requirements-docs.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-docs site

@@ -1,12 +1,15 @@
 """The pages under docs/ match the code."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 
+import main
 from configs.schema import section_classes
 from docs import pictures
 
@@ -43,3 +46,48 @@ def test_a_decision_has_its_number_its_status_and_what_it_supersedes(page: Path)
     assert blank == ""
     assert re.fullmatch(r"- Status: (accepted|rejected|superseded by \d+), \d{4}-\d\d-\d\d", status)
     assert re.fullmatch(r"- Supersedes: (none|\d+(, \d+)*)", supersedes)
+
+
+def _nav(entries: list) -> Iterator[str]:
+    """Yield the pages of a nav of mkdocs.yml."""
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for inside in entry.values():
+                yield from _nav(inside if isinstance(inside, list) else [inside])
+
+
+def test_every_page_is_in_the_site_and_nothing_else() -> None:
+    nav = list(_nav(yaml.safe_load((DOCS.parent / "mkdocs.yml").read_text())["nav"]))
+    assert len(nav) == len(set(nav))
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert pages <= set(nav)
+    for page in set(nav) - pages:
+        assert (DOCS.parent / page).is_file(), page
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")],
+    ids=lambda page: page.relative_to(DOCS.parent).as_posix(),
+)
+def test_links_lead_to_files_of_the_repository(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#\s\"]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"],
+    ids=lambda page: page.relative_to(DOCS.parent).as_posix(),
+)
+def test_commands_on_a_page_exist(page: Path) -> None:
+    text = page.read_text()
+    for module in re.findall(r"python3? -m ([a-z_]+\.[a-z_.]*[a-z_])", text):
+        path = DOCS.parent / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+    for config in re.findall(r"(?<![\w/])configs/[a-z0-9_]+\.yaml", text):
+        assert (DOCS.parent / config).is_file(), config
+    for mode in re.findall(r"--mode=([a-z_]+)", text):
+        assert mode in {*main.MODES, "spot"}, mode  # spot: of tpu_scripts

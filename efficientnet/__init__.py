@@ -12,6 +12,14 @@
 The package needs Keras and runs on every backend of it.
 """
 
+try:
+    import keras  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"efficientnet needs a backend of Keras, and {error.name} is not installed: "
+        "pip install tensorflow, or jax with KERAS_BACKEND=jax"
+    ) from error
+
 from efficientnet.builder import build_model, endpoints
 from efficientnet.catalog import UnknownModelError, Variation, get_spec, list_models, vary
 from efficientnet.complexity import Complexity, complexity
@@ -29,6 +37,8 @@ from efficientnet.spec import (
     describe_size,
     height_width,
 )
+
+__version__ = "0.2.0"
 
 __all__ = [
     "BatchNormFactory",

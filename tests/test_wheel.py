@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import efficientnet
+
 ROOT = Path(__file__).resolve().parent.parent
 
 USE = """
@@ -92,3 +94,29 @@ def test_modules_of_the_ground_floor_come_along_as_far_as_they_are_imported(tmp_
     assert names == ["__init__.py", "errors.py", "files.py"]
     rewritten = module.IMPORT.sub(r"\1from efficientnet._system", "    from system.files import x")
     assert rewritten == "    from efficientnet._system.files import x"
+
+
+def test_there_is_one_version(installed):
+    (metadata,) = installed.glob("*.dist-info")
+    assert metadata.name == f"efficientnet_networks-{efficientnet.__version__}.dist-info"
+    assert f"\nversion: {efficientnet.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    released = re.findall(
+        r"^## \[(\d.*)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+    assert released[0] == efficientnet.__version__
+
+
+def test_without_a_backend_the_error_names_what_to_install(installed, tmp_path):
+    (tmp_path / "keras.py").write_text("import no_such_backend\n")
+    path = os.pathsep.join([str(tmp_path), str(installed)])
+    done = subprocess.run(
+        [sys.executable, "-c", "import efficientnet"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: efficientnet needs a backend of Keras, and no_such_backend is not installed: "
+        "pip install tensorflow, or jax with KERAS_BACKEND=jax"
+    )

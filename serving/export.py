@@ -16,6 +16,7 @@ from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, read_dat
 from input_pipeline.stream.pipeline import make_eval_dataset
 from run_folder.checkpoints import Checkpoint, best_checkpoint
 from run_folder.experiment import EXPERIMENT_FILE, run_experiment_file
+from serving.boxes import box_signatures, write_anchors
 from serving.class_maps import map_signatures
 from serving.model_card import ModelCard, Preprocessing, write_model_card
 from serving.network import ExportError, build_inference_network
@@ -32,6 +33,7 @@ from serving.version_folder import write_version
 from system.console import log
 from system.errors import first_line
 from tasks import Task
+from tasks.detection import Detection
 from training.job import eval_view, make_task, model_spec, open_source
 from training.plan import make_plan
 from training.step.state import WeightsKind
@@ -172,6 +174,7 @@ def _saved_model(directory: str, network: TrainedNetwork) -> str:
         class_names=network.info.class_names,
         activation=network.task.activation,
         layers=network.task.layers(network.spec),
+        task=network.task,
     )
     return export_saved_model(
         directory,
@@ -191,6 +194,7 @@ def _tflite(directory: str, network: TrainedNetwork) -> str:
             calibration_images=lambda: _training_images(network, CALIBRATION_IMAGES),
             variants=VARIANTS,
         )
+        _write_anchors(folder, network)
         write_model_card(folder, _card("tflite", network))
 
     return write_version(directory, network.checkpoint.step, write)
@@ -199,15 +203,24 @@ def _tflite(directory: str, network: TrainedNetwork) -> str:
 def _onnx(directory: str, network: TrainedNetwork) -> str:
     def write(folder: str) -> None:
         write_onnx(folder, build_inference_network(**network.values()))
+        _write_anchors(folder, network)
         write_model_card(folder, _card("onnx", network))
 
     return write_version(directory, network.checkpoint.step, write)
+
+
+def _write_anchors(folder: str, network: TrainedNetwork) -> None:
+    """Write the anchors beside a network whose outputs are relative to them."""
+    task = network.task
+    if isinstance(task, Detection):
+        write_anchors(folder, task.anchors_of(network.view.size))
 
 
 # Signatures of a SavedModel by what a task answers.
 SIGNATURES: Mapping[str, Signatures] = {
     "classes": class_signatures,
     "class_maps": map_signatures,
+    "boxes": box_signatures,
 }
 
 # A new format is one function and one row.

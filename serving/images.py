@@ -13,7 +13,8 @@ MASK_ENDING, OVERLAY_ENDING = (
     ".mask.png",
     ".overlay.png",
 )  # what it writes where it answers with maps
-WRITTEN = (HEATMAP_ENDING, MASK_ENDING, OVERLAY_ENDING)
+BOXES_ENDING = ".boxes.png"  # and where it answers with boxes
+WRITTEN = (HEATMAP_ENDING, MASK_ENDING, OVERLAY_ENDING, BOXES_ENDING)
 
 
 class ImagesError(UserError):

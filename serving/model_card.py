@@ -85,7 +85,8 @@ class ModelCard:
       metrics: measured at the checkpoint, such as top_1 in [0, 1]; empty if it was not evaluated.
       data: name of the data set and number of examples in each split.
       recipe: the whole experiment, as in experiment.yaml.
-      answers: "classes" of whole images, or "class_maps", classes of their pixels.
+      answers: "classes" of whole images, "class_maps", classes of their pixels, or
+        "boxes" of objects.
       parameters: number of values in the weights and in batch norm's moving statistics.
       files: size in bytes and SHA-256 of each file by name.
     """
@@ -165,6 +166,11 @@ _ANSWERS = {
     "class_maps": " Logits are [n, height, width, classes] of the input's size. The SavedModel returns"
     " `classes`, uint8 [n, h, w] in the size of the original images, padded to the largest with 255, and"
     " `sizes`.",
+    "boxes": " The SavedModel returns `boxes`, float32 [n, k, 4], [ymin, xmin, ymax, xmax] in pixels of the"
+    " original images, with `scores`, `classes`, `labels` and `count`. The other formats return, instead of"
+    " logits, `classes`, logits [n, anchors, classes], and `boxes` [n, anchors, 4]: shifts of the centre in"
+    " sides of the anchor, y and x, then logarithms of height and width in the same. anchors.npy has the"
+    " anchors in pixels of the input; suppress with the settings of `task` below.",
 }
 
 

@@ -63,6 +63,11 @@ def build_inference_network(
     return model
 
 
+def by_name(outputs: Any) -> dict[str, Any]:
+    """Return the outputs of a network by name; one alone is "logits"."""
+    return dict(outputs) if isinstance(outputs, Mapping) else {"logits": outputs}
+
+
 def _assign(
     variables: Sequence[keras.Variable],
     values: Sequence[np.ndarray],

@@ -1,4 +1,5 @@
-"""Write an ONNX file: normalised float32 images [n, H, W, 3] in, `logits` float32 [n, classes] out.
+"""Write an ONNX file: normalised float32 images [n, H, W, 3] in, `logits` float32 [n, classes] out,
+or the outputs of the network by their names.
 
 Normalisation stays outside, as in other ONNX models of images; the model card has its numbers.
 """
@@ -8,6 +9,7 @@ import os
 import keras
 import tensorflow as tf
 
+from serving.network import by_name
 from serving.packages import require
 
 OPSET = 17
@@ -29,7 +31,7 @@ def write_onnx(folder: str, network: keras.Model) -> None:
 
     @tf.function(input_signature=[images])
     def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": network(images, training=False)}
+        return by_name(network(images, training=False))
 
     model, _ = tf2onnx.convert.from_function(run, input_signature=[images], opset=OPSET)
     tf.io.gfile.makedirs(folder)

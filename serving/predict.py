@@ -8,6 +8,9 @@ image: a class-activation map (Grad-CAM) of the SavedModel's best class, drawn o
 
 A run that learned segmentation writes IMAGE.mask.png, the class of each pixel with the colours of PASCAL VOC
 as palette, and IMAGE.overlay.png beside each image, and prints the shares of the classes.
+
+A run that learned detection writes IMAGE.boxes.png beside each image, with the boxes that score 0.3 or more,
+and prints them.
 """
 
 import json
@@ -26,10 +29,13 @@ import tensorflow as tf
 from rich.progress import track
 from rich.table import Table
 
+from input_pipeline.images.boxes import draw_boxes
 from input_pipeline.images.label_map import IGNORED
 from input_pipeline.images.overlay import overlay_classes, palette_png
+from serving.boxes import Found
 from serving.heatmaps import overlay, write_png
 from serving.images import (
+    BOXES_ENDING,
     HEATMAP_ENDING,
     MASK_ENDING,
     OVERLAY_ENDING,
@@ -43,6 +49,7 @@ from serving.predictor import (
     Predictor,
     find_export,
     load_signatures,
+    open_box_predictor,
     open_map_predictor,
     open_predictor,
 )
@@ -50,6 +57,7 @@ from serving.tflite import VARIANTS
 from system.command import Namespace, Parser, command, positive
 from system.console import console, error_console
 from system.files import write_bytes
+from tasks.detection.task import SHOWN
 
 BROKEN = "cannot be decoded as JPEG, PNG, BMP or GIF"
 
@@ -198,10 +206,85 @@ def _print_shares(predictions: Sequence[MapPrediction], card: ModelCard) -> None
     console.print(table, markup=False)
 
 
+def _print_boxes(args: Namespace, files: Sequence[str], folder: str) -> int:
+    """Draw the detections of all images, and print them."""
+    if args.explain:
+        raise ExportError(
+            "--explain draws the class of a whole image, and this run has boxes of objects"
+        )
+    predictor = open_box_predictor(folder, args.variant)
+    names, table = (
+        predictor.card.class_names,
+        _table(predictor.card, "score", "ymin, xmin, ymax, xmax"),
+    )
+    broken = 0
+    for paths, contents in _batches(files, args.images_per_batch):
+        for name, content, found in zip(paths, contents, predictor.predict(contents), strict=True):
+            if not found.valid:
+                broken += 1
+                print(f"serving.predict: {name}: {BROKEN}", file=sys.stderr)
+            shown = _shown(found, names)
+            if found.valid:
+                _write_boxes(name, content, shown)
+            if args.json:
+                print(json.dumps(_boxes_as_json(name, found.valid, shown), ensure_ascii=False))
+            for place, each in enumerate(shown):
+                box = ", ".join(f"{end:.1f}" for end in each["box"])
+                table.add_row(
+                    name if place == 0 else "", each["label"], f"{each['score']:.2%}", box
+                )
+            if not shown:
+                table.add_row(name, "(nothing)" if found.valid else "(broken)", "", "")
+            table.add_section()
+    if not args.json:
+        console.print(table, markup=False)
+    return 1 if broken else 0
+
+
+def _shown(found: Found, names: Sequence[str]) -> list[dict[str, Any]]:
+    """List the detections of an image that score at least SHOWN."""
+    rows = zip(found.boxes, found.scores, found.classes, strict=True)
+    return [
+        {
+            "class": int(n),
+            "label": names[n],
+            "score": round(float(score), 6),
+            "box": [round(float(end), 2) for end in box],
+        }
+        for box, score, n in rows
+        if score >= SHOWN
+    ]
+
+
+def _write_boxes(name: str, content: bytes, shown: Sequence[dict[str, Any]]) -> None:
+    image = tf.io.decode_image(content, channels=3, expand_animations=False).numpy()
+    boxes = np.array([each["box"] for each in shown]).reshape(-1, 4)
+    texts = [f"{each['label']} {each['score']:.0%}" for each in shown]
+    write_png(
+        name + BOXES_ENDING, draw_boxes(image, boxes, texts, [each["class"] for each in shown])
+    )
+
+
+def _boxes_as_json(name: str, valid: bool, shown: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if not valid:
+        return {"file": name, "error": BROKEN}
+    return {"file": name, "picture": name + BOXES_ENDING, "detections": shown}
+
+
+def _table(card: ModelCard, *columns: str) -> Table:
+    table = Table(title=f"{card.name}, {card.format}, step {card.step}", title_justify="left")
+    for column in ("image", "label"):
+        table.add_column(column, overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    return table
+
+
 # What is printed of a run, by what its exports answer with.
 PRINTERS: Mapping[str, Callable[[Namespace, Sequence[str], str], int]] = {
     "classes": _print_classes,
     "class_maps": _print_maps,
+    "boxes": _print_boxes,
 }
 
 
@@ -275,7 +358,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--variant", choices=VARIANTS, default="float32", help="of the TFLite export"
     )
-    parser.add_argument("--top", type=positive, default=5, help="classes per image")
+    parser.add_argument(
+        "--top", type=positive, default=5, help="classes per image; all boxes are printed"
+    )
     parser.add_argument(
         "--images_per_batch", type=positive, default=32, help="(default %(default)s)"
     )

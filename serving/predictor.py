@@ -1,12 +1,13 @@
 """Open an export of any format as one function: encoded images in, probabilities or class maps out."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from serving.boxes import Found, boxes_from_pixels, split
 from serving.class_maps import ClassMaps, cut, maps_from_pixels
 from serving.model_card import ModelCard, read_model_card
 from serving.network import ACTIVATIONS, ExportError
@@ -16,6 +17,7 @@ from serving.saved_model import crop_all, pixels_of
 from serving.tflite import VARIANTS
 from system.errors import first_line
 
+NetworkOutputs = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 FORMATS = ("saved_model", "tflite", "onnx")
 
 
@@ -59,6 +61,20 @@ class MapPredictor(NamedTuple):
     card: ModelCard
     folder: str
     predict: Callable[[Sequence[bytes]], ClassMaps]
+
+
+class BoxPredictor(NamedTuple):
+    """An open export that answers with boxes.
+
+    Attributes:
+      card: the export's model card.
+      folder: the export's version folder.
+      predict: takes encoded images.
+    """
+
+    card: ModelCard
+    folder: str
+    predict: Callable[[Sequence[bytes]], list[Found]]
 
 
 def find_export(model_dir: str, format_name: str = "saved_model") -> str:
@@ -119,8 +135,28 @@ def open_map_predictor(folder: str, variant: str = "float32") -> MapPredictor:
     return MapPredictor(card, folder, predict)
 
 
+def open_box_predictor(folder: str, variant: str = "float32") -> BoxPredictor:
+    """Open a version folder of any format whose answers are boxes; see `open_predictor`."""
+    card = read_model_card(folder)
+    if card.format == "saved_model":
+        signature = load_signatures(folder)["serving_default"]
+        return BoxPredictor(
+            card,
+            folder,
+            lambda images: split(signature(image_bytes=tf.constant(list(images), tf.string))),
+        )
+    outputs = _open_outputs(folder, card, variant)
+    return BoxPredictor(card, folder, boxes_from_pixels(folder, card, outputs))
+
+
 def _open_logits(folder: str, card: ModelCard, variant: str) -> Callable[[np.ndarray], np.ndarray]:
     """Open a network that takes framed pixels, uint8 or float32 [n, H, W, 3], and returns logits."""
+    outputs = _open_outputs(folder, card, variant)
+    return lambda pixels: outputs(pixels)["logits"]
+
+
+def _open_outputs(folder: str, card: ModelCard, variant: str) -> NetworkOutputs:
+    """Open a network that takes framed pixels, and returns its outputs by name."""
     if card.format == "tflite":
         return _open_tflite(folder, card, variant)
     if card.format == "onnx":
@@ -177,7 +213,7 @@ def _with_preprocessing(
     return Predictor(card, folder, predict, from_pixels)
 
 
-def _open_tflite(folder: str, card: ModelCard, variant: str) -> Callable[[np.ndarray], np.ndarray]:
+def _open_tflite(folder: str, card: ModelCard, variant: str) -> NetworkOutputs:
     if variant not in VARIANTS:
         raise ExportError(f"unknown TFLite variant {variant!r}; expected {', '.join(VARIANTS)}")
     if f"{variant}.tflite" not in card.files:
@@ -186,27 +222,31 @@ def _open_tflite(folder: str, card: ModelCard, variant: str) -> Callable[[np.nda
     with tf.io.gfile.GFile(os.path.join(folder, f"{variant}.tflite"), "rb") as file:
         interpreter = litert.Interpreter(model_content=file.read(), num_threads=os.cpu_count())
     interpreter.allocate_tensors()
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    entry = interpreter.get_input_details()[0]
+    runner = interpreter.get_signature_runner()
+    shapes = {name: tuple(x["shape"][1:]) for name, x in runner.get_output_details().items()}
 
-    def logits(pixels: np.ndarray) -> np.ndarray:
-        rows = []
-        for image in pixels:
-            interpreter.set_tensor(entry["index"], image[np.newaxis].astype(entry["dtype"]))
-            interpreter.invoke()
-            rows.append(interpreter.get_tensor(exit_["index"])[0])
-        return np.stack(rows) if rows else np.zeros([0, exit_["shape"][-1]], np.float32)
+    def outputs(pixels: np.ndarray) -> Mapping[str, np.ndarray]:
+        rows = [runner(images=image[np.newaxis].astype(entry["dtype"])) for image in pixels]
+        empty = {name: np.zeros([0, *shape], np.float32) for name, shape in shapes.items()}
+        return {
+            name: np.concatenate([x, *(row[name] for row in rows)]) for name, x in empty.items()
+        }
 
-    return logits
+    return outputs
 
 
-def _open_onnx(folder: str, card: ModelCard) -> Callable[[np.ndarray], np.ndarray]:
+def _open_onnx(folder: str, card: ModelCard) -> NetworkOutputs:
     onnxruntime = require("onnxruntime", "ONNX")
     with tf.io.gfile.GFile(os.path.join(folder, ONNX_FILE), "rb") as file:
         session = onnxruntime.InferenceSession(file.read(), providers=["CPUExecutionProvider"])
     mean = np.array(card.preprocessing.mean_rgb, np.float32)
     stddev = np.array(card.preprocessing.stddev_rgb, np.float32)
 
-    def logits(pixels: np.ndarray) -> np.ndarray:
-        return session.run(["logits"], {"images": (pixels.astype(np.float32) - mean) / stddev})[0]
+    names = [output.name for output in session.get_outputs()]
 
-    return logits
+    def outputs(pixels: np.ndarray) -> Mapping[str, np.ndarray]:
+        images = (pixels.astype(np.float32) - mean) / stddev
+        return dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+    return outputs

@@ -43,6 +43,7 @@ from serving.heatmaps import heat_of
 from serving.network import ACTIVATIONS, ExportError, build_inference_network
 from serving.version_folder import write_version
 from serving.warmup import write_warmup_requests
+from tasks.task import Task
 from training.step.padding import fill_padding
 
 MAX_LABELS = 5  # classes in an answer
@@ -67,6 +68,7 @@ class Servable:
       class_names: one per class; None names them "0", "1", ...
       activation: from logits to probabilities, "softmax" or "sigmoid".
       layers: of the network; None: those of a classifier.
+      task: what the network learned, for signatures that need more of it than `activation`.
 
     Raises:
       ExportError: the number of class names is not num_classes.
@@ -80,6 +82,7 @@ class Servable:
     class_names: Sequence[str] | None = None
     activation: str = "softmax"
     layers: Sequence[Node] | None = None
+    task: Task | None = None
 
     def __post_init__(self) -> None:
         if len(self.names) != self.num_classes:
@@ -103,6 +106,7 @@ class Servable:
             weights=self.weights,
             statistics=self.statistics,
             layers=self.layers,
+            outputs=self.task.outputs if self.task else None,
         )
 
 

@@ -1,7 +1,8 @@
 """Write TFLite (LiteRT) files: float32, float16, dynamic-range and full int8.
 
 Each takes one cropped image [1, H, W, 3] on the scale 0..255, normalises it inside and returns `logits`,
-float32 [1, classes]. The int8 file takes uint8 pixels; the others take float32.
+float32 [1, classes], or the outputs of the network by their names. The int8 file takes
+uint8 pixels; the others take float32.
 """
 
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficientnet import ModelSpec, normalize_images
-from serving.network import ExportError
+from serving.network import ExportError, by_name
 
 VARIANTS = ("float32", "float16", "dynamic_range", "int8")
 CALIBRATION_IMAGES = 128  # of the training split; more of them change little
@@ -60,7 +61,7 @@ def _convert(network: keras.Model, spec: ModelSpec, variant: str, images: Images
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
     def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = normalize_images(images, spec.mean_rgb, spec.stddev_rgb)
-        return {"logits": network(pixels, training=False)}
+        return by_name(network(pixels, training=False))
 
     concrete = run.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)

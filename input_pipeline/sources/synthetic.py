@@ -12,6 +12,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
+from input_pipeline.targets.boxes import AREA, BOX_LABELS, CROWD, XMAX, XMIN, YMAX, YMIN
 from input_pipeline.targets.mask import MASK, MOST_CLASSES
 from input_pipeline.targets.target import Features
 from input_pipeline.targets.whole_image import LABELS
@@ -47,6 +48,14 @@ def open_synthetic(request: SourceRequest) -> Source:
         known = {
             LABELS: tf.cast(index % num_classes + 1, tf.int64)[tf.newaxis],
             MASK: masks[index % MAX_MASKS],
+            # The left half of the image.
+            YMIN: tf.constant([0.0]),
+            XMIN: tf.constant([0.0]),
+            YMAX: tf.constant([1.0]),
+            XMAX: tf.constant([0.5]),
+            BOX_LABELS: tf.cast(index % num_classes + 1, tf.int64)[tf.newaxis],
+            CROWD: tf.zeros([0], tf.int64),
+            AREA: tf.zeros([0]),
         }
         return table[index % len(pool)], {name: known[name] for name in wanted}
 

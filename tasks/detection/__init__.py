@@ -11,7 +11,7 @@ from tasks.detection.nms import Suppression
 from tasks.detection.task import Detection
 from tasks.task import Labels
 
-__all__ = ["Detection", "detection"]
+__all__ = ["Detection", "detection", "suppression_of"]
 
 Settings = Mapping[str, Any]
 
@@ -46,9 +46,14 @@ def detection(labels: Labels, label_smoothing: float, **settings: Any) -> Detect
         labels.num_classes,
         detector_of(settings),
         label_smoothing,
-        suppression=Suppression(**_renamed(settings, OF_SUPPRESSION)),
+        suppression=suppression_of(settings),
         **_renamed(settings, OF_LOSS),
     )
+
+
+def suppression_of(settings: Settings) -> Suppression:
+    """Return how the settings of the section `task` choose detections."""
+    return Suppression(**_renamed(settings, OF_SUPPRESSION))
 
 
 def detector_of(settings: Settings) -> DetectorSpec:

@@ -12,6 +12,7 @@ from efficientnet import ModelSpec
 from efficientnet.blocks import Node
 from efficientnet.detection import DetectorSpec, anchor_boxes
 from efficientnet.detection.network import OUTPUTS, detector_layers
+from efficientnet.spec import Size, height_width
 from input_pipeline.images.boxes import draw_boxes
 from tasks.detection import coding
 from tasks.detection.assignment import NO_CLASS, assign
@@ -76,8 +77,11 @@ class Detection:
 
     def anchors(self, image: tf.Tensor) -> np.ndarray:
         """Return the anchors of images [b, H, W, 3]: float32 [anchors, 4]."""
-        height, width = image.shape[1:3]
-        return _anchors(self.detector, height, width)
+        return self.anchors_of((image.shape[1], image.shape[2]))
+
+    def anchors_of(self, size: Size) -> np.ndarray:
+        """Return the anchors of images of a size: float32 [anchors, 4]."""
+        return _anchors(self.detector, *height_width(size))
 
     def prepare(self, batch: Batch) -> Batch:
         """Assign boxes to anchors.

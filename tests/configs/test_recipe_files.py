@@ -26,6 +26,7 @@ EXAMPLES = {  # of training sets that headers count
     **dict.fromkeys(COCO_DETECTORS, 118_287),
     "efficientdet_voc": 5_717,
     "detection_digits": 2_000,
+    "segmentation_digits": 2_000,
     "segmentation_camvid": 367,
     "segmentation_pets": 3_680,
     "segmentation_voc": 10_582,

@@ -1,5 +1,6 @@
 """Find the mistakes that a run's best network is surest of, and what it looked at."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -30,7 +31,8 @@ class Mistake(NamedTuple):
     Attributes:
       number: its place in the evaluation split, from 0.
       error: see `Task.errors`.
-      pictures: uint8 [H, W, 3] each: what the network saw, and where its answer came from (Grad-CAM).
+      pictures: uint8 [H, W, 3] each: what the network saw, and where its answer came from (Grad-CAM); or
+        what the task draws.
       caption: what the network made of it, and what is true.
     """
 
@@ -108,12 +110,16 @@ def find_mistakes(
 def _batches(
     network: TrainedNetwork, batch_size: int, most_images: int
 ) -> Iterator[Mapping[str, tf.Tensor]]:
-    """Return batches of evaluation; the last one is filled up with examples whose mask is 0."""
+    """Return batches of evaluation; the last one is filled up with examples whose mask is 0.
+
+    Labels for each pixel have the size of the network's input, as its outputs.
+    """
     source = open_source(network.experiment, network.spec)
     data = network.experiment.data
     reading = Reading(on_error=data.on_error, max_error_fraction=data.max_error_fraction)
+    view = dataclasses.replace(network.view, original=None)
     dataset = make_eval_dataset(
-        source, network.view, data.eval_split, host_batch_size=batch_size, reading=reading
+        source, view, data.eval_split, host_batch_size=batch_size, reading=reading
     )
     return iter(dataset.take(-(-most_images // batch_size)))
 
@@ -162,7 +168,14 @@ def _heats(
 def _show(
     task: Task, example: _Example, heat: np.ndarray | None, names: tuple[str, ...]
 ) -> Mistake:
-    image = example.columns["image"]
-    pictures = [image] if heat is None else [image, overlay(image, heat)]
+    pictures = _drawn(task, example) if task.draws else [example.columns["image"]]
+    if heat is not None:
+        pictures.append(overlay(example.columns["image"], heat))
     caption = task.caption(example.output, example.columns, names)
     return Mistake(example.number, example.error, pictures, caption)
+
+
+def _drawn(task: Task, example: _Example) -> list[np.ndarray]:
+    outputs = tf.nest.map_structure(lambda x: x[np.newaxis], example.output)
+    columns = {name: column[np.newaxis] for name, column in example.columns.items()}
+    return task.draw(outputs, columns)[0]

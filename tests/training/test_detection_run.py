@@ -44,6 +44,7 @@ def test_a_run_on_boxes_trains_and_evaluates(here: Path, capsys: pytest.CaptureF
     assert "predictions" in out
     picture = tf.io.decode_png(Path("run/predictions.png").read_bytes())
     assert picture.shape == (COUNTS["validation"] * 68, 2 * 68, 3)
+    assert "Left out" not in Path("run/report.html").read_text()
     evaluated = [row for row in rows(here / "run") if row["kind"] == "eval"]
     assert [row["step"] for row in evaluated] == [2, 4, 6]
     assert all(0 <= row["ap"] <= row["ap_50"] <= 1 for row in evaluated)

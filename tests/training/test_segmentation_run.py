@@ -13,7 +13,9 @@ from efficientnet import get_spec, to_plain
 from input_pipeline.images.label_map import IGNORED, decode_label_map
 from proofs.faults import rows
 from serving import predict
+from serving.export import load_trained_network
 from serving.model_card import read_model_card
+from serving.report.mistakes import find_mistakes
 from tests import runs
 
 NAMES = ("ground", "sky", "tree")
@@ -77,6 +79,8 @@ def test_a_run_on_masks_trains_evaluates_exports_and_predicts(
     assert "predictions" in out
     picture = tf.io.decode_png(Path("run/predictions.png").read_bytes())
     assert picture.shape == (COUNTS["val"] * 20, 3 * 28, 3)
+    worst = find_mistakes(load_trained_network("run", None)).worst  # of labels in their own size
+    assert [part.shape for part in worst[0].pictures] == [(16, 24, 3)] * 3
 
     status, out, err = command("--mode=eval", "--model_dir=run", "--strategy=cpu")
     assert status == 0, err

@@ -2,7 +2,7 @@
 
 import os
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
-from input_pipeline.sources.listing import ImageFile
+from input_pipeline.sources.listing import ImageFile, parse_fraction
 from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
 from input_pipeline.targets.boxes import AREA, BOX_LABELS, CROWD, ENDS
 from input_pipeline.targets.target import Features
@@ -90,22 +90,47 @@ def is_coordinate(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def data_dir_of(request: SourceRequest, source: str, expected: str) -> str:
-    """Return the folder of a source of boxes.
+def open_boxed(
+    request: SourceRequest,
+    source: str,
+    expected: str,
+    list_images: Callable[[str, float], BoxedImages],
+) -> Source:
+    """Open the folder of a source of boxes.
+
+    Args:
+      request: the folder, and after the source's name the fraction that is held out for validation.
+      source: its name.
+      expected: what the folder should hold, for messages.
+      list_images: lists its images and boxes; takes the folder and the fraction.
 
     Raises:
-      DatasetError: there is none, or the target is another one.
+      DatasetError: there is no folder, the target is another one, or see `list_images`.
     """
-    if request.data_dir is None:
+    path = request.data_dir
+    if path is None:
         raise DatasetError(f"data source {source} needs data_dir: {expected}")
-    if not tf.io.gfile.isdir(request.data_dir):
-        raise DatasetError(f"{request.data_dir}: no such folder; expected {expected}")
+    if not tf.io.gfile.isdir(path):
+        raise DatasetError(f"{path}: no such folder; expected {expected}")
     if BOX_LABELS not in request.target.features:
         raise DatasetError(
-            f"{request.data_dir}: data source {source} holds boxes; set task.name=detection, or another"
-            " source"
+            f"{path}: data source {source} holds boxes; set task.name=detection, or another source"
         )
-    return request.data_dir
+    images = list_images(path, parse_fraction(source, request.argument))
+    return read_boxed(os.path.basename(path.rstrip("/")), images)
+
+
+def read_boxed(name: str, images: BoxedImages) -> Source:
+    """Return the source of listed images and boxes."""
+    info = DatasetInfo(
+        name=name,
+        num_classes=len(images.class_names),
+        class_names=images.class_names,
+        splits={split: SplitInfo(len(members)) for split, members in images.splits.items()},
+        label_offset=LABEL_OFFSET,
+    )
+    splits = {split: _examples(members) for split, members in images.splits.items()}
+    return Source(info, splits, images.notes)
 
 
 def complete(path: str, images: BoxedImages, validation_fraction: float) -> BoxedImages:
@@ -126,19 +151,6 @@ def complete(path: str, images: BoxedImages, validation_fraction: float) -> Boxe
                 f"{path}: none of the {len(members)} images of the split {split} has a box"
             )
     return BoxedImages(images.class_names, splits, notes)
-
-
-def read_boxed(name: str, images: BoxedImages) -> Source:
-    """Return the source of listed images and boxes."""
-    info = DatasetInfo(
-        name=name,
-        num_classes=len(images.class_names),
-        class_names=images.class_names,
-        splits={split: SplitInfo(len(members)) for split, members in images.splits.items()},
-        label_offset=LABEL_OFFSET,
-    )
-    splits = {split: _examples(members) for split, members in images.splits.items()}
-    return Source(info, splits, images.notes)
 
 
 def read_text(path: str) -> str:
@@ -191,11 +203,6 @@ def refuse_missing(where: str, missing: Sequence[str], total: int, folder: str) 
         raise DatasetError(
             f"{where}: {len(missing)} of its {total} images are not in {folder}: {some}{more}"
         )
-
-
-def data_set_name(path: str) -> str:
-    """Return the name of a data set: that of its folder."""
-    return os.path.basename(path.rstrip("/"))
 
 
 def _hold_out(train: Sequence[BoxedImage], fraction: float) -> dict[str, tuple[BoxedImage, ...]]:

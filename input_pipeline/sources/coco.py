@@ -20,20 +20,17 @@ from input_pipeline.sources.boxed import (
     BoxedImages,
     Objects,
     complete,
-    data_dir_of,
-    data_set_name,
     first_present,
     is_coordinate,
     make_objects,
     names_in,
-    read_boxed,
+    open_boxed,
     read_text,
     refuse_missing,
 )
 from input_pipeline.sources.listing import (
     DEFAULT_VALIDATION_FRACTION,
     ImageFile,
-    parse_fraction,
 )
 from input_pipeline.sources.source import Source, SourceRequest
 from system.errors import first_line
@@ -62,9 +59,7 @@ def open_coco(request: SourceRequest) -> Source:
     Raises:
       DatasetError: see `list_coco`.
     """
-    data_dir = data_dir_of(request, "coco", EXPECTED)
-    images = list_coco(data_dir, parse_fraction("coco", request.argument))
-    return read_boxed(data_set_name(data_dir), images)
+    return open_boxed(request, "coco", EXPECTED, list_coco)
 
 
 def is_coco(path: str) -> bool:

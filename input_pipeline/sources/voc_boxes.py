@@ -18,13 +18,11 @@ from input_pipeline.sources.boxed import (
     BoxedImage,
     BoxedImages,
     complete,
-    data_dir_of,
-    data_set_name,
     first_present,
     is_coordinate,
     make_objects,
     names_in,
-    read_boxed,
+    open_boxed,
     read_names,
     read_text,
     refuse_missing,
@@ -33,7 +31,6 @@ from input_pipeline.sources.listing import (
     DEFAULT_VALIDATION_FRACTION,
     EXTENSIONS,
     ImageFile,
-    parse_fraction,
 )
 from input_pipeline.sources.source import Source, SourceRequest
 
@@ -62,9 +59,7 @@ def open_voc_boxes(request: SourceRequest) -> Source:
     Raises:
       DatasetError: see `list_voc_boxes`.
     """
-    data_dir = data_dir_of(request, "voc_boxes", EXPECTED)
-    images = list_voc_boxes(data_dir, parse_fraction("voc_boxes", request.argument))
-    return read_boxed(data_set_name(data_dir), images)
+    return open_boxed(request, "voc_boxes", EXPECTED, list_voc_boxes)
 
 
 def is_voc(path: str) -> bool:

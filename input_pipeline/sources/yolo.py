@@ -20,20 +20,17 @@ from input_pipeline.sources.boxed import (
     BoxedImages,
     Objects,
     complete,
-    data_dir_of,
-    data_set_name,
     first_present,
     is_coordinate,
     make_objects,
     names_in,
-    read_boxed,
+    open_boxed,
     read_names,
     read_text,
 )
 from input_pipeline.sources.listing import (
     DEFAULT_VALIDATION_FRACTION,
     list_images,
-    parse_fraction,
 )
 from input_pipeline.sources.source import Source, SourceRequest
 
@@ -57,9 +54,7 @@ def open_yolo(request: SourceRequest) -> Source:
     Raises:
       DatasetError: see `list_yolo`.
     """
-    data_dir = data_dir_of(request, "yolo", EXPECTED)
-    images = list_yolo(data_dir, parse_fraction("yolo", request.argument))
-    return read_boxed(data_set_name(data_dir), images)
+    return open_boxed(request, "yolo", EXPECTED, list_yolo)
 
 
 def is_yolo(path: str) -> bool:

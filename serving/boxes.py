@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from efficientnet import normalize_images
 from input_pipeline.images.placement import height_width
+from input_pipeline.targets.boxes import NO_CLASS
 from serving.class_maps import Placed, place_all
 from serving.model_card import ModelCard
 from serving.network import ExportError
@@ -20,7 +21,6 @@ from tasks.detection.task import to_original
 
 Outputs = dict[str, tf.Tensor]
 ANCHORS_FILE = "anchors.npy"  # beside networks without suppression: float32 [anchors, 4], in pixels
-NO_CLASS = -1  # of a row without a detection
 
 
 class Found(NamedTuple):

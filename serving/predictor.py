@@ -1,8 +1,8 @@
-"""Open an export of any format as one function: encoded images in, probabilities or class maps out."""
+"""Open an export of any format as one function: encoded images in, probabilities, class maps or boxes out."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ from system.errors import first_line
 
 NetworkOutputs = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 FORMATS = ("saved_model", "tflite", "onnx")
+Answers = TypeVar("Answers")
 
 
 class Probabilities(NamedTuple):
@@ -49,8 +50,8 @@ class Predictor(NamedTuple):
     from_pixels: Callable[[np.ndarray], np.ndarray]
 
 
-class MapPredictor(NamedTuple):
-    """An open export that answers with class maps.
+class OpenExport(NamedTuple, Generic[Answers]):
+    """An open export of answers that only encoded images give: class maps or boxes.
 
     Attributes:
       card: the export's model card.
@@ -60,21 +61,7 @@ class MapPredictor(NamedTuple):
 
     card: ModelCard
     folder: str
-    predict: Callable[[Sequence[bytes]], ClassMaps]
-
-
-class BoxPredictor(NamedTuple):
-    """An open export that answers with boxes.
-
-    Attributes:
-      card: the export's model card.
-      folder: the export's version folder.
-      predict: takes encoded images.
-    """
-
-    card: ModelCard
-    folder: str
-    predict: Callable[[Sequence[bytes]], list[Found]]
+    predict: Callable[[Sequence[bytes]], Answers]
 
 
 def find_export(model_dir: str, format_name: str = "saved_model") -> str:
@@ -116,37 +103,35 @@ def open_predictor(folder: str, variant: str = "float32") -> Predictor:
     return _with_preprocessing(folder, card, _open_logits(folder, card, variant))
 
 
-def open_map_predictor(folder: str, variant: str = "float32") -> MapPredictor:
+def open_map_predictor(folder: str, variant: str = "float32") -> OpenExport[ClassMaps]:
     """Open a version folder of any format whose answers are class maps; see `open_predictor`."""
     card = read_model_card(folder)
     if card.format == "saved_model":
-        signature = load_signatures(folder)["serving_default"]
-        return MapPredictor(
-            card,
-            folder,
-            lambda images: cut(signature(image_bytes=tf.constant(list(images), tf.string))),
-        )
+        return OpenExport(card, folder, _by_signature(folder, cut))
     predict = maps_from_pixels(
         card.preprocessing.view(),
         card.preprocessing.mean_rgb,
         _open_logits(folder, card, variant),
         len(card.class_names),
     )
-    return MapPredictor(card, folder, predict)
+    return OpenExport(card, folder, predict)
 
 
-def open_box_predictor(folder: str, variant: str = "float32") -> BoxPredictor:
+def open_box_predictor(folder: str, variant: str = "float32") -> OpenExport[list[Found]]:
     """Open a version folder of any format whose answers are boxes; see `open_predictor`."""
     card = read_model_card(folder)
     if card.format == "saved_model":
-        signature = load_signatures(folder)["serving_default"]
-        return BoxPredictor(
-            card,
-            folder,
-            lambda images: split(signature(image_bytes=tf.constant(list(images), tf.string))),
-        )
+        return OpenExport(card, folder, _by_signature(folder, split))
     outputs = _open_outputs(folder, card, variant)
-    return BoxPredictor(card, folder, boxes_from_pixels(folder, card, outputs))
+    return OpenExport(card, folder, boxes_from_pixels(folder, card, outputs))
+
+
+def _by_signature(
+    folder: str, convert: Callable[[Mapping[str, tf.Tensor]], Answers]
+) -> Callable[[Sequence[bytes]], Answers]:
+    """Return a function from encoded images to what `convert` makes of a SavedModel's outputs."""
+    signature = load_signatures(folder)["serving_default"]
+    return lambda images: convert(signature(image_bytes=tf.constant(list(images), tf.string)))
 
 
 def _open_logits(folder: str, card: ModelCard, variant: str) -> Callable[[np.ndarray], np.ndarray]:

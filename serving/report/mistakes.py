@@ -1,6 +1,5 @@
 """Find the mistakes that a run's best network is surest of, and what it looked at."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -110,16 +109,12 @@ def find_mistakes(
 def _batches(
     network: TrainedNetwork, batch_size: int, most_images: int
 ) -> Iterator[Mapping[str, tf.Tensor]]:
-    """Return batches of evaluation; the last one is filled up with examples whose mask is 0.
-
-    Labels for each pixel have the size of the network's input, as its outputs.
-    """
+    """Return batches of evaluation; the last one is filled up with examples whose mask is 0."""
     source = open_source(network.experiment, network.spec)
     data = network.experiment.data
     reading = Reading(on_error=data.on_error, max_error_fraction=data.max_error_fraction)
-    view = dataclasses.replace(network.view, original=None)
     dataset = make_eval_dataset(
-        source, view, data.eval_split, host_batch_size=batch_size, reading=reading
+        source, network.view, data.eval_split, host_batch_size=batch_size, reading=reading
     )
     return iter(dataset.take(-(-most_images // batch_size)))
 

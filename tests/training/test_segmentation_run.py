@@ -79,7 +79,7 @@ def test_a_run_on_masks_trains_evaluates_exports_and_predicts(
     assert "predictions" in out
     picture = tf.io.decode_png(Path("run/predictions.png").read_bytes())
     assert picture.shape == (COUNTS["val"] * 20, 3 * 28, 3)
-    worst = find_mistakes(load_trained_network("run", None)).worst  # of labels in their own size
+    worst = find_mistakes(load_trained_network("run", None)).worst
     assert [part.shape for part in worst[0].pictures] == [(16, 24, 3)] * 3
 
     status, out, err = command("--mode=eval", "--model_dir=run", "--strategy=cpu")

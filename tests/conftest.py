@@ -52,7 +52,7 @@ def release_memory() -> None:
     both have freed: a process that ran the suite grew to gigabytes. TensorFlow also keeps custom gradients
     (training.step.custom_gradients).
 
-    What is left is frozen: the collector spent half of a long process's time on looking through it again.
+    What is left is frozen: in a long process, looking through it again took up to half of the time.
     """
     gc.unfreeze()
     if "keras" in sys.modules:

@@ -5,15 +5,19 @@ Tests take `start` as a fixture; the worker of the test with two processes impor
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from efficientnet import build_model, get_spec, normalize_images
+from efficientnet import ModelSpec, build_model, get_spec, normalize_images
+from efficientnet.builder import build_network
 from tasks.classification import Classification
+from tasks.task import Task
 from training.devices.distribution import Distribution, batch_norm_group_size, connect
-from training.optimizers import RMSProp, schedules
+from training.optimizers import SGD, RMSProp, schedules
 from training.step.batch_norm import CrossReplicaBatchNormalization
 from training.step.noise import MaskNoise
 from training.step.recipe import TrainRecipe
@@ -54,12 +58,12 @@ class Batches:
         """The same with each label as shares of all classes."""
         return Batches(self.images, np.eye(CLASSES, dtype=np.float32)[self.labels])
 
+    @property
+    def columns(self):
+        return {"image": self.images, "label": self.labels}
+
     def host_batches(self, host_index, num_hosts):
-        """A host's part of every batch, as `Distribution.batches` asks for it."""
-        size = self.images.shape[1] // num_hosts
-        part = slice(host_index * size, (host_index + 1) * size)
-        columns = {"image": self.images[:, part], "label": self.labels[:, part]}
-        return tf.data.Dataset.from_tensor_slices(columns)
+        return host_batches(self.columns, host_index, num_hosts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,14 +82,25 @@ class Training:
 
     def run(self, batches):
         """Train on all batches; every metric by name, [steps]."""
-        size, steps = batches.images.shape[1], len(batches.images)
-        iterator = iter(self.distribution.batches(batches.host_batches, size))
-        rows = self.loop(iterator, tf.constant(steps)).numpy()
+        return self.run_columns(batches.columns)
+
+    def run_columns(self, columns):
+        """Train on arrays [steps, batch, ...] by name; every metric by name, [steps]."""
+        steps, size = columns["image"].shape[:2]
+        make = functools.partial(host_batches, columns)
+        rows = self.loop(iter(self.distribution.batches(make, size)), tf.constant(steps)).numpy()
         return dict(zip(self.recipe.metrics, rows.T, strict=True))
 
     def reset(self):
         self.state.from_arrays(self.initial)
         return self
+
+
+def host_batches(columns, host_index, num_hosts):
+    """A host's part of every batch, as `Distribution.batches` asks for it."""
+    size = columns["image"].shape[1] // num_hosts
+    part = slice(host_index * size, (host_index + 1) * size)
+    return tf.data.Dataset.from_tensor_slices({name: x[:, part] for name, x in columns.items()})
 
 
 def devices(count):
@@ -146,5 +161,56 @@ def start(
     batch_spec = {
         "image": tf.TensorSpec([size, IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8),
         "label": tf.TensorSpec(*label),
+    }
+    return Training(distribution, state, recipe, batch_spec, state.to_arrays())
+
+
+def start_task(
+    distribution: Distribution,
+    task: Task,
+    spec: ModelSpec,
+    columns: Mapping[str, np.ndarray],
+    *,
+    rate: float,
+    **options: Any,
+) -> Training:
+    """A small network of any task, with the same weights at every call, ready to train on `columns`.
+
+    Args:
+      distribution: the replicas.
+      task: with its layers.
+      spec: the backbone.
+      columns: arrays [steps, batch, ...] by name; "image" is square.
+      rate: learning rate.
+      **options: of the recipe.
+    """
+    noise = MaskNoise(5)
+    keras.utils.set_random_seed(1)
+    with distribution.strategy.scope():
+        network = build_network(
+            task.layers(spec),
+            name=spec.name,
+            outputs=task.outputs,
+            image_size=columns["image"].shape[2],
+            batch_norm=functools.partial(
+                CrossReplicaBatchNormalization,
+                group_mean=distribution.group_mean(distribution.num_replicas),
+            ),
+            uniform=noise,
+        )
+    recipe = TrainRecipe(
+        task=task,
+        optimizer=SGD(),
+        learning_rate=schedules.constant(peak=rate),
+        normalize=lambda x: normalize_images(x, spec.mean_rgb, spec.stddev_rgb),
+        noise=noise,
+        **options,
+    )
+    state = create_train_state(
+        network, distribution, optimizer=recipe.optimizer, with_ema=True, with_loss_scale=False
+    )
+    batch_spec = {
+        name: tf.TensorSpec([len(x[0]) // distribution.num_replicas, *x.shape[2:]], x.dtype)
+        for name, x in columns.items()
     }
     return Training(distribution, state, recipe, batch_spec, state.to_arrays())

@@ -15,8 +15,13 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "kills", "seed", "name"),
     # Seed 0 kills the second worker in its second step, which has a checkpoint before it.
-    [(1, 5, 1, "faults"), (2, 1, 0, "faults"), (1, 3, 2, "faults_segmentation")],
-    ids=["1-process", "2-workers", "segmentation"],
+    [
+        (1, 5, 1, "faults"),
+        (2, 1, 0, "faults"),
+        (1, 3, 2, "faults_segmentation"),
+        (1, 3, 2, "faults_detection"),
+    ],
+    ids=["1-process", "2-workers", "segmentation", "detection"],
 )
 def test_a_run_killed_anywhere_ends_with_the_same_bits(
     tmp_path: Path, workers: int, kills: int, seed: int, name: str

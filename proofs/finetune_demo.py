@@ -9,29 +9,24 @@ from the last stage down, with each seed, and prints top-1 after the last step a
 """
 
 import itertools
-import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from system.tensorflow_log import quiet_tensorflow
 
 if __name__ == "__main__":
     quiet_tensorflow()
 
-import numpy as np
-
 from configs.load import FOLDER, load_experiment
 from configs.schema import Experiment
 from input_pipeline.sources.textures import TEXTURES
+from proofs.curves import Curve, Curves, draw_curves, table, train
 from proofs.page import write_page
 from system.command import Parser, command, positive
 from system.conditions import conditions
-from system.files import write_text
-from training.devices.distribution import Distribution, connect
-from training.loop import train_and_evaluate
+from training.devices.distribution import connect
 
 CONFIG = FOLDER / "finetune_demo.yaml"
 EVALUATE = "eval.every=20 steps"
@@ -43,15 +38,6 @@ WAYS: Mapping[str, Sequence[str]] = {
     "from the last stage down": (),
 }
 PROGRESSIVE = "from the last stage down"
-COLUMNS = ("top-1 % after the last step", "mean ± deviation", "processor time of a run")
-
-
-class Curve(NamedTuple):
-    """Top-1 of a run in percent, by step, and its processor time in seconds."""
-
-    steps: tuple[int, ...]
-    top_1: tuple[float, ...]
-    seconds: float
 
 
 def experiment_of(way: str, seed: int, folder: Path) -> Experiment:
@@ -68,33 +54,7 @@ def experiment_of(way: str, seed: int, folder: Path) -> Experiment:
     return experiment
 
 
-def train(experiment: Experiment, distribution: Distribution) -> Curve:
-    """Train to the end, or read what a finished run has logged."""
-    folder = Path(str(experiment.model_dir))
-    seconds = folder / "processor_seconds"
-    if not seconds.exists():
-        start = time.process_time()
-        train_and_evaluate(experiment, distribution)
-        write_text(str(seconds), f"{time.process_time() - start:.1f}\n")
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    points = [(row["step"], 100 * row["top_1"]) for row in rows if row["kind"] == "eval"]
-    steps, top_1 = zip(*points, strict=True)
-    return Curve(steps, top_1, float(seconds.read_text()))
-
-
-def table(curves: Mapping[str, Sequence[Curve]]) -> str:
-    """Render a row for each way to train."""
-    lines = [f"| | {' | '.join(COLUMNS)} |", "|---|---|---:|---:|"]
-    for way, of_seeds in curves.items():
-        last = np.array([curve.top_1[-1] for curve in of_seeds])
-        deviation = last.std(ddof=1) if len(last) > 1 else 0.0
-        seconds = np.mean([curve.seconds for curve in of_seeds])
-        each = " ".join(f"{top_1:.1f}" for top_1 in last)
-        lines.append(f"| {way} | {each} | {last.mean():.1f} ± {deviation:.1f} | {seconds:.0f} s |")
-    return "\n".join(lines) + "\n"
-
-
-def draw(curves: Mapping[str, Sequence[Curve]], file: Path) -> None:
+def draw(curves: Curves, file: Path) -> None:
     """Draw a patch of each class, and top-1 over the steps: the mean of the seeds and their range."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -114,20 +74,9 @@ def draw(curves: Mapping[str, Sequence[Curve]], file: Path) -> None:
             if split == "train":
                 box.set_title(name, fontsize=8)
         axes[f"{split} {names[0]}"].set_ylabel(split, fontsize=7)
-    box = axes["curves"]
-    for way, of_seeds in curves.items():
-        values = np.array([curve.top_1 for curve in of_seeds])
-        (line,) = box.plot(of_seeds[0].steps, values.mean(axis=0), label=way)
-        box.fill_between(
-            of_seeds[0].steps,
-            values.min(axis=0),
-            values.max(axis=0),
-            color=line.get_color(),
-            alpha=0.2,
-        )
-    box.set(xlabel="step of 32 images", ylabel="top-1 on the evaluation patches, %", ylim=(0, 100))
-    box.grid(alpha=0.3)
-    box.legend(loc="lower right")
+    draw_curves(
+        axes["curves"], curves, x="step of 32 images", y="top-1 on the evaluation patches, %"
+    )
     figure.savefig(file, dpi=100)
 
 
@@ -144,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     distribution = connect()
     curves: dict[str, list[Curve]] = {way: [] for way in WAYS}
     for seed, way in itertools.product(range(options.seeds), WAYS):
-        curves[way].append(train(experiment_of(way, seed, options.folder), distribution))
-    rows = table(curves)
+        curves[way].append(train(experiment_of(way, seed, options.folder), distribution, "top_1"))
+    rows = table(curves, "top-1")
     print(rows)
     if options.output:
         write_page(options.output, f"{conditions()}.\n\n{rows}")

@@ -3,12 +3,12 @@
 import dataclasses
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from input_pipeline.sources.packaged import Picture
 from proofs import finetune_demo
-from proofs.finetune_demo import PROGRESSIVE, WAYS, Curve, draw, experiment_of, table, train
+from proofs.curves import Curve
+from proofs.finetune_demo import PROGRESSIVE, WAYS, draw, experiment_of
 
 CURVES = {
     "one": [Curve((10, 20), (40.0, 60.0), 30.0), Curve((10, 20), (44.0, 64.0), 34.0)],
@@ -30,24 +30,6 @@ def test_the_ways_differ_in_weights_and_in_what_is_trained(tmp_path):
         (1, "200 steps", made[PROGRESSIVE].schedule)
     }
     assert len({e.model_dir for e in made.values()}) == len(WAYS)
-
-
-def test_the_table_has_the_last_figure_of_each_seed_and_not_the_best():
-    rows = table({"falls": [Curve((1, 2), (90.0, 70.0), 9.6)], **CURVES}).splitlines()
-    assert rows[2] == "| falls | 70.0 | 70.0 ± 0.0 | 10 s |"
-    assert rows[3] == "| one | 60.0 64.0 | 62.0 ± 2.8 | 32 s |"
-
-
-def test_a_finished_run_is_read_and_not_repeated(tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune_demo, "train_and_evaluate", pytest.fail)
-    experiment = experiment_of(PROGRESSIVE, 0, tmp_path)
-    folder = tmp_path / "from_the_last_stage_down_0"
-    folder.mkdir()
-    (folder / "processor_seconds").write_text("12.5\n")
-    (folder / "metrics.jsonl").write_text(
-        '{"kind": "train", "step": 10, "loss": 1.0}\n{"kind": "eval", "step": 10, "top_1": 0.5}\n'
-    )
-    assert train(experiment, None) == Curve((10,), (50.0,), 12.5)
 
 
 def test_the_picture_shows_every_way(tmp_path, monkeypatch):

@@ -87,7 +87,8 @@ def measure(
                 result = {"compiles": False, "error": str(error)}
             records.append(
                 dataclasses.asdict(step)
-                | {"topology": str(topology), "state_bytes": lowered["state_bytes"]}
+                | {"topology": str(topology), "task": lowered["task"]}
+                | {"state_bytes": lowered["state_bytes"]}
                 | result
                 | _provenance()
             )
@@ -141,6 +142,7 @@ def _lower(
     Path(output).write_text(lowered.module)
     return {
         "recipe": experiment.name,
+        "task": experiment.task.name,
         "image_size": lowered.image_size,
         "state_bytes": lowered.state_bytes,
         "extrapolation": lowered.extrapolation,
@@ -240,11 +242,16 @@ def _share(record: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
 
 
 def hours_lines(records: Sequence[dict[str, Any]], slices: Sequence[int]) -> list[str]:
-    """Render the hours of training at the roofline, by number of chips."""
+    """Render the hours of training on ImageNet at the roofline, by number of chips.
+
+    Recipes of other tasks, whose data are others, have no line.
+    """
     header = ["recipe", "px", "batch", "chips", *(f"{epochs} epochs" for epochs in EPOCHS)]
     lines = [_line(header), _line(["---"] * len(header))]
     for record in records:
         if record["network"] != "project" or not record["compiles"]:
+            continue
+        if record.get("task", "classification") != "classification":
             continue
         topology = parse_topology(record["topology"])
         outlook = roofline(record, topology)

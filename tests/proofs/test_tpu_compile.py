@@ -57,6 +57,12 @@ def test_hours_fall_with_the_number_of_chips():
     assert outlook.hours(350, 8) == pytest.approx(outlook.hours(350, 1) / 8)
 
 
+def test_a_recipe_that_is_not_trained_on_imagenet_has_no_hours():
+    detector = RECORD | {"recipe": "efficientdet_d0", "task": "detection"}
+    lines = tpu_compile.hours_lines([RECORD, detector], [8])
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| efficientnet_b0"]
+
+
 def test_a_step_measured_again_takes_the_place_of_the_one_before():
     other = RECORD | {"topology": "v4:2x2x1"}
     records = tpu_compile.merged([RECORD, other], [RECORD | {"commit": "def"}])

@@ -15,7 +15,7 @@ import yaml
 
 import main
 from benchmarks.latency import evaluation_images
-from proofs.faults import NETWORK, Life
+from proofs.faults import NETWORK
 from run_folder.checkpoints import CheckpointStore
 from serving.predictor import find_export, open_predictor
 from tests import runs
@@ -155,29 +155,6 @@ def test_export_writes_the_saved_model_again(trained: tuple[Path, str], command:
     assert status == 0
     assert graph.exists()
     assert str(version) in out
-
-
-@pytest.mark.slow
-def test_a_run_killed_in_a_step_ends_with_the_same_bits(
-    trained: tuple[Path, str], tiny: Path
-) -> None:
-    life = Life([*_flags(tiny, "killed"), "--mode=train"], workers=1)
-    places = life.places()
-    assert "end of checkpoint" in places, life.output()  # reads on until that of step 4 is whole
-    assert "step" in places, life.output()
-    life.kill(0)
-    printed = _spawn(tiny, "killed")
-    assert "resuming from step" in printed or "finished already" in printed
-    ours, theirs = (
-        CheckpointStore(str(folder), best_metric="top_1").latest()
-        for folder in (tiny / "killed", trained[0])
-    )
-    assert ours is not None
-    assert theirs is not None
-    left, right = ours.read(), theirs.read()
-    assert left.keys() == right.keys()
-    for name, array in left.items():
-        np.testing.assert_array_equal(array, right[name], err_msg=name)
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import tensorflow as tf
 from configs.model_file import write_model_file
 from efficientnet import get_spec, to_plain
 from input_pipeline.images.label_map import IGNORED, decode_label_map
-from proofs.faults import rows
 from serving import predict
 from serving.export import load_trained_network
 from serving.model_card import read_model_card
@@ -105,24 +104,6 @@ def test_a_run_on_masks_trains_evaluates_exports_and_predicts(
             Path(path).unlink()
     arguments = ["--model_dir=run", "--json", "--format=tflite", "images/val/images"]
     assert predict.main(arguments) == 0
-
-
-@pytest.mark.slow
-def test_a_run_that_is_resumed_ends_with_the_same_bits(
-    here: Path, capsys: pytest.CaptureFixture
-) -> None:
-    command = runs.in_this_process(capsys)
-    flags = ["--config=scenes.yaml", "--strategy=cpu", "--set=export.formats=[]"]
-    for name, stops in (("whole", ["6"]), ("parts", ["2", "6"])):
-        for steps in stops:
-            arguments = [f"--model_dir={name}", f"--set=train.duration={steps} steps"]
-            status, _, err = command(*flags, *arguments, "--set=schedule.name=constant")
-            assert status == 0, err
-    whole, parts = (runs.latest(here / name).read() for name in ("whole", "parts"))
-    assert whole.keys() == parts.keys()
-    for name, value in whole.items():
-        np.testing.assert_array_equal(parts[name], value, err_msg=name)
-    assert [row["step"] for row in rows(here / "parts") if row["kind"] == "eval"] == [2, 4, 6]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Show what initial weights are worth to a recipe: the same runs with them and without, side by side.
 
-    python -m proofs.initial_weights --config=configs/segmentation_finetune.yaml --data_dir=DIR
-        [--seeds=3] [--folder=runs/initial_weights] [--output=PAGE.md]
+    python -m proofs.initial_weights --config=configs/segmentation_finetune.yaml --metric=mean_iou
+        [--set section.field=value ...] [--seeds=3] [--folder=runs/initial_weights] [--output=PAGE.md]
 
 trains a recipe that names init.weights as it is, and from random weights, with each seed, and prints the
 task's best figure after the last step. --output replaces the table of a page and draws the curves beside it.
@@ -33,17 +33,13 @@ FIGURES = {"top_1": "top-1", "mean_iou": "mean IoU", "ap_50": "AP50"}
 
 
 def experiment_of(
-    config: str, data_dir: str | None, way: str, seed: int, folder: Path
+    config: str, overrides: Sequence[str], way: str, seed: int, folder: Path
 ) -> Experiment:
     """Return the experiment of a way to start, in a subfolder of `folder`."""
     return load_experiment(
         config,
-        overrides=["init.weights=null"] if way == RANDOM else [],
-        values={
-            "seed": seed,
-            "model_dir": str(folder / f"{way.replace(' ', '_')}_{seed}"),
-            **({"data.data_dir": data_dir} if data_dir else {}),
-        },
+        overrides=[*overrides, *(["init.weights=null"] if way == RANDOM else [])],
+        values={"seed": seed, "model_dir": str(folder / f"{way.replace(' ', '_')}_{seed}")},
     )
 
 
@@ -68,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, print and write the table and the picture; return the exit status."""
     parser = Parser("proofs.initial_weights", __doc__)
     parser.add_argument("--config", required=True, help="experiment that names init.weights")
-    parser.add_argument("--data_dir", help="folder of the images [the experiment's]")
+    parser.add_argument(
+        "--set", action="append", default=[], help="override a field: section.field=value"
+    )
     parser.add_argument("--metric", choices=FIGURES, required=True, help="figure to compare")
     parser.add_argument("--seeds", type=positive, default=3, help="runs of each way [3]")
     parser.add_argument(
@@ -76,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, help="page whose table is replaced")
     options = parser.parse_args(argv)
-    given = load_experiment(options.config)
+    given = load_experiment(options.config, overrides=options.set)
     if not given.init.weights:
         raise UsageError(
             f"--config={options.config} has no init.weights to compare with random ones"
@@ -84,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     distribution, name = connect(), FIGURES[options.metric]
     curves: dict[str, list[Curve]] = {RANDOM: [], f"{given.init.weights} weights": []}
     for seed, way in itertools.product(range(options.seeds), curves):
-        experiment = experiment_of(options.config, options.data_dir, way, seed, options.folder)
+        experiment = experiment_of(options.config, options.set, way, seed, options.folder)
         curves[way].append(train(experiment, distribution, options.metric))
     rows = table(curves, name)
     print(rows)

@@ -13,7 +13,8 @@ CONFIG = "configs/segmentation_finetune.yaml"
 
 def test_the_ways_differ_in_the_weights_alone(tmp_path):
     random, given = (
-        experiment_of(CONFIG, "street", way, 2, tmp_path) for way in (RANDOM, "wheel weights")
+        experiment_of(CONFIG, ["data.data_dir=street"], way, 2, tmp_path)
+        for way in (RANDOM, "wheel weights")
     )
     assert (random.init.weights, given.init.weights) == (None, "wheel")
     assert random.model_dir == str(tmp_path / "random_weights_2")

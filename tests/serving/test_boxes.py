@@ -19,6 +19,7 @@ from serving.model_card import read_model_card
 from serving.network import build_inference_network
 from serving.predictor import find_export, load_signatures, open_box_predictor
 from serving.saved_model import pixels_of
+from tasks.detection.coding import iou
 from tasks.detection.task import to_original
 from training.job import make_task, model_spec
 
@@ -105,6 +106,21 @@ def test_all_formats_agree(run, encoded, broken):
     card = read_model_card(find_export(run, "onnx"))
     assert (card.answers, card.class_names) == ("boxes", NAMES)
     assert "anchors.npy" in card.files
+
+
+def test_eight_bits_find_what_floats_do(run, encoded):
+    images = list(encoded.values())[:2]
+    export = find_export(run, "tflite")
+    floats, bits = (
+        open_box_predictor(export, variant).predict(images) for variant in ("float32", "int8")
+    )
+    for expected, found in zip(floats, bits, strict=True):
+        assert len(expected.scores) > 1
+        np.testing.assert_allclose(found.scores, expected.scores, atol=0.03)
+        overlap = iou(expected.boxes[:, np.newaxis], found.boxes[np.newaxis])
+        same = expected.classes[:, np.newaxis] == found.classes
+        # Scores of a network that has learned nothing are close, so some boxes change places.
+        assert np.median(np.max(np.where(same, overlap, 0.0), axis=1)) > 0.5
 
 
 def test_predict_draws_boxes_and_prints_json(run, encoded, broken, tmp_path: Path, capsys):

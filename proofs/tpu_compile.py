@@ -261,7 +261,7 @@ def hours_lines(records: Sequence[dict[str, Any]], slices: Sequence[int]) -> lis
             step = [recipe, record["image_size"], record["per_replica_batch"]]
             name = f"{chips} ({topology.chip.slice_name(chips)})"
             lines.append(_line([*map(str, step), name, *hours]))
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def chip_lines() -> list[str]:
@@ -377,7 +377,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if flags.output:
             write_page(flags.output, flags.records, merged(records, newer), flags.chips)
-    print("\n".join([*table_lines(newer), "", *hours_lines(newer, flags.chips)]))
+    print("\n".join([*table_lines(newer), "", *hours_lines(newer, flags.chips)]).rstrip())
     return 0 if all(record["compiles"] for record in newer) else 1
 
 

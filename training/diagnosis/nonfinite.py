@@ -287,7 +287,7 @@ def _make_probe(
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """Return a function (batch, replica, micro-batch) -> loss, summaries float32 [layers, 3, 3]."""
     network, recipe = state.network, make_recipe(job, state.network, noise)
-    inside = keras.Model(network.input, [layer.output for layer in layers])
+    inside = keras.Model(network.input, ([layer.output for layer in layers], network.output))
     weights = [v.value for v in network.trainable_variables]
     variables = Partition.of(network, recipe.frozen)
     task, decay = recipe.task, recipe.weight_decay
@@ -300,15 +300,16 @@ def _make_probe(
             tf.GradientTape() as tape,
         ):
             with switched(network, recipe.frozen, recipe.keep_probabilities):
-                outputs = inside(network_input(batch, recipe.normalize), training=True)
+                inputs = network_input(batch, recipe.normalize)
+                activations, outputs = inside(inputs, training=True)
             batch = task.prepare(batch)
-            loss, _ = task.loss(outputs[-1], batch, task.weight(batch), total=lambda x: x)
+            loss, _ = task.loss(outputs, batch, task.weight(batch), total=lambda x: x)
             # Frozen weights do not decay, as in the step.
             trained = variables.weights.choose(weights, variables.trained)
             loss += decay.loss(variables.trained.names, trained)
             target = loss * scale
         gradients = tape.gradient(
-            target, [outputs, weights], unconnected_gradients=tf.UnconnectedGradients.ZERO
+            target, [activations, weights], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         of_weight = {
             variable.path: gradient
@@ -317,12 +318,12 @@ def _make_probe(
         figures = [
             tf.stack(
                 [
-                    _figures([output]),
+                    _figures([activation]),
                     _figures([gradient]),
                     _figures([of_weight[v.path] for v in layer.trainable_variables]),
                 ]
             )
-            for layer, output, gradient in zip(layers, outputs, gradients[0], strict=True)
+            for layer, activation, gradient in zip(layers, activations, gradients[0], strict=True)
         ]
         return loss, tf.stack(figures)
 

@@ -214,7 +214,7 @@ def test_yolo_s_folders_of_splits_and_lists_of_names_are_read(tmp_path: Path):
         ("names:\n  1: a", r"data.yaml, line 2: class 1; expected 0"),
         ("names: {0: a}", r"data.yaml, line 1: names are none"),
         ("names: [a, a]", r"data.yaml, line 1: names are a, a; expected a different"),
-        ("nc: 2", r"data.yaml: no names"),
+        ("nc: 2", r"data.yaml: no key 'names'"),
     ],
 )
 def test_the_names_in_data_yaml_are_read_or_the_line_is_named(content, names, tmp_path: Path):

@@ -192,7 +192,7 @@ def first_present(path: str, candidates: Iterable[str]) -> str | None:
 
 
 def refuse_missing(where: str, missing: Sequence[str], total: int, folder: str) -> None:
-    """Refuse annotations of missing images.
+    """Refuse a list or an annotation file that names missing files.
 
     Raises:
       DatasetError: some are `missing` of the `total`; the message has their number and the first names.
@@ -201,7 +201,7 @@ def refuse_missing(where: str, missing: Sequence[str], total: int, folder: str) 
         some = ", ".join(missing[:FILES_NAMED])
         more = f" and {len(missing) - FILES_NAMED} more" if len(missing) > FILES_NAMED else ""
         raise DatasetError(
-            f"{where}: {len(missing)} of its {total} images are not in {folder}: {some}{more}"
+            f"{where}: {len(missing)} of its {total} files are not in {folder}: {some}{more}"
         )
 
 

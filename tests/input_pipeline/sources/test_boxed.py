@@ -107,7 +107,7 @@ def test_missing_images_of_coco_are_counted_and_the_first_three_named(tmp_path: 
     for name in "bc":
         (tmp_path / "train2017" / f"{name}.jpg").unlink()
     with pytest.raises(
-        DatasetError, match=r"2 of its 3 images are not in .*train2017/: b.jpg, c.jpg"
+        DatasetError, match=r"2 of its 3 files are not in .*train2017/: b.jpg, c.jpg"
     ):
         list_coco(str(tmp_path))
     shutil.rmtree(tmp_path / "train2017")
@@ -164,12 +164,12 @@ def test_a_class_that_only_validation_has_is_named(tmp_path: Path):
 def test_lists_of_voc_whose_files_are_missing_are_named(tmp_path: Path):
     write_voc(tmp_path)
     (tmp_path / "Annotations" / "c.xml").unlink()
-    with pytest.raises(DatasetError, match=r"train.txt: 1 of its 3 images .*Annotations/: c.xml"):
+    with pytest.raises(DatasetError, match=r"train.txt: 1 of its 3 files .*Annotations/: c.xml"):
         list_voc_boxes(str(tmp_path))
     write_voc_again = tmp_path / "Annotations" / "c.xml"
     write_voc_again.write_text(voc("c", []))
     (tmp_path / "JPEGImages" / "b.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"train.txt: 1 of its 3 images .*JPEGImages/: b"):
+    with pytest.raises(DatasetError, match=r"train.txt: 1 of its 3 files .*JPEGImages/: b"):
         list_voc_boxes(str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Exports that answer with boxes of objects in pixels of the original image."""
+"""Exports that return boxes of objects in pixels of the original image."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -40,10 +40,10 @@ class Found(NamedTuple):
 
 
 def box_signatures(servable: Servable, network: keras.Model) -> dict[str, Any]:
-    """Return the signatures of a SavedModel, n being any number of images and k task.max_detections.
+    """Return the signatures of a SavedModel, for any number n of images and k = task.max_detections.
 
-    serving_default: `image_bytes`, string [n]. It returns, the best first,
-      boxes: float32 [n, k, 4], [ymin, xmin, ymax, xmax] in pixels of each original, cut off at its edges.
+    serving_default: `image_bytes`, string [n]. It returns detections, the best first:
+      boxes: float32 [n, k, 4], [ymin, xmin, ymax, xmax] in pixels of each original, clipped to it.
       scores: float32 [n, k]; classes: int64 [n, k]; labels: string [n, k].
       count: int32 [n], number of detections. Later rows are zeros, with class -1 and an empty label.
       valid: bool [n], false for bytes that cannot be decoded.
@@ -88,14 +88,14 @@ def box_signatures(servable: Servable, network: keras.Model) -> dict[str, Any]:
 
 
 def _in_originals(found: Detections, placed: Placed) -> Detections:
-    """Map the boxes to the original images, and cut them off at their edges."""
+    """Map the boxes to the original images and clip them."""
     sizes = tf.cast(placed.sizes, tf.float32)[:, tf.newaxis]
     boxes = to_original(found.boxes, placed.placement)
     return found._replace(boxes=clip_boxes(boxes, sizes[..., 0], sizes[..., 1]))
 
 
 def _answer(found: Detections, valid: tf.Tensor, names: Sequence[str]) -> Outputs:
-    """Return the outputs of a signature; an image that is not valid has no detections."""
+    """Return the outputs of a signature; an invalid image has no detections."""
     count = tf.where(valid, found.count, 0)
     real = tf.range(found.scores.shape[1]) < count[:, tf.newaxis]
     labels = tf.gather(tf.constant(list(names), tf.string), found.classes)
@@ -125,7 +125,7 @@ def write_anchors(folder: str, anchors: np.ndarray) -> None:
 
 
 def read_anchors(folder: str) -> np.ndarray:
-    """Read what `write_anchors` wrote.
+    """Read the anchors from FOLDER/ANCHORS_FILE.
 
     Raises:
       ExportError: the file is missing or broken.
@@ -141,12 +141,12 @@ def read_anchors(folder: str) -> np.ndarray:
 def boxes_from_pixels(
     folder: str, card: ModelCard, outputs: Callable[[np.ndarray], Mapping[str, np.ndarray]]
 ) -> Callable[[Sequence[bytes]], list[Found]]:
-    """Return a function from encoded images to detections, around a network that takes framed pixels.
+    """Wrap a network that takes framed pixels as a function from encoded images to detections.
 
     Args:
-      folder: of the export.
-      card: of the export.
-      outputs: from framed pixels to "classes", float32 [n, anchors, classes], and "boxes" [n, anchors, 4].
+      folder: folder of the export.
+      card: model card of the export.
+      outputs: maps framed pixels to "classes", float32 [n, anchors, classes], and "boxes" [n, anchors, 4].
     """
     view, mean_rgb = card.preprocessing.view(), card.preprocessing.mean_rgb
     anchors, settings = read_anchors(folder), suppression_of(card.recipe["task"])

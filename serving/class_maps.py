@@ -1,6 +1,6 @@
-"""Exports that answer with a class for each pixel of the original image.
+"""Exports that return a class for each pixel of the original image.
 
-Images of a batch differ in size: maps are padded to the largest with IGNORED, and come with their sizes.
+Images of a batch differ in size: maps are padded with IGNORED to the largest, and returned with their sizes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ IMAGES_AT_ONCE = 2  # whose logits are held in the original's size
 
 
 class ClassMaps(NamedTuple):
-    """Answers about a batch.
+    """The class maps of a batch.
 
     Attributes:
       maps: the classes of each image's pixels, uint8 [h, w]; empty for a broken image.
@@ -35,7 +35,7 @@ class ClassMaps(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """A batch of framed images, and where they were: see `place_all`."""
+    """A batch of framed images with their placements; see `place_all`."""
 
     framed: Outputs
     placement: tf.Tensor
@@ -49,12 +49,12 @@ def place_all(image_bytes: tf.Tensor, view: EvalView) -> Placed:
 
     Args:
       image_bytes: string [n].
-      view: makes the network's input of an image.
+      view: frames an image for the network.
 
     Returns:
-      The view of each image, and float32 [n, 4] scale and offset of its placement, int32 [n, 2] its height
-      and width, int32 [n, 4] corner and extent of what is shown of it, bool [n] whether it can be decoded;
-      one that cannot has no size.
+      The framed images; float32 [n, 4], scale and offset of their placements; int32 [n, 2], height and width;
+      int32 [n, 4], corner and extent of the image in the network's input; bool [n], whether the image can be
+      decoded. Images that cannot have size 0.
     """
 
     def place(encoded: tf.Tensor) -> Outputs:
@@ -86,7 +86,7 @@ def class_maps(logits: tf.Tensor, placed: Placed) -> Outputs:
 
     Returns:
       "classes": uint8 [n, h, w], h and w the largest in the batch; IGNORED beyond the image and where
-        the network was not shown it.
+        the network did not see it.
       "sizes": int32 [n, 2], height and width of each image; 0 for one that cannot be decoded.
       "valid": bool [n].
     """
@@ -117,7 +117,7 @@ def _each(
     answer: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     spec: tf.TensorSpec,
 ) -> tf.Tensor:
-    """Resize the logits of a few images at a time, and keep `answer` of them and of where they hold."""
+    """Resize the logits of a few images at a time; return `answer` of the logits and of where they hold."""
     largest = tf.reduce_max(tf.concat([placed.sizes, [[0, 0]]], axis=0), axis=0)
 
     def one(parts: tuple[tf.Tensor, ...]) -> tf.Tensor:
@@ -139,22 +139,23 @@ def _each(
 def _is_shown(
     extent: tf.Tensor, axis: int, placement: tf.Tensor, size: tf.Tensor, shown: tf.Tensor
 ) -> tf.Tensor:
-    """Return for each row or column whether it is in the image and the network saw it: bool [extent]."""
+    """Return whether each row or column is in the image and the network saw it: bool [extent]."""
     number = tf.range(extent)
     place = (tf.cast(number, tf.float32) + 0.5) * placement[axis] + placement[axis + 2]
-    # Half a pixel of the image more on both sides, where kernels align the centres of the first pixels.
+    # Half a pixel of slack on both sides, because some kernels align the centres of the first pixels.
     slack = 0.5 * tf.abs(placement[axis]) + 0.5
     first, last = (tf.cast(x, tf.float32) for x in (shown[axis], shown[axis] + shown[axis + 2]))
     return (number < size[axis]) & (place >= first - slack) & (place <= last + slack)
 
 
 def map_signatures(servable: Servable, network: keras.Model) -> dict[str, Any]:
-    """Return the signatures of a SavedModel, n being any number of images.
+    """Return the signatures of a SavedModel, for any number n of images.
 
     serving_default: `image_bytes`, string [n]; see `class_maps`.
     probabilities: the same; see `probability_maps`.
-    predict_images: `images`, float32 [n, H, W, 3] on the scale 0..255, already framed; `classes`, uint8
-      [n, H, W], `probabilities`, float32 [n, H, W, classes], and `valid`, whether all pixels are finite.
+    predict_images: `images`, float32 [n, H, W, 3] on the scale 0..255, already framed. It returns `classes`,
+      uint8 [n, H, W], `probabilities`, float32 [n, H, W, classes], and `valid`, bool [n], false where a pixel
+      is not finite.
     predict_images_uint8: the same, uint8.
     """
     view, mean_rgb, stddev_rgb = servable.view, servable.spec.mean_rgb, servable.spec.stddev_rgb
@@ -203,7 +204,7 @@ def cut(outputs: Mapping[str, tf.Tensor]) -> ClassMaps:
 def maps_from_pixels(
     view: EvalView, mean_rgb: RGB, logits: Callable[[np.ndarray], np.ndarray], num_classes: int
 ) -> Callable[[Sequence[bytes]], ClassMaps]:
-    """Return a function from encoded images to class maps, around a network that takes framed pixels."""
+    """Wrap a network that takes framed pixels as a function from encoded images to class maps."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def placed(image_bytes: tf.Tensor) -> Placed:

@@ -1,16 +1,16 @@
-"""Predict the most probable classes of images with any export of a run.
+"""Predict classes, class maps or boxes of images with any export of a run.
 
     python -m serving.predict --model_dir=runs/digits IMAGE_OR_FOLDER...
 
-prints a table; --json prints one line of JSON per image. An image that cannot be decoded is reported, and
-the exit status is 1; the other images are still classified. --explain writes IMAGE.cam.png beside each
+It prints a table; --json prints one line of JSON per image. An image that cannot be decoded is reported, and
+the exit status is 1; the other images are still predicted. --explain writes IMAGE.cam.png beside each
 image: a class-activation map (Grad-CAM) of the SavedModel's best class, drawn over the network's input.
 
-A run that learned segmentation writes IMAGE.mask.png, the class of each pixel with the colours of PASCAL VOC
-as palette, and IMAGE.overlay.png beside each image, and prints the shares of the classes.
+For a segmentation run it writes IMAGE.mask.png, the class of each pixel with the palette of PASCAL VOC, and
+IMAGE.overlay.png beside each image, and prints the shares of the classes.
 
-A run that learned detection writes IMAGE.boxes.png beside each image, with the boxes that score 0.3 or more,
-and prints them.
+For a detection run it writes IMAGE.boxes.png beside each image, with the boxes that score 0.3 or more, and
+prints them.
 """
 
 import json
@@ -70,7 +70,7 @@ class Prediction(NamedTuple):
 
 
 class MapPrediction(NamedTuple):
-    """The classes of an image's pixels, those with most first; `shares` is empty for a broken image."""
+    """The classes of an image's pixels, largest share first; `shares` is empty for a broken image."""
 
     file: str
     shares: list[dict[str, Any]]  # class, label, share of the pixels
@@ -280,7 +280,7 @@ def _table(card: ModelCard, *columns: str) -> Table:
     return table
 
 
-# What is printed of a run, by what its exports answer with.
+# Print functions by `Task.answers` of the run.
 PRINTERS: Mapping[str, Callable[[Namespace, Sequence[str], str], int]] = {
     "classes": _print_classes,
     "class_maps": _print_maps,

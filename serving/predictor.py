@@ -1,4 +1,4 @@
-"""Open an export of any format as one function: encoded images in, probabilities, class maps or boxes out."""
+"""Open an export of any format as a function from encoded images to probabilities, class maps or boxes."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ class Predictor(NamedTuple):
 
 
 class OpenExport(NamedTuple, Generic[Answers]):
-    """An open export of answers that only encoded images give: class maps or boxes.
+    """An open export that takes encoded images only and returns class maps or boxes.
 
     Attributes:
       card: the export's model card.
@@ -68,7 +68,7 @@ def find_export(model_dir: str, format_name: str = "saved_model") -> str:
     """Return the folder of the newest version of a format in a run's folder.
 
     Raises:
-      ExportError: there is none; the message has the command that writes one.
+      ExportError: there is no export; the message has the command that writes one.
     """
     directory = os.path.join(model_dir, "export", format_name)
     names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
@@ -104,7 +104,7 @@ def open_predictor(folder: str, variant: str = "float32") -> Predictor:
 
 
 def open_map_predictor(folder: str, variant: str = "float32") -> OpenExport[ClassMaps]:
-    """Open a version folder of any format whose answers are class maps; see `open_predictor`."""
+    """Open a version folder of any format that returns class maps; see `open_predictor`."""
     card = read_model_card(folder)
     if card.format == "saved_model":
         return OpenExport(card, folder, _by_signature(folder, cut))
@@ -118,7 +118,7 @@ def open_map_predictor(folder: str, variant: str = "float32") -> OpenExport[Clas
 
 
 def open_box_predictor(folder: str, variant: str = "float32") -> OpenExport[list[Found]]:
-    """Open a version folder of any format whose answers are boxes; see `open_predictor`."""
+    """Open a version folder of any format that returns boxes; see `open_predictor`."""
     card = read_model_card(folder)
     if card.format == "saved_model":
         return OpenExport(card, folder, _by_signature(folder, split))
@@ -129,7 +129,7 @@ def open_box_predictor(folder: str, variant: str = "float32") -> OpenExport[list
 def _by_signature(
     folder: str, convert: Callable[[Mapping[str, tf.Tensor]], Answers]
 ) -> Callable[[Sequence[bytes]], Answers]:
-    """Return a function from encoded images to what `convert` makes of a SavedModel's outputs."""
+    """Return a function from encoded images to the converted outputs of a SavedModel."""
     signature = load_signatures(folder)["serving_default"]
     return lambda images: convert(signature(image_bytes=tf.constant(list(images), tf.string)))
 

@@ -1,7 +1,7 @@
 """Tasks: loss, measurement and score, one file or folder each. A new task is one file and one row in TASKS.
 
-`TASKS["multi_label"].task(Labels(num_classes), label_smoothing)` is a task; what it needs to know about the
-data is its target: `TASKS["multi_label"].target(max_labels=32)`.
+`TASKS["multi_label"].task(Labels(num_classes), label_smoothing)` makes a task, and
+`TASKS["multi_label"].target(max_labels=32)` its target, which reads the labels.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,8 +25,8 @@ class TaskKind(NamedTuple):
     """A task, and what it reads beside the images.
 
     Attributes:
-      task: takes the labels of the data, the label smoothing, and the settings of the task's own that
-        the target does not take.
+      task: takes the labels of the data, the label smoothing, and the settings of the section `task`
+        that the target does not take.
       target: takes `target_settings`.
       target_settings: names of the settings that belong to the target.
     """

@@ -88,14 +88,14 @@ class Classification:
     def measure(self, outputs: tf.Tensor, batch: Batch) -> Measures:
         """Add up the counts and the cross entropy of a batch.
 
-        With several right labels, int32 [b, k] padded with NO_LABEL, the best one counts, as in ReaL (arXiv
-        2006.07159), and the cross entropy is that of their total probability.
+        With several right labels, int32 [b, k] padded with NO_LABEL, a prediction is right if it is one of
+        them, as in ReaL (arXiv 2006.07159), and the cross entropy is that of their total probability.
 
         Returns:
           int32 "examples", "top_1" and "top_5" (correct ones), int32 [classes] "class_examples" and
           "class_top_1", the same by true class, float32 "cross_entropy" (no smoothing, no class weights),
-          and up to MOST_CONFUSION_CLASSES int32 "confusion" [classes, classes], rows true, columns
-          predicted. Several right labels have no sums by class.
+          and with at most MOST_CONFUSION_CLASSES classes int32 "confusion" [classes, classes], rows true,
+          columns predicted. Several right labels have no sums by class.
         """
         labels, counts = batch["label"], batch["mask"] > 0
         several = labels.shape.rank == 2
@@ -148,7 +148,7 @@ class Classification:
     def per_class(
         self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Return the images and the recall of every class, and with a confusion matrix the precision."""
+        """Return images and recall of every class, and with a confusion matrix the precision."""
         if "class_examples" not in sums:
             return {}
         images, correct = sums["class_examples"], sums["class_top_1"]
@@ -179,7 +179,7 @@ class Classification:
         )
 
     def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
-        """Draw nothing: classes name no place in an image."""
+        """Return no pictures: classes have no place in an image."""
         return []
 
     def _weighted_cross_entropy(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -249,7 +249,7 @@ def mean_per_class(correct: np.ndarray, examples: np.ndarray) -> float:
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
     """Return weights that make all classes count the same: inverse to the number of their images.
 
-    As "balanced" in scikit-learn: the mean over the images is 1. A class without an image has weight 0.
+    As "balanced" in scikit-learn: the mean over the images is 1. Classes without images have weight 0.
     """
     total, present = sum(class_counts), sum(count > 0 for count in class_counts)
     return tuple(total / (present * count) if count else 0.0 for count in class_counts)
@@ -290,7 +290,7 @@ def _best_of(logits: tf.Tensor, right: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide counts; NaN where there is nothing to count."""
+    """Divide counts; NaN where `whole` is 0."""
     nothing = np.full(len(whole), np.nan)
     return np.divide(part, whole, out=nothing, where=np.asarray(whole) > 0)
 

@@ -24,8 +24,8 @@ LARGEST_LOGIT = 16.0  # bins span both signs; a sigmoid of more is 1 - 1e-7
 class MultiLabel:
     """Binary cross entropy for each class, summed over classes and averaged over examples.
 
-    The sum over classes is that of BiT (arXiv 1912.11370) and big_vision (sigmoid_xent). Deviation from
-    timm's BinaryCrossEntropy, which averages over classes: its gradient is 1 / num_classes of this one.
+    The sum over classes is that of BiT (arXiv 1912.11370) and big_vision (sigmoid_xent). Deviation: timm's
+    BinaryCrossEntropy averages over classes, so its gradient is 1 / num_classes of this one.
 
     Attributes:
       num_classes: classes of the labels.
@@ -56,7 +56,7 @@ class MultiLabel:
         return network_layers(spec, num_classes=self.num_classes, include="logits")
 
     def prepare(self, batch: Batch) -> Batch:
-        """Make padded labels, int32 [b, k], multi-hot: float32 [b, classes]. Leave mixed labels."""
+        """Make padded labels, int32 [b, k], multi-hot, float32 [b, classes]; keep mixed labels."""
         return {**batch, "label": self._targets(batch["label"])}
 
     def weight(self, batch: Batch) -> float:
@@ -84,9 +84,9 @@ class MultiLabel:
         Returns:
           sums: int32 "examples", float32 "cross_entropy" (no smoothing), and int32 "histogram"
             [2, BINS], the logits of all classes by bins, rows: not a label, a label.
-          rows: up to MOST_RANKED_CLASSES, "scores" [b, classes] (logits), "labels" [b, k] padded with
-            NO_LABEL, and "valid" [b]. Average precision does not depend on the order of the rows, so
-            they need no index.
+          rows: with at most MOST_RANKED_CLASSES classes, "scores" [b, classes] (logits), "labels" [b, k]
+            padded with NO_LABEL, and "valid" [b]. Average precision does not depend on the order of the
+            rows, so they need no index.
         """
         counts, targets = batch["mask"] > 0, self._targets(batch["label"])
         entropy = cross_entropy(outputs, targets, label_smoothing=0.0)
@@ -179,7 +179,7 @@ class MultiLabel:
         return f"{said}; is {', '.join(named[i] for i in labels) or 'nothing'}"
 
     def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
-        """Draw nothing: classes name no place in an image."""
+        """Return no pictures: classes have no place in an image."""
         return []
 
     @property
@@ -208,8 +208,8 @@ def cross_entropy(logits: tf.Tensor, targets: tf.Tensor, *, label_smoothing: flo
 def average_precision(positives: np.ndarray, examples: np.ndarray) -> float:
     """Compute the area under the steps of precision over recall, without interpolation.
 
-    As sklearn.metrics.average_precision_score: the precision at each score counts by the recall that it
-    adds.
+    As sklearn.metrics.average_precision_score: the precision at each score is weighted by the recall that
+    it adds.
 
     Args:
       positives: [n] number of positive examples at each distinct score, highest score first.

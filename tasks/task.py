@@ -54,18 +54,18 @@ class Task(Protocol):
 
     @property
     def outputs(self) -> Mapping[str, str] | None:
-        """The layers whose outputs the task takes, by the name it knows them by; None: the last alone."""
+        """Layer of each output that the task takes, by the name of the output; None: the last layer alone."""
 
     @property
     def draws(self) -> bool:
-        """Whether `draw` has pictures."""
+        """Whether `draw` returns pictures."""
 
     def layers(self, spec: ModelSpec) -> tuple[Node, ...]:
         """List the layers of the network on a backbone, in the order in which they are built."""
 
     @property
     def answers(self) -> Literal["classes", "class_maps", "boxes"]:
-        """What exports answer with: classes of whole images or of their pixels, or boxes of objects."""
+        """What exports return: classes of whole images or of their pixels, or boxes of objects."""
 
     def prepare(self, batch: Batch) -> Batch:
         """Convert an input batch to the form that `loss` takes, on the device and without a gradient."""
@@ -103,35 +103,35 @@ class Task(Protocol):
     def per_class(
         self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Compute figures of each class from what `score` gets, for the report of a run.
+        """Compute figures of each class from the inputs of `score`, for the report of a run.
 
         Returns:
-          Arrays [classes] by name: counts are int, shares are float in [0, 1], and NaN where there is
-          nothing to count. Empty if the evaluation keeps nothing by class.
+          Arrays [classes] by name: int counts, and float shares in [0, 1], NaN for a class without
+          examples. Empty if the evaluation keeps nothing by class.
         """
 
     def errors(self, outputs: Any, batch: Batch) -> tf.Tensor:
         """Compute how wrong the answer to each example is, for the report: float32 [batch].
 
-        0 is right, and padding; the larger the value, the surer the network was of something wrong.
+        0 for a right answer and for padding; larger the surer the network was of a wrong answer.
         """
 
     def evidence(self, outputs: Any) -> tf.Tensor | None:
-        """Return the output of which Grad-CAM shows the reasons, float32 [batch]; None if there is none."""
+        """Return the output that Grad-CAM explains, float32 [batch]; None if there is none."""
 
     def caption(
         self, output: Any, example: Mapping[str, np.ndarray], class_names: Sequence[str]
     ) -> str:
-        """Say what the network made of one example, and what is true: "eight 98%, is three 1%".
+        """Describe the prediction for one example and its label: "eight 98%, is three 1%".
 
         Args:
-          output: outputs of the network for it, without a batch dimension.
-          example: the columns of the batch for it, without a batch dimension.
+          output: outputs of the network, without a batch dimension.
+          example: columns of the batch, without a batch dimension.
           class_names: one for each class.
         """
 
     def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
-        """Draw answers for people: pictures of each image, uint8 [H, W, 3], side by side.
+        """Draw predictions: pictures of each image, uint8 [H, W, 3], side by side.
 
         Args:
           outputs: arrays of the network.

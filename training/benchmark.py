@@ -1,6 +1,6 @@
-"""--mode=benchmark: speed and memory of an experiment's training steps on the present devices.
+"""--mode=benchmark: speed and memory of an experiment's training steps on the available devices.
 
-Each stage trains for a few steps from the initial weights, by the same loop as a run. Nothing of it is kept.
+Each stage trains for a few steps with the training loop of a run. Nothing is saved.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ class StageSpeed:
       image_size: pixels of its images' side, or (height, width).
       global_batch_size: images per step.
       steps: number of measured steps.
-      seconds: their whole time.
-      input_seconds: the part of it in which the step waited for a batch.
+      seconds: time of all measured steps.
+      input_seconds: time that these steps waited for batches.
       first_seconds: time of the first call, which also compiles the step and fills the input's buffers.
     """
 
@@ -56,7 +56,7 @@ class Speed:
     Attributes:
       title: network, devices and precision.
       stages: of the training, in order.
-      peak_bytes: largest memory of the process, and of each device that reports it, by name.
+      peak_bytes: peak memory of the process and of each device that reports it, by name.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Speed:
 def run_benchmark(experiment: Experiment, distribution: Distribution) -> Speed:
     """Measure benchmark.steps training steps of each stage, after benchmark.warmup_steps.
 
-    No file is written in model_dir, and none is read.
+    It neither reads nor writes files in model_dir.
 
     Raises:
       UserError: see `open_job` and `make_state`.
@@ -116,14 +116,14 @@ def _measure(job: Job, loop: Loop, batches: Iterator[Any]) -> StageSpeed:
 
 
 def _calls(steps: int, steps_per_call: int) -> Iterator[tuple[int, int]]:
-    """Yield (steps done at its end, its steps) of each call that `steps` are divided into."""
+    """Divide `steps` into calls; yield (steps done after the call, steps of the call)."""
     for done in range(0, steps, steps_per_call):
         count = min(steps_per_call, steps - done)
         yield done + count, count
 
 
 def _peak_bytes() -> dict[str, int]:
-    """Return the most memory in use so far, by name."""
+    """Return the peak memory so far, by name."""
     found = {"this process": peak_memory_bytes()}
     for device in tf.config.list_logical_devices("GPU"):
         found[device.name.removeprefix("/device:")] = tf.config.experimental.get_memory_info(

@@ -14,8 +14,8 @@ from training.job import ExperimentError, Job
 class Profiler:
     """Writes MODEL_DIR/tensorboard/profile while the steps of train.profile_steps run.
 
-    A profile begins and ends between two calls of the training loop: it holds whole calls, and what the run
-    does between them. Only the chief profiles. Leaving the block ends a profile that is still open.
+    A profile begins and ends between two calls of the training loop: it covers whole calls, and the work
+    between them. Only the chief profiles. Leaving the block ends a profile that is still open.
 
     Args:
       job: job of the whole run.

@@ -47,7 +47,7 @@ class CenterCrop(Evaluation):
 
     framing: Literal["center_crop"] = "center_crop"
     crop_padding: Natural | None = None  # pixels; None: round(S * (1/.875 - 1))
-    odd_pixels: Literal["before", "after"] = "before"  # where one too many is cut; V2's: after
+    odd_pixels: Literal["before", "after"] = "before"  # where an odd pixel is cut; V2's: after
 
 
 class Squash(Evaluation):

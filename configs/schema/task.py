@@ -85,7 +85,7 @@ class Segmentation(Task):
     class_weights: tuple[Positive, ...] | None = None  # of each class in the losses; None: 1
     focal_gamma: NotNegative = 2.0  # exponent of the focal loss
     decoder_filters: tuple[Count, ...] = (256, 128, 64, 32, 16)  # of each block, coarsest first
-    skips: Literal["reductions", "expanded"] = "reductions"  # the backbone's maps that it takes
+    skips: Literal["reductions", "expanded"] = "reductions"  # feature maps of the backbone
     first_value: MaskValue = 0  # in masks, of the first class; lower values are not counted
     ignore_value: MaskValue = 255  # in masks, of pixels that are not counted
 
@@ -120,7 +120,7 @@ class Detection(Task):
     """Boxes of objects, each with its class: an EfficientDet on the backbone."""
 
     name: Literal["detection"] = "detection"
-    detector: Detector = "efficientdet-d0"  # gives what is None below; model.name is the backbone
+    detector: Detector = "efficientdet-d0"  # the published detector; model.name is the backbone
     filters: Count | None = None  # of the BiFPN and the heads; None: the detector's
     cells: Count | None = None  # of the BiFPN; None: the detector's
     head_repeats: Natural | None = None  # convolutions before a head's last; None: the detector's
@@ -131,16 +131,16 @@ class Detection(Task):
     focal_gamma: NotNegative = 1.5  # exponent of the focal loss
     huber_delta: Positive = 0.1  # where the box loss becomes linear, in sides of the anchor
     box_loss_weight: NotNegative = 50.0  # weight of the box loss beside the focal loss
-    iou_loss: Literal["iou", "giou", "diou", "ciou"] | None = None  # one more loss of the boxes
-    iou_loss_weight: Positive = 1.0  # weight of it
+    iou_loss: Literal["iou", "giou", "diou", "ciou"] | None = None  # additional loss of the boxes
+    iou_loss_weight: Positive = 1.0  # weight of iou_loss
     nms: Literal["gaussian", "hard"] = "gaussian"  # lower scores of overlapping boxes, or drop them
     nms_iou: InsideZeroToOne = 0.5  # of nms=hard: overlap above which a box is dropped
     nms_sigma: Positive = 0.5  # of nms=gaussian: scores are multiplied by exp(-IoU^2 / sigma)
     nms_per_class: bool = True  # leave boxes of other classes alone
-    least_score: ZeroToOne = 0.001  # detections up to it are dropped
+    least_score: ZeroToOne = 0.001  # detections with this score or less are dropped
     max_candidates: Natural = 5000  # best pairs of anchor and class; 0: each anchor's best class
     max_detections: Count = 100  # of an image
-    max_boxes: Count = 100  # objects of an image at most; one with more is an error
+    max_boxes: Count = 100  # largest number of an image; more is an error
 
     @property
     def ignores(self) -> tuple[str, ...]:

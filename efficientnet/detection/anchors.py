@@ -1,4 +1,4 @@
-"""Anchors: the boxes around which a detector describes what it sees."""
+"""Anchors: the boxes to which the boxes of a detector are relative."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Anchors:
 
     Attributes:
       max_level: the coarsest level; level l is the image halved l times.
-      scale: side of a square anchor of octave 0 in strides of its level; one number, or one for each level.
+      scale: side of the square anchor of octave 0 in strides of its level; one number, or one per level.
       octaves: number of sizes at each place; size i is 2^(i / octaves) times the first.
       ratios: width / height of each shape, or (x factor, y factor) of the sides.
     """
@@ -60,11 +60,11 @@ def level_sizes(image_size: Size, max_level: int) -> list[tuple[int, int]]:
 def anchor_boxes(anchors: Anchors, image_size: Size) -> np.ndarray:
     """Compute all anchors of an image.
 
-    Strides are fractions where the size is not a multiple of the coarsest level's. Anchors may reach
-    outside of the image.
+    Strides are fractions if the size is not a multiple of the coarsest level's stride. Anchors may reach
+    outside the image.
 
     Args:
-      anchors: their shapes.
+      anchors: shapes of the anchors.
       image_size: side of the square image or (height, width), in pixels.
 
     Returns:

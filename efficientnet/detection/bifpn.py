@@ -27,8 +27,8 @@ class CellNode(NamedTuple):
 
     Attributes:
       level: of its output.
-      sources: the features that it fuses; 0, 1, ... are the inputs of the cell, the finest first, and then
-        come the outputs of its nodes in order.
+      sources: indices of the features that it fuses: first the inputs of the cell, the finest first, then
+        the outputs of the nodes in order.
     """
 
     level: int
@@ -56,7 +56,7 @@ def pyramid(layers: Layers, spec: DetectorSpec) -> list[Feature]:
     """Add the levels that a backbone lacks; return the inputs of the first cell, the finest first.
 
     Raises:
-      SpecError: the backbone does not halve its images five times.
+      SpecError: the backbone does not halve images five times.
     """
     backbone = layers.spec
     if len(backbone.reductions) != BACKBONE_LEVELS:
@@ -103,7 +103,7 @@ def _node(
 def _resample(
     layers: Layers, feature: Feature, like: Feature, level: int, spec: DetectorSpec, name: str
 ) -> Feature:
-    """Bring a feature to the BiFPN's filters and to a level next to its own, of the size of `like`."""
+    """Convert a feature to the BiFPN's filters and to an adjacent level, of the size of `like`."""
     x = feature.name
     if feature.filters != spec.filters:
         x = layers.add(

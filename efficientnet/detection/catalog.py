@@ -12,16 +12,16 @@ Fusion = Literal["fast", "sum"]
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSpec:
-    """What is built on a backbone to detect objects.
+    """A detector, without the settings of its backbone.
 
     Attributes:
       name: published name.
-      backbone: name of the published backbone. Any other EfficientNet can take its place.
+      backbone: name of the published backbone; any other EfficientNet can replace it.
       resolution: side of the published input, in pixels.
       filters: of every level of the BiFPN and of both heads.
       cells: number of BiFPN cells.
       head_repeats: convolutions of each head before its predictor.
-      fusion: how the BiFPN adds up its inputs: "fast" weighs them with learned numbers, "sum" does not.
+      fusion: how the BiFPN adds its inputs: "fast" with learned weights, "sum" without.
       survival_probability: of the published backbone's last block in training; 1 is no stochastic depth.
       anchors: shapes of the anchors, and the number of levels.
     """
@@ -70,7 +70,7 @@ def _row(
     )
 
 
-# name, backbone, (input, filters, cells, head repeats). The paper's formulas differ; these were trained.
+# name, backbone, (input, filters, cells, head repeats), as trained; the paper's formulas differ.
 DETECTORS = {
     row.name: row
     for row in (
@@ -102,7 +102,7 @@ def get_detector(name: str) -> DetectorSpec:
     """Look up a published detector.
 
     Raises:
-      SpecError: there is none of that name; the message lists similar ones.
+      SpecError: the name is unknown; the message lists similar ones.
     """
     if name not in DETECTORS:
         near = difflib.get_close_matches(name, DETECTORS, n=4) or list(DETECTORS)

@@ -8,7 +8,7 @@ from efficientnet.detection.bifpn import Feature
 from efficientnet.detection.catalog import DetectorSpec
 from efficientnet.detection.layer_kinds import JoinLevels, PerAnchor, SeparableConv
 
-# The share of the anchors that the first outputs call positive (arXiv 1708.02002, section 4.1).
+# Initial probability of every class (arXiv 1708.02002, section 4.1).
 PRIOR = 0.01
 PRIOR_LOGIT = -math.log((1 - PRIOR) / PRIOR)
 
@@ -16,7 +16,7 @@ PRIOR_LOGIT = -math.log((1 - PRIOR) / PRIOR)
 def class_head(
     layers: Layers, features: Sequence[Feature], spec: DetectorSpec, num_classes: int
 ) -> str:
-    """Add the class head: (anchors, num_classes) logits, [anchors of the finest level first]."""
+    """Add the class head: (anchors, num_classes) logits, anchors of the finest level first."""
     return _head(layers, features, spec, "class", num_classes, PRIOR_LOGIT)
 
 

@@ -12,7 +12,7 @@ from efficientnet.layer_kinds import BuildOptions, LayerCost, LayerKind, Shape
 
 @dataclass(frozen=True)
 class SeparableConv(LayerKind):
-    """3x3 depthwise, then 1x1 convolution with bias and nothing between: (H, W, C) -> (H, W, filters).
+    """3x3 depthwise, then directly a 1x1 convolution with bias: (H, W, C) -> (H, W, filters).
 
     Attributes:
       filters: of the output.

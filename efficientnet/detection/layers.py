@@ -11,7 +11,7 @@ EPSILON = 1e-4  # of the published code; the sum of the weights may be 0
 class FastFusion(keras.layers.Layer):
     """Average tensors of one shape with learned weights (arXiv 1911.09070, section 3.3).
 
-    sum_i relu(weight_i) x_i / (sum_j relu(weight_j) + 1e-4), with one scalar for each input, first 1.
+    sum_i relu(weight_i) x_i / (sum_j relu(weight_j) + 1e-4), with one scalar for each input, initially 1.
     """
 
     def build(self, input_shape: Any) -> None:

@@ -32,7 +32,7 @@ def build_detector(
       spec: BiFPN, heads and anchors.
       backbone: any network with five reductions; it also sets the activation and batch norm's constants.
       num_classes: classes of the objects; there is no background class.
-      image_size: as in `efficientnet.build_model`, and so are the rest.
+      image_size: as in `efficientnet.build_model`, like the arguments below.
       dtype: of the layers.
       batch_norm: makes a batch-norm layer.
       uniform: source of the noise of stochastic depth.
@@ -43,7 +43,7 @@ def build_detector(
       `anchor_boxes`.
 
     Raises:
-      SpecError: the backbone has other reductions, or a block of an unknown kind.
+      SpecError: the backbone does not have five reductions, or has a block of an unknown kind.
     """
     return build_network(
         detector_layers(spec, backbone, num_classes),

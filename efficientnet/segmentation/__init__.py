@@ -1,1 +1,1 @@
-"""Networks that give every pixel a class, on the same backbones."""
+"""Networks for segmentation, on the same backbones."""

@@ -3,12 +3,12 @@
 Two forms, after two published libraries:
 
 - "reductions": from the last block, without the head, up to the image, with the output of the last block
-  at each stride as skip connection. It is that of segmentation_models.pytorch 0.5, commit 5006616, but for
-  two skips: that library takes the stem's output at stride 2 (here: reduction_1), and for B0 the first
-  block of three at stride 16 (here: the last, as it does for B1 to B7).
-- "expanded": from the head's convolution, with the expanded filters that enter each strided depthwise
-  convolution as skip connections: that of segmentation_models, commit 5d24bbf. A block that is not
-  expanded before its strided convolution (Fused-MBConv, expand ratio 1) gives its input.
+  at each stride as skip connection, as in segmentation_models.pytorch 0.5, commit 5006616. Deviations: that
+  library takes the stem's output at stride 2 (here: reduction_1), and for B0 the first block of three at
+  stride 16 (here: the last, as the library does for B1 to B7).
+- "expanded": from the head's convolution, with the expanded maps before each strided depthwise
+  convolution as skip connections, as in segmentation_models, commit 5d24bbf. For a block without expansion
+  before its strided convolution (Fused-MBConv, expand ratio 1), its input is the skip connection.
 
 Both take any image size: maps are enlarged to the nearest pixels of twice the size and cropped to the size
 of the skip connection. segmentation_models needs multiples of 32, for which the two agree.
@@ -36,9 +36,9 @@ class UNet:
     """A decoder.
 
     Attributes:
-      filters: of each of its blocks, coarsest first; a block for each time that the backbone halves the
-        image, five in the published models.
-      skips: the backbone's feature maps that it takes, see above.
+      filters: of each block, coarsest first; one block for each time that the backbone halves the image,
+        five in the published models.
+      skips: the backbone's feature maps that it takes; see above.
     """
 
     filters: tuple[int, ...] = FILTERS
@@ -48,8 +48,8 @@ class UNet:
 def unet_layers(spec: ModelSpec, decoder: UNet, num_classes: int) -> tuple[Node, ...]:
     """List the layers of a U-Net in the order in which they are built; the last gives the logits.
 
-    Each block enlarges, joins the skip connection if there is one, and has two 3x3 convolutions with batch
-    norm and relu; relu6 where the backbone has it, as Lite does for 8 bits. The last convolution, in
+    Each block enlarges, concatenates the skip connection if there is one, and has two 3x3 convolutions with
+    batch norm and relu, or relu6 if the backbone has it, as Lite does for 8 bits. The last convolution, in
     float32 under every policy, gives [H, W, num_classes].
 
     Args:
@@ -102,7 +102,7 @@ def _conv_activation(layers: Layers, x: str, name: str, filters: int) -> str:
 
 
 def _strides(spec: ModelSpec) -> tuple[int, ...]:
-    """Return by how much each map is smaller than the one before, from the image to the last block."""
+    """Return the stride of each map relative to the one before, from the image to the last block."""
     *others, _ = spec.reductions
     stem = spec.stem.stride * (2 if spec.stem.pooling == "max" else 1) if spec.stem else 1
     to_first = stem * prod(block.stride for block in spec.blocks[: spec.reductions[0] + 1])

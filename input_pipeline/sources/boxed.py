@@ -1,4 +1,4 @@
-"""Images with boxes that files beside them describe: what coco, voc_boxes and yolo have in common."""
+"""Images with boxes in annotation files: the shared parts of coco, voc_boxes and yolo."""
 
 import os
 import posixpath
@@ -16,23 +16,23 @@ from input_pipeline.sources.source import IndexedExamples, Source, SourceRequest
 from input_pipeline.targets.boxes import AREA, BOX_LABELS, CROWD, ENDS
 from input_pipeline.targets.target import Features
 
-ASSUMED_BYTES = 160_000  # of a photograph; reading each size would take long
+ASSUMED_BYTES = 160_000  # of a photograph; reading the size of each would be slow
 FILES_NAMED = 3  # in a message
-LARGEST = 1e9  # of coordinates, in pixels; beyond it is no annotation
+LARGEST = 1e9  # of coordinates, in pixels; larger values are malformed
 LABEL_OFFSET = 1  # labels of records count from 1, as published
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects of an image, as annotated: nothing is checked.
+    """The objects of an image, as annotated and unchecked.
 
     Attributes:
       boxes: float32 [n, 4], [ymin, xmin, ymax, xmax] in 0..1 of the image's sides.
       classes: int64 [n], from 0.
       crowd: int64 [n], 1 for a box around many objects.
-      area: float32 [n], of the objects in pixels; None where it is not annotated.
-      size: height and width of the image, as annotated; None where they are not.
-      source_id: of the image; "" where it has none.
+      area: float32 [n], of the objects in pixels; None if it is not annotated.
+      size: height and width of the image, as annotated; None if they are not.
+      source_id: of the image; "" if it has none.
     """
 
     boxes: np.ndarray
@@ -72,7 +72,7 @@ def make_objects(
 ) -> Objects:
     """Build objects from rows of ymin, xmin, ymax, xmax.
 
-    They are in pixels of an image of `size`; without it in 0..1 of its sides.
+    With `size` they are in pixels of the image, else in 0..1 of its sides.
     """
     boxes = np.array(corners, np.float64).reshape(-1, 4) / np.tile(size or (1.0, 1.0), 2)
     return Objects(
@@ -86,7 +86,7 @@ def make_objects(
 
 
 def is_coordinate(value: Any) -> bool:
-    """Return whether a value is a number that a coordinate may be."""
+    """Return whether a value is a number in the range of coordinates."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
@@ -99,13 +99,13 @@ def open_boxed(
     """Open the folder of a source of boxes.
 
     Args:
-      request: the folder, and after the source's name the fraction that is held out for validation.
-      source: its name.
+      request: the folder and, in the argument, the fraction that is held out for validation.
+      source: name of the source.
       expected: what the folder should hold, for messages.
-      list_images: lists its images and boxes; takes the folder and the fraction.
+      list_images: takes the folder and the fraction, and lists images and boxes.
 
     Raises:
-      DatasetError: there is no folder, the target is another one, or see `list_images`.
+      DatasetError: the folder is missing, the target has no boxes, or see `list_images`.
     """
     path = request.data_dir
     if path is None:
@@ -134,7 +134,7 @@ def read_boxed(name: str, images: BoxedImages) -> Source:
 
 
 def complete(path: str, images: BoxedImages, validation_fraction: float) -> BoxedImages:
-    """Hold out validation images if there are none, and refuse a split without any box.
+    """Hold out validation images if there are none, and refuse splits without boxes.
 
     Raises:
       DatasetError: a split has no box, or the fraction is out of range.
@@ -154,10 +154,10 @@ def complete(path: str, images: BoxedImages, validation_fraction: float) -> Boxe
 
 
 def read_text(path: str) -> str:
-    """Read a file of text.
+    """Read a text file.
 
     Raises:
-      DatasetError: it is no UTF-8.
+      DatasetError: it is not UTF-8.
     """
     try:
         with tf.io.gfile.GFile(path) as file:
@@ -179,7 +179,7 @@ def read_names(path: str) -> tuple[str, ...]:
 
 
 def names_in(folder: str) -> tuple[str, ...]:
-    """List what is in a folder, sorted; nothing if there is no such folder."""
+    """List the content of a folder, sorted; empty if there is no such folder."""
     if not tf.io.gfile.isdir(folder):
         return ()
     return tuple(sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder)))
@@ -192,21 +192,21 @@ def first_present(path: str, candidates: Iterable[str]) -> str | None:
 
 
 def refuse_missing(where: str, missing: Sequence[str], total: int, folder: str) -> None:
-    """Refuse annotations of images that are not there.
+    """Refuse a list or an annotation file that names missing files.
 
     Raises:
-      DatasetError: with how many are `missing` of the `total`, and the first of them.
+      DatasetError: some are `missing` of the `total`; the message has their number and the first names.
     """
     if missing:
         some = ", ".join(missing[:FILES_NAMED])
         more = f" and {len(missing) - FILES_NAMED} more" if len(missing) > FILES_NAMED else ""
         raise DatasetError(
-            f"{where}: {len(missing)} of its {total} images are not in {folder}: {some}{more}"
+            f"{where}: {len(missing)} of its {total} files are not in {folder}: {some}{more}"
         )
 
 
 def _hold_out(train: Sequence[BoxedImage], fraction: float) -> dict[str, tuple[BoxedImage, ...]]:
-    """Split at random, with a fixed seed; each part in the order of the names."""
+    """Split at random, with a fixed seed; keep the order within each part."""
     order = np.random.default_rng(0).permutation(len(train))
     held_out = set(order[: round(fraction * len(train))].tolist())
     return {
@@ -236,7 +236,7 @@ def _examples(members: Sequence[BoxedImage]) -> IndexedExamples:
 
 
 def _columns(members: Sequence[BoxedImage]) -> dict[str, np.ndarray]:
-    """Return the features of all images, one after the other."""
+    """Concatenate the features of all images."""
     every = [objects_features(objects) for _, objects in members]
     nothing = objects_features(make_objects([], [], area=[]))
     if not all(AREA in each for each in every):
@@ -247,7 +247,7 @@ def _columns(members: Sequence[BoxedImage]) -> dict[str, np.ndarray]:
 
 
 def objects_features(objects: Objects) -> dict[str, np.ndarray]:
-    """Return the published features of the objects of an image."""
+    """Return the objects of an image as features with the published keys."""
     features = {
         **{end: objects.boxes[:, place] for place, end in enumerate(ENDS)},
         BOX_LABELS: objects.classes + LABEL_OFFSET,

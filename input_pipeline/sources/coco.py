@@ -4,8 +4,8 @@
     train.json, val.json (or test.json), images/
     train/_annotations.coco.json, valid/_annotations.coco.json, with the images beside them
 
-Category ids become classes in their order, except that COCO's own keep their ids, 1 to 90 with gaps, as the
-published networks number them.
+Classes are the categories in the order of their ids. COCO's own 80 categories keep their ids, 1 to 90 with
+gaps, as in the published networks.
 """
 
 import json
@@ -38,7 +38,7 @@ from system.errors import first_line
 EXPECTED = (
     "a folder with annotations/instances_train2017.json and train2017/, or train.json and images/"
 )
-# By split, its names in paths; the first annotations that are there count.
+# By split, its names in paths; the first existing annotations are read.
 SPLITS = {"train": ("train",), "validation": ("val", "valid", "validation", "test")}
 FILES = (
     "annotations/instances_{}2017.json",
@@ -54,7 +54,7 @@ COCO_IDS = set(range(1, HIGHEST_COCO_ID + 1)) - COCO_GAPS
 
 
 def open_coco(request: SourceRequest) -> Source:
-    """Open the images and boxes in `request.data_dir`; "coco:0.2" holds out 20 % without a second file.
+    """Open the images and boxes in `request.data_dir`; "coco:0.2" holds out 20 % without a validation file.
 
     Raises:
       DatasetError: see `list_coco`.
@@ -63,7 +63,7 @@ def open_coco(request: SourceRequest) -> Source:
 
 
 def is_coco(path: str) -> bool:
-    """Return whether a folder has training annotations in one of the known places."""
+    """Return whether a folder has training annotations at one of the known paths."""
     return first_present(path, [name.format("train") for name in FILES]) is not None
 
 
@@ -73,7 +73,7 @@ def list_coco(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTIO
     Images without annotations are examples without objects.
 
     Raises:
-      DatasetError: a file is missing or malformed, its images are missing, an annotation names an unknown
+      DatasetError: a file is missing or malformed, images are missing, an annotation names an unknown
         image or category, or a split has no box.
     """
     splits: dict[str, tuple[BoxedImage, ...]] = {}
@@ -148,7 +148,7 @@ def _class_names(categories: Mapping[int, str]) -> tuple[str, ...]:
 def _images(
     path: str, split: str, file: str, content: Mapping[str, Any], numbers: Mapping[int, int]
 ) -> tuple[BoxedImage, ...]:
-    """Return the images of one file of annotations, in its order."""
+    """Return the images of one annotation file, in its order."""
     rows = {}
     for number, row in enumerate(_rows(file, content, "images")):
         where = f"{file}, image {number}"
@@ -200,7 +200,7 @@ def _objects(
 
 
 def _area(row: Mapping[str, Any]) -> float:
-    """Return the annotated area of an object, in pixels; without it that of its box."""
+    """Return the annotated area of an object, in pixels, or else that of its box."""
     area = row.get("area")
     if isinstance(area, int | float) and 0 <= area <= LARGEST**2:
         return float(area)
@@ -208,7 +208,7 @@ def _area(row: Mapping[str, Any]) -> float:
 
 
 def _find(path: str, split: str, file: str, names: Sequence[str]) -> dict[str, ImageFile]:
-    """Find images in the folder of the split that has most of them."""
+    """Find images in the candidate folder that has most of them."""
     folders = [
         posixpath.dirname(file),
         *(posixpath.join(path, each.format(split)) for each in FOLDERS),

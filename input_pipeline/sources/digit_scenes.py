@@ -1,7 +1,7 @@
 """Scenes of several handwritten digits on a textured background, with exact masks and boxes.
 
-They are composed from the digits that ship with scikit-learn and written once as TFRecords, with the keys
-of published sets for segmentation and detection. No digit is in scenes of both splits.
+Scenes are composed from the digits that ship with scikit-learn and written once as TFRecords, with the
+published keys for segmentation and detection. No digit is in scenes of both splits.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ BACKGROUND = "background"
 
 SCENE_SIDE = 96  # pixels
 NUM_SCENES = {"train": 2000, "validation": 200}
-NUM_DIGITS = (2, 4)  # in a scene, fewest and most; one that finds no room is left out
+NUM_DIGITS = (2, 4)  # in a scene, fewest and most; a digit without room is left out
 DIGIT_SIDES = (32, 56)  # pixels of a digit with a margin of a tenth on each side
 EDGE_INK = 0.35  # share of full ink at the edge of a stroke
 ATTEMPTS = 20  # to find room for a digit
@@ -29,7 +29,7 @@ LEVELS = 16  # of ink in the originals
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, and what is where in it.
+    """A picture with its mask and boxes.
 
     Attributes:
       image: uint8 [SCENE_SIDE, SCENE_SIDE, 3].
@@ -47,7 +47,7 @@ class Scene:
 def open_digit_scenes(request: SourceRequest) -> Source:
     """Open the scenes in `request.data_dir` (default: data/digit_scenes); write them if missing.
 
-    With masks there is a class for the background, before those of the digits.
+    For masks the background is class 0, before the classes of the digits.
     """
     data_dir = request.data_dir or "data/digit_scenes"
     info = find_written(data_dir, "digit_scenes") or write_digit_scenes(data_dir)
@@ -59,14 +59,14 @@ def open_digit_scenes(request: SourceRequest) -> Source:
 
 
 def with_background(info: DatasetInfo) -> DatasetInfo:
-    """Return the description of the masks: the background is class 0."""
+    """Return the description with the background as class 0, for masks."""
     names = (BACKGROUND, *CLASS_NAMES)
     splits = {name: replace(split, class_counts=None) for name, split in info.splits.items()}
     return replace(info, num_classes=len(names), class_names=names, splits=splits, label_offset=0)
 
 
 def write_digit_scenes(data_dir: str) -> DatasetInfo:
-    """Write the scenes as TFRecords; the description last, which marks them complete."""
+    """Write the scenes as TFRecords, and last the description, which marks them complete."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -113,7 +113,7 @@ def _write_split(data_dir: str, split: str, ink: np.ndarray, labels: np.ndarray)
     waiting: list[int] = []
     for number in range(NUM_SCENES[split]):
         count = int(random.integers(NUM_DIGITS[0], NUM_DIGITS[1] + 1))
-        if len(waiting) < count:  # every digit has its turn before any comes again
+        if len(waiting) < count:  # use every digit once before repeating any
             waiting += random.permutation(len(labels)).tolist()
         chosen, waiting = waiting[:count], waiting[count:]
         scene = compose(ink[chosen], labels[chosen], random)
@@ -161,7 +161,7 @@ def _background(random: np.random.Generator) -> np.ndarray:
 
 
 def _enlarged(original: np.ndarray, side: int) -> np.ndarray:
-    """Enlarge a digit, and cut it to its strokes: opacity, float64 [h, w] in [0, 1]."""
+    """Enlarge a digit and crop it to its strokes: opacity, float64 [h, w] in [0, 1]."""
     from scipy.ndimage import zoom
 
     with_margin = np.pad(original, 1)  # strokes that reach the border end inside the picture
@@ -174,7 +174,7 @@ def _enlarged(original: np.ndarray, side: int) -> np.ndarray:
 def _free_place(
     mask: np.ndarray, shape: tuple[int, ...], random: np.random.Generator
 ) -> tuple[int, int] | None:
-    """Draw the first row and column of a window with nothing in it and one pixel around it."""
+    """Draw the first row and column of an empty window with a margin of one pixel; None if none is found."""
     for _ in range(ATTEMPTS):
         top, left = (int(random.integers(0, SCENE_SIDE - side + 1)) for side in shape)
         around = mask[

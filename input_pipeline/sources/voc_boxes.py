@@ -3,8 +3,8 @@
     ImageSets/Main/train.txt, val.txt; Annotations/NAME.xml; JPEGImages/NAME.jpg
     train.txt, val.txt (or test.txt); annotations/NAME.xml; images/NAME.jpg
 
-Lists name images without their endings. Coordinates are taken as they are, as the published conversion
-does; VOC's count pixels from 1. Objects marked as difficult are objects like others, as there.
+Lists name images without extension. As in the published conversion, coordinates are not changed, although
+VOC's count pixels from 1, and objects marked as difficult are objects like others.
 """
 
 import math
@@ -45,7 +45,7 @@ CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
 
 class Annotated(NamedTuple):
-    """What one XML file says: the size of its image, and rows of CORNERS in pixels with names of classes."""
+    """The content of an XML file: the size of its image, and rows of CORNERS in pixels with class names."""
 
     height: float
     width: float
@@ -73,8 +73,8 @@ def list_voc_boxes(
 ) -> BoxedImages:
     """Read the lists of every split, their annotations, and find the images.
 
-    The classes are the lines of classes.txt (or labels.txt), else the sorted names in the training
-    annotations, which are VOC's twenty in their order for VOC's own.
+    The classes are the lines of classes.txt (or labels.txt), or else the sorted names in the training
+    annotations, which is the order of VOC's own twenty classes.
 
     Raises:
       DatasetError: a list or folder is missing, a file is malformed, images or annotations are missing, a
@@ -107,7 +107,7 @@ def read_annotation(file: str) -> Annotated:
     """Read one XML file.
 
     Raises:
-      DatasetError: it is malformed, or a value is missing or no number.
+      DatasetError: it is malformed, or a value is missing or not a number.
     """
     text = read_text(file)
     if "<!ENTITY" in text:  # entities of entities grow without bound
@@ -116,7 +116,7 @@ def read_annotation(file: str) -> Annotated:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise DatasetError(f"{file}, line {error.position[0]}: not XML ({error})") from None
-    except ValueError as error:  # a declared encoding that is none
+    except ValueError as error:  # unknown declared encoding
         raise DatasetError(f"{file}: not XML ({error})") from None
     height, width = (_number(file, root, f"size/{side}") for side in ("height", "width"))
     if height <= 0 or width <= 0:
@@ -142,7 +142,7 @@ def _listed(file: str, annotations: str, images: str) -> list[tuple[ImageFile, s
     """Return the images that a list names, with their XML files."""
     names = [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
     if not names:
-        raise DatasetError(f"{file}: names no image")
+        raise DatasetError(f"{file}: empty; expected a name of an image on each line")
     described = set(names_in(annotations))
     missing = [f"{name}.xml" for name in names if f"{name}.xml" not in described]
     refuse_missing(file, missing, len(names), f"{annotations}/")

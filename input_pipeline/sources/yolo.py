@@ -5,7 +5,7 @@
     images, labels
 
 A line of a text file is CLASS CENTRE_X CENTRE_Y WIDTH HEIGHT, the class from 0 and the rest in 0..1 of the
-image's sides. The names of the classes are those of data.yaml or classes.txt.
+image's sides. data.yaml or classes.txt has the names of the classes.
 """
 
 import posixpath
@@ -63,7 +63,7 @@ def is_yolo(path: str) -> bool:
 
 
 def list_yolo(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTION) -> BoxedImages:
-    """List the images of every split, and read their text files.
+    """List the images of every split and read their text files.
 
     An image without a text file is an example without objects.
 
@@ -87,7 +87,7 @@ def list_yolo(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTIO
 
 
 def _folders(path: str, split: str) -> tuple[str, str] | None:
-    """Return the folders of the images and of the text files of a split, if there are both."""
+    """Return the folders of the images and of the text files of a split; None unless both exist."""
     pairs = [tuple(each.format(split) for each in pair) for pair in FOLDERS]
     for pair in [*pairs, *([WITHOUT_SPLITS] if split == "train" else [])]:
         images, labels = (posixpath.join(path, each) for each in pair)
@@ -110,14 +110,14 @@ def _class_names(path: str) -> tuple[str, ...]:
 
 
 def _names_of_yaml(file: str) -> tuple[str, ...]:
-    """Return what `names` lists: [a, b], or on lines of their own "- a" or "0: a".
+    """Return the entries of `names`: [a, b], or lines of the form "- a" or "0: a".
 
-    More of YAML is not read: its files need nothing else.
+    Other YAML is not supported: YOLO's files need nothing else.
     """
     lines = [line.split(" #")[0].rstrip() for line in read_text(file).splitlines()]
     start = next((n for n, line in enumerate(lines) if line.startswith("names:")), None)
     if start is None:
-        raise DatasetError(f"{file}: no names; expected those of the classes")
+        raise DatasetError(f"{file}: no key 'names'; expected the names of the classes")
     inline = lines[start].removeprefix("names:").strip()
     items: list[str] = []
     for number, line in enumerate(lines[start + 1 :]):
@@ -168,7 +168,7 @@ def read_objects(file: str, num_classes: int) -> Objects:
     """Read one text file.
 
     Raises:
-      DatasetError: a line is malformed, or its class is unknown.
+      DatasetError: a line is malformed, or a class is unknown.
     """
     corners, classes = [], []
     for number, line in enumerate(read_text(file).splitlines(), 1):
@@ -188,7 +188,7 @@ def read_objects(file: str, num_classes: int) -> Objects:
 
 
 def _values(words: Sequence[str]) -> list[float] | None:
-    """Return the five numbers of a line, or None."""
+    """Return the five numbers of a line; None if they are malformed."""
     try:
         values = [float(word) for word in words]
     except ValueError:

@@ -1,7 +1,6 @@
-"""Targets: what a record holds beside its image. A new one is one file here and one row in TARGETS.
+"""Targets: what a record holds beside its image. A new target is one file here and one row in TARGETS.
 
-`TARGETS["classes"](max_labels=5)` makes one by name, `parse_target("classes:max_labels=5")` from the
-command line.
+`TARGETS["classes"](max_labels=5)` makes a target by name, `parse_target("classes:max_labels=5")` from a flag.
 """
 
 import inspect
@@ -32,7 +31,7 @@ def parse_target(text: str) -> Target:
     """Make a target from NAME or NAME:OPTION=NUMBER,OPTION=NUMBER.
 
     Raises:
-      DatasetError: no such target or option, or not a number.
+      DatasetError: the target or option is unknown, or its value is not a number.
     """
     name, _, rest = text.partition(":")
     if name not in TARGETS:
@@ -43,6 +42,6 @@ def parse_target(text: str) -> Target:
         key, _, value = part.partition("=")
         if key not in known or not value.isdigit():
             expected = ", ".join(f"{option}=NUMBER" for option in known) or "no option"
-            raise DatasetError(f"--target={text}: {part!r} is unknown; expected {expected}")
+            raise DatasetError(f"--target={text}: invalid option {part!r}; expected {expected}")
         options[key] = int(value)
     return TARGETS[name](**options)

@@ -23,7 +23,7 @@ CROWD, AREA = "image/object/is_crowd", "image/object/area"  # may be missing
 
 NO_CLASS = -1  # the class of a row that is padding
 DEFAULT_MAX_BOXES = 100
-ROUNDING = 1.0  # pixels by which annotated boxes may reach over the image's edge
+ROUNDING = 1.0  # pixels by which annotated boxes may exceed the image
 
 
 def _list_of(dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
@@ -43,10 +43,10 @@ class Boxes:
     """The objects of an image: "boxes", float32 [max_boxes, 4], and "classes", int32 [max_boxes].
 
     Boxes are [ymin, xmin, ymax, xmax]. Rows of objects come first; the others are padding: class NO_CLASS,
-    all else 0. Boxes of no area are left out.
+    everything else 0. Boxes without area are left out.
 
-    A training view gives boxes in pixels of the network's input, cut off at its valid part, and leaves out
-    crowds. Deviation: the published code cuts off at the last pixel's first corner, size - 1.
+    A training view gives boxes in pixels of the network's input, clipped to its valid part, without
+    crowds. Deviation: the published code clips to the first corner of the last pixel, size - 1.
 
     An evaluation view gives boxes in pixels of the original image, and in addition "crowd" and "area",
     float32 [max_boxes], the area in pixels of the original (without the feature, that of the box), and
@@ -65,7 +65,7 @@ class Boxes:
     def check(
         self, features: Features, *, num_classes: int, label_offset: int
     ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Convert the boxes of a record; those that no image can have are a problem."""
+        """Convert the boxes of a record; invalid labels, boxes and areas are a problem."""
         labels = features[BOX_LABELS]
         count = tf.size(labels)
         matching = _matching(features)
@@ -106,7 +106,7 @@ class Boxes:
     def place(
         self, value: Mapping[str, tf.Tensor], seen: Seen
     ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Move the boxes as the image was, or keep the original's; see `Target.place`."""
+        """Move the boxes as the image was moved, or keep those of the original; see `Target.place`."""
         placement = seen.placement
         height_width = tf.cast(placement.source_size, tf.float32)
         boxes = value["boxes"] * tf.tile(height_width, [2])
@@ -132,7 +132,7 @@ class Boxes:
         return {**row, "placement": where}, problem
 
     def labels(self, features: Features) -> list[int]:
-        """Return the different labels of the boxes as written."""
+        """Return the distinct labels of the boxes as written."""
         return sorted({int(label) for label in features[BOX_LABELS]})
 
     def draw(
@@ -146,7 +146,7 @@ class Boxes:
         return draw_boxes(image, boxes, [class_names[n] for n in classes], classes)
 
     def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:
-        """Return the specs of "boxes" and "classes" and, of evaluation views, of what they add."""
+        """Return the specs of "boxes" and "classes", and of the other parts of an evaluation view."""
         rows = [batch_size, self.max_boxes]
         spec = {
             "boxes": tf.TensorSpec([*rows, 4], tf.float32),
@@ -187,7 +187,7 @@ def _in_result(boxes: tf.Tensor, placement: Placement) -> tf.Tensor:
 
 
 def _cut(boxes: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Cut boxes off at a window of `size` at `corner`, int32 [2] each."""
+    """Clip boxes to a window of `size` at `corner`, int32 [2] each."""
     first, extent = (tf.tile(tf.cast(part, tf.float32), [2]) for part in (corner, size))
     return tf.clip_by_value(boxes, first, first + extent)
 
@@ -201,7 +201,7 @@ def _or_zeros(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
 
 
 def _reaching_out(boxes: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Describe the first box that reaches out of an image of `size`, int32 [2]; "" if none does."""
+    """Describe the first box outside an image of `size`, int32 [2]; "" if there is none."""
     limit = tf.tile(tf.cast(size, tf.float32), [2]) + ROUNDING
 
     def text(i: tf.Tensor) -> tf.Tensor:
@@ -215,7 +215,7 @@ def _reaching_out(boxes: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 def _first(*cases: tuple[tf.Tensor, Callable[[], tf.Tensor]]) -> tf.Tensor:
     """Return the text of the first condition that holds, or ""."""
     sound = ~tf.reduce_any(tf.stack([wrong for wrong, _ in cases]))
-    # One condition where nothing is wrong: a chain of them costs each image.
+    # One condition for sound records: a chain of conditions would cost time for each image.
     return tf.cond(
         sound,
         lambda: tf.constant(""),
@@ -248,7 +248,7 @@ def _too_many(count: tf.Tensor, most: int) -> tf.Tensor:
 
 
 def _matching(features: Features) -> tf.Tensor:
-    """Return whether the lists of a record have one length; CROWD and AREA may be missing."""
+    """Return whether the lists of a record have equal lengths; CROWD and AREA may be missing."""
     count = tf.size(features[BOX_LABELS])
     needed = tf.stack([tf.size(features[end]) for end in ENDS])
     optional = tf.stack([tf.size(features[name]) for name in (CROWD, AREA)])

@@ -19,7 +19,7 @@ class ClassLabel(WholeImage):
     def check(
         self, features: Features, *, num_classes: int, label_offset: int
     ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Convert the label of a record; none, several, or one outside the classes is a problem."""
+        """Convert the label of a record; no label, several, or one outside the classes is a problem."""
         labels = features[LABELS]
         label = tf.reduce_max(labels)
         last = num_classes - 1 + label_offset
@@ -37,7 +37,7 @@ class ClassLabel(WholeImage):
                 default=lambda: outside(label, label_offset, last),
             )
 
-        # One condition where nothing is wrong: a chain of them costs each image.
+        # One condition for sound records: a chain of conditions would cost time for each image.
         sound = (tf.size(labels) == 1) & (label >= label_offset) & (label <= last)
         problem = tf.cond(sound, lambda: tf.constant(""), describe)
         return {"label": tf.cast(label - label_offset, tf.int32)}, problem

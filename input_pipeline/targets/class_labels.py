@@ -17,11 +17,11 @@ DEFAULT_MAX_LABELS = 32
 class ClassLabels(WholeImage):
     """The classes of an image: "label", int32 [max_labels], padded with NO_LABEL.
 
-    A record without the feature is an image of no class: an Example does not distinguish an empty list.
+    A record without the feature is an image of no class: an Example does not distinguish it from an empty
+    list.
 
     Attributes:
-      max_labels: largest number of labels of an image. Numbers travel to the device, not a value
-        for each class.
+      max_labels: largest number of labels of an image.
     """
 
     max_labels: int = DEFAULT_MAX_LABELS
@@ -29,7 +29,7 @@ class ClassLabels(WholeImage):
     def check(
         self, features: Features, *, num_classes: int, label_offset: int
     ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Convert the labels of a record; too many, or one outside the classes, are a problem."""
+        """Convert the labels of a record; too many labels, or one outside the classes, is a problem."""
         labels = features[LABELS]
         last = num_classes - 1 + label_offset
         strange = tf.boolean_mask(labels, (labels < label_offset) | (labels > last))
@@ -68,7 +68,7 @@ def multi_hot(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     Returns:
       float32 [b, num_classes].
     """
-    # A scatter, because one-hot labels would take k times the memory. The last column takes the padding.
+    # A scatter, because one-hot labels would take k times the memory. The last column is for the padding.
     columns = tf.where(labels < 0, num_classes, labels)
     rows = tf.broadcast_to(tf.range(tf.shape(labels)[0])[:, tf.newaxis], tf.shape(labels))
     empty = tf.zeros([tf.shape(labels)[0], num_classes + 1])

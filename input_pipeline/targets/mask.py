@@ -26,10 +26,10 @@ MASK_FEATURES: Mapping[str, Any] = {MASK: tf.io.FixedLenFeature([], tf.string, "
 
 @dataclass(frozen=True)
 class Mask:
-    """The classes of an image's pixels: "label", uint8 [H, W], IGNORED where nothing counts.
+    """The classes of an image's pixels: "label", uint8 [H, W], IGNORED where pixels do not count.
 
-    Labels follow every operation that moves pixels; what comes from outside the image, and padding, is
-    IGNORED. Where a view keeps the originals' size, "label" has it, padded to `view.original`, and
+    Labels follow every operation that moves pixels; padding and pixels from outside the image are IGNORED.
+    If the view keeps the size of the originals, "label" has that size, padded to `view.original`, and
     "placement", float32 [4], is the scale and the offset (y, x) of the image in the network's input.
 
     Attributes:
@@ -45,7 +45,7 @@ class Mask:
     def check(
         self, features: Features, *, num_classes: int, label_offset: int
     ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Return the encoded mask and the number of classes; whether they fit is seen in `place`."""
+        """Return the encoded mask and the number of classes; `place` checks the values."""
         if num_classes > MOST_CLASSES:
             raise DatasetError(f"masks hold at most {MOST_CLASSES} classes, not {num_classes}")
         encoded = features[MASK]
@@ -55,7 +55,7 @@ class Mask:
     def place(
         self, value: Mapping[str, tf.Tensor], seen: Seen
     ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Decode the mask and move it as the image was; see `Target.place`."""
+        """Decode the mask and move it as the image was moved; see `Target.place`."""
         placement, original = seen.placement, seen.view.original
         values, problem = decode_label_map(value["encoded"])
         labels, _ = self.classes(values, value["num_classes"])
@@ -103,7 +103,7 @@ class Mask:
         return overlay_classes(image, row["label"])
 
     def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:
-        """Return the spec of "label" and, in the originals' size, of "placement"."""
+        """Return the spec of "label" and, if the view keeps the originals' size, of "placement"."""
         size = height_width(view.original or view.size)
         label = {"label": tf.TensorSpec([batch_size, *size], tf.uint8)}
         if view.original is None:

@@ -21,7 +21,7 @@ class Target(Protocol):
     def check(
         self, features: Features, *, num_classes: int, label_offset: int
     ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Check the features of one record, whatever its image.
+        """Check the features of one record without its image.
 
         Args:
           features: values as written.
@@ -29,8 +29,8 @@ class Target(Protocol):
           label_offset: number of the first class in records.
 
         Returns:
-          What `place` takes, and the problem with the record, string []: "" if there is none. Of a
-          record with a problem nothing else is used.
+          What `place` takes, and the problem with the record, string []: "" if there is none. The rest
+          of a record with a problem is not used.
         """
 
     def place(
@@ -43,15 +43,15 @@ class Target(Protocol):
         """
 
     def labels(self, features: Features) -> list[int]:
-        """List the classes that a record shows, as it numbers them; for people."""
+        """List the classes of a record, as numbered there, for `inspect`."""
 
     def draw(
         self, image: np.ndarray, row: Mapping[str, np.ndarray], class_names: Sequence[str]
     ) -> np.ndarray:
-        """Draw a row of a batch into its image: uint8 [H, W, 3]; for people."""
+        """Draw a row of a batch into its image: uint8 [H, W, 3]."""
 
     def batch_spec(self, batch_size: int, view: View) -> Mapping[str, tf.TensorSpec]:
-        """Return name, dtype and static shape of each part of a batch that the target adds under a view."""
+        """Return name, dtype and static shape of each part that the target adds to batches of a view."""
 
     def shares(self, labels: tf.Tensor, num_classes: int) -> tf.Tensor:
         """Convert a batch's "label" to what mixup and cutmix blend: float32 [b, num_classes].

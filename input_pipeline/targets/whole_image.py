@@ -1,4 +1,4 @@
-"""What the targets of whole images share: labels that name no place."""
+"""Shared parts of targets whose labels have no place in the image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ class WholeImage:
     def draw(
         self, image: np.ndarray, row: Mapping[str, np.ndarray], class_names: Sequence[str]
     ) -> np.ndarray:
-        """Return the image: labels name no place in it."""
+        """Return the image unchanged: its labels have no place in it."""
         return image
 
 

@@ -2,8 +2,8 @@
 
     python -m serving.report MODEL_DIR
 
-Training writes it at its end. One self-contained file: curves, times, confusions, figures of each class,
-mistakes, and the experiment.
+Training writes it at its end. It is one self-contained file with curves, times, confusions, figures of each
+class, mistakes, and the experiment.
 """
 
 import sys

@@ -16,10 +16,10 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)  # "building the font ca
 
 TRAIN, EVALUATION, MARK = "#3465a4", "#cc5500", "#888888"
 PHASES = ("#729fcf", "#ad7fa8", "#fcaf3e", "#3465a4", "#cc5500", "#8ae234")
-MOST_NUMBERS = 12  # classes of a confusion matrix with its numbers in the cells
-MOST_NAMES = 40  # classes of a confusion matrix with their names beside it
+MOST_NUMBERS = 12  # classes of a confusion matrix with numbers in its cells
+MOST_NAMES = 40  # classes of a confusion matrix with class names
 
-# Text stays text, and a report of the same run has the same bytes.
+# Text stays text, and the same run gives the same bytes.
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -41,7 +41,7 @@ class Chart(NamedTuple):
     Attributes:
       title: the heading above it.
       uri: "data:image/svg+xml;base64,...".
-      alt: what it shows, for those who cannot see it.
+      alt: alternative text.
     """
 
     title: str
@@ -52,12 +52,12 @@ class Chart(NamedTuple):
 def curves(
     rows: Sequence[Row], stages: Sequence[tuple[int, str]], best_step: int | None
 ) -> list[Chart]:
-    """Draw a chart for each figure of the log, with training and evaluation in one where both have it.
+    """Draw a chart for each figure of the log, with training and evaluation together.
 
     Args:
       rows: of metrics.jsonl.
       stages: first step and name of each stage after the first one.
-      best_step: where the best checkpoint is; None without one.
+      best_step: step of the best checkpoint; None if there is none.
     """
     names = list(dict.fromkeys(name for row in rows for name in row if _has_curve(name)))
     charts = []
@@ -78,12 +78,12 @@ def curves(
 
 
 def _has_curve(name: str) -> bool:
-    """Return whether a figure has a curve; one of a single class, such as "iou/3", has none."""
+    """Return whether a figure has a curve; figures of a single class, such as "iou/3", have none."""
     return name not in ("kind", "step", "finite") and "/" not in name
 
 
 def speed(times: Sequence[Row], stages: Sequence[tuple[int, str]]) -> list[Chart]:
-    """Draw the images per second of the calls of the training loop, without first calls of stages."""
+    """Draw the images per second of the calls of the training loop, without the first calls of stages."""
     calls = [row for row in times if row["phase"] == "train" and not row["first"]]
     if not calls:
         return []
@@ -98,7 +98,7 @@ def speed(times: Sequence[Row], stages: Sequence[tuple[int, str]]) -> list[Chart
 
 
 def time_spent(seconds: Mapping[str, float]) -> Chart:
-    """Draw how the seconds of a run divide among its parts, as one bar."""
+    """Draw the seconds of each part of a run as one bar."""
     total = sum(seconds.values()) or 1.0
     with _chart(9.4, 1.6) as (figure, charted):
         axes = figure.add_subplot()
@@ -117,7 +117,7 @@ def time_spent(seconds: Mapping[str, float]) -> Chart:
 
 
 def confusion_matrix(confusion: np.ndarray, names: Sequence[str]) -> Chart:
-    """Draw a confusion matrix: rows true, columns predicted, colours by the share of a row.
+    """Draw a confusion matrix: rows true, columns predicted, coloured by the share of the row.
 
     Args:
       confusion: int [classes, classes].
@@ -133,7 +133,7 @@ def confusion_matrix(confusion: np.ndarray, names: Sequence[str]) -> Chart:
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         if count <= MOST_NAMES:
-            # A "$" would begin a formula.
+            # Matplotlib would read "$" as the start of a formula.
             shown = [name.replace("$", r"\$") for name in names]
             axes.set_xticks(range(count), shown, rotation=60, ha="right")
             axes.set_yticks(range(count), shown)
@@ -173,10 +173,10 @@ def _mark_steps(axes: Any, stages: Sequence[tuple[int, str]], best_step: int | N
 
 @contextmanager
 def _chart(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
-    """Yield a figure of so many inches, and a list that has its data URI after the block."""
+    """Yield a figure of this size in inches, and a list that gets its data URI after the block."""
     uris: list[str] = []
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # A class name in a script that the measuring font lacks is drawn by the browser all the same.
+        # Browsers draw class names in scripts that matplotlib's font lacks.
         warnings.simplefilter("ignore", UserWarning)
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, uris

@@ -1,4 +1,4 @@
-"""Find the mistakes that a run's best network is surest of, and what it looked at."""
+"""Find the most confident mistakes of a run's best network, and their activation maps."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,20 +19,19 @@ from tasks import Task
 from training.job import make_task, open_source
 
 MOST_SHOWN = 12
-MOST_IMAGES = 2000  # of the evaluation split that are looked at, in its order
-MOST_SECONDS = 20.0  # for all of them: a report is not worth more
-LARGEST_BATCH, PIXELS_OF_A_BATCH = 32, 32 * 224 * 224  # memory of a report beside a training's
+MOST_IMAGES = 2000  # of the evaluation split that are searched, in its order
+MOST_SECONDS = 20.0  # for all of them
+LARGEST_BATCH, PIXELS_OF_A_BATCH = 32, 32 * 224 * 224  # small: training still holds its memory
 
 
 class Mistake(NamedTuple):
     """An example that the network got wrong.
 
     Attributes:
-      number: its place in the evaluation split, from 0.
+      number: index in the evaluation split, from 0.
       error: see `Task.errors`.
-      pictures: uint8 [H, W, 3] each: what the network saw, and where its answer came from (Grad-CAM); or
-        what the task draws.
-      caption: what the network made of it, and what is true.
+      pictures: uint8 [H, W, 3] each: the network's input and its Grad-CAM, or the pictures of `Task.draw`.
+      caption: see `Task.caption`.
     """
 
     number: int
@@ -42,7 +41,7 @@ class Mistake(NamedTuple):
 
 
 class Mistakes(NamedTuple):
-    """The surest mistakes, surest first, among the first `seen` examples of the split."""
+    """The most confident of the `wrong` predictions among the first `seen` examples, most confident first."""
 
     worst: list[Mistake]
     wrong: int
@@ -52,7 +51,7 @@ class Mistakes(NamedTuple):
 class _Example(NamedTuple):
     number: int
     error: float
-    columns: Mapping[str, np.ndarray]  # of the batch, without padding to a batch
+    columns: Mapping[str, np.ndarray]  # of the batch, without a batch dimension
     output: Any
 
 
@@ -63,12 +62,12 @@ def find_mistakes(
     most_seconds: float = MOST_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> Mistakes:
-    """Run the network over the beginning of the evaluation split and keep the surest mistakes.
+    """Run the network over the beginning of the evaluation split and keep the most confident mistakes.
 
     Args:
       network: the trained network.
-      most_images: number of examples to look at.
-      most_seconds: time after which no further batch is looked at.
+      most_images: largest number of examples.
+      most_seconds: time after which no further batch is processed.
       clock: returns seconds.
 
     Raises:
@@ -109,7 +108,7 @@ def find_mistakes(
 def _batches(
     network: TrainedNetwork, batch_size: int, most_images: int
 ) -> Iterator[Mapping[str, tf.Tensor]]:
-    """Return batches of evaluation; the last one is filled up with examples whose mask is 0."""
+    """Return batches of the evaluation split; the last one is padded with examples whose mask is 0."""
     source = open_source(network.experiment, network.spec)
     data = network.experiment.data
     reading = Reading(on_error=data.on_error, max_error_fraction=data.max_error_fraction)

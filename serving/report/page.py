@@ -1,4 +1,4 @@
-"""Gather the parts of a report from a run's folder and write the page."""
+"""Write a report from the files in a run's folder."""
 
 import base64
 import datetime
@@ -41,7 +41,7 @@ Part = TypeVar("Part")
 
 
 class ShownMistake(NamedTuple):
-    """A mistake as the page has it: data URIs of its pictures, and its text."""
+    """A mistake on the page: data URIs of its pictures, and its caption."""
 
     pictures: list[str]
     number: int
@@ -59,8 +59,8 @@ class ClassTable(NamedTuple):
 def write_report(model_dir: str) -> str:
     """Write MODEL_DIR/report.html from what is in the folder, and return its path.
 
-    A part that cannot be made, such as the mistakes when the images are not there any more, is left out;
-    the page and the log say why.
+    A part that cannot be made, such as the mistakes when the images are deleted, is left out; the page and
+    the log say why.
 
     Args:
       model_dir: folder of the run, local or gs://.
@@ -84,7 +84,7 @@ def write_report(model_dir: str) -> str:
 
 
 class _Parts:
-    """Makes parts of a page, and notes why one could not be made."""
+    """Makes parts of a page, and notes why a part could not be made."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -93,7 +93,7 @@ class _Parts:
         """Return what `make` returns; None after any error."""
         try:
             return make()
-        except Exception as error:  # a picture less is no reason to have no page
+        except Exception as error:  # the page is useful without this part
             self.notes.append(f"{name}: {first_line(error)}")
             log(f"report: {self.notes[-1]}")
             return None
@@ -102,7 +102,7 @@ class _Parts:
 def _content(
     model_dir: str, experiment: Experiment, info: DatasetInfo, part: _Parts
 ) -> dict[str, Any]:
-    """Return what the template shows, by its names there."""
+    """Return the variables of the template."""
     plan = make_plan(experiment, info.splits["train"].num_examples)
     results = part("evaluation", lambda: read_results(model_dir))
     metrics, times = read_log(model_dir, METRICS), read_log(model_dir, TIMES)
@@ -166,7 +166,7 @@ def _tiles(
 
 
 def _stage_rows(experiment: Experiment, plan: Plan) -> list[tuple[int, str, str]]:
-    """Return number, steps and settings of each stage; none if there is one."""
+    """Return number, steps and settings of each stage; empty for a training without stages."""
     return [
         (stage.number + 1, f"{stage.first_step} to {stage.end_step}", format_stage(overlay))
         for stage, overlay in zip(plan.stages, experiment.stages, strict=False)
@@ -219,7 +219,7 @@ def _shown(mistakes: Mistakes | None) -> list[ShownMistake]:
 
 
 def _predictions(model_dir: str) -> str | None:
-    """Return the picture of predictions that tasks draw at the end of a training, if there is one."""
+    """Return the picture of predictions that some tasks draw at the end of a training; None without it."""
     path = posixpath.join(model_dir, PREDICTIONS)
     if not tf.io.gfile.exists(path):
         return None

@@ -1,4 +1,4 @@
-"""Where the time of a run went, from the rows of times.jsonl."""
+"""Times of the parts of a run, from the rows of times.jsonl."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ Row = Mapping[str, Any]
 def seconds_by_part(times: Sequence[Row]) -> dict[str, float]:
     """Add up the seconds of each part of a run; parts that took none are left out.
 
-    The first call of a stage also compiles the step and prepares the first batch. What it took beyond the
-    stage's other calls counts as compiling; without others, all of it counts as steps.
+    The first call of a stage also compiles the step and prepares the first batch. Its time beyond the median
+    of the stage's other calls counts as compiling; without other calls, all of it counts as steps.
     """
     parts = dict.fromkeys(("start", "tracing and compiling", "input", "step"), 0.0)
     parts |= dict.fromkeys(("evaluation", "checkpoints"), 0.0)
@@ -40,13 +40,13 @@ def seconds_by_part(times: Sequence[Row]) -> dict[str, float]:
 
 
 def images_per_second(times: Sequence[Row]) -> float | None:
-    """Return the median speed of the calls of the training loop, first calls apart; None without any."""
+    """Return the median speed of the calls of the training loop without first calls; None without calls."""
     calls = [row for row in times if row["phase"] == "train" and not row["first"]]
     return float(np.median([row["images"] / row["seconds"] for row in calls])) if calls else None
 
 
 def _stages(times: Sequence[Row]) -> Iterator[list[Row]]:
-    """Yield the calls of the training loop from each first one to the next."""
+    """Yield the calls of the training loop by stage: from each first call to the next."""
     group: list[Row] = []
     for row in times:
         if row["phase"] == "train":

@@ -37,7 +37,7 @@ OF_SUPPRESSION = {
 
 
 def detection(labels: Labels, label_smoothing: float, **settings: Any) -> Detection:
-    """Return the task of a data set that the settings of the section `task` describe.
+    """Build the task of a data set from the settings of the section `task`.
 
     Raises:
       SpecError: see `detector_of`.
@@ -52,15 +52,15 @@ def detection(labels: Labels, label_smoothing: float, **settings: Any) -> Detect
 
 
 def suppression_of(settings: Settings) -> Suppression:
-    """Return how the settings of the section `task` choose detections."""
+    """Build the suppression from the settings of the section `task`."""
     return Suppression(**_renamed(settings, OF_SUPPRESSION))
 
 
 def detector_of(settings: Settings) -> DetectorSpec:
-    """Return the published detector, with the fields replaced that are not None.
+    """Return the published detector, with settings that are not None in place of its fields.
 
     Raises:
-      SpecError: it is unknown, or a field is out of range.
+      SpecError: the detector is unknown, or a setting is out of range.
     """
     spec = get_detector(settings["detector"])
     levels, scale = settings["max_level"] or spec.anchors.max_level, settings["anchor_scale"]

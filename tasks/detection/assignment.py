@@ -1,4 +1,4 @@
-"""Which box, if any, each anchor is to describe: on the device, with static shapes."""
+"""Assign boxes to anchors, on the device and with static shapes."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ POSITIVE_IOU = 0.5
 
 
 class Targets(NamedTuple):
-    """What the outputs of an image's anchors should be.
+    """Targets of the outputs of an image's anchors.
 
     Attributes:
       classes: int32 [b, anchors], NO_CLASS for negatives.
@@ -27,12 +27,12 @@ class Targets(NamedTuple):
 def assign(boxes: tf.Tensor, classes: tf.Tensor, anchors: tf.Tensor) -> Targets:
     """Assign boxes to anchors.
 
-    An anchor belongs to the box that it overlaps most, if by an IoU of 0.5. In addition, every box gets
-    the anchor that overlaps it most, whatever the IoU: the first such anchor, even where no anchor overlaps
-    it, and the first such box, where two want one anchor. There are no ignored anchors.
+    An anchor gets the box that it overlaps most, if the IoU is at least 0.5. In addition, every box gets
+    the anchor that overlaps it most, whatever the IoU: the first of equal anchors, even if no anchor overlaps
+    the box. If two boxes have the same anchor, the first box gets it. There are no ignored anchors.
 
-    A loop over the boxes, because the IoU of all boxes with all anchors takes 177 MB an image for d7. Each
-    pass keeps what it found, so that nothing is gathered afterwards.
+    The boxes are processed in a loop, because the IoU of all boxes with all anchors takes 177 MB per image
+    for d7. Each pass keeps the rows of its box, so that nothing is gathered afterwards.
 
     Args:
       boxes: float32 [b, n, 4] in pixels.

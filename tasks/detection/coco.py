@@ -33,12 +33,12 @@ def coco_figures(
     Args:
       ground_truth: rows [image, x, y, width, height, class, crowd, area] in pixels of the images.
       detections: rows [image, x, y, width, height, score, class].
-      images: all images, those without objects or detections too. The published code counts only
-        images with a detection: one without any is not missed there.
+      images: all images, also those without objects or detections. Deviation: the published code counts
+        only images with a detection.
       num_classes: classes are 0..num_classes - 1.
 
     Returns:
-      Each of FIGURES, in [0, 1], or -1 where no object has such an area.
+      Each of FIGURES, in [0, 1]; -1 if no object has such an area.
     """
     evaluated = evaluate(ground_truth, detections, images, num_classes)
     return dict(zip(FIGURES, map(float, evaluated.stats), strict=True))
@@ -64,7 +64,7 @@ def evaluate(
         }
         for row in detections
     ]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it is about to do
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         evaluated = COCOeval(
             *(_collection(rows, images, num_classes) for rows in (truth, found)), "bbox"
         )

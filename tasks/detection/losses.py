@@ -46,9 +46,9 @@ def focal(
 def huber(codes: tf.Tensor, targets: tf.Tensor, *, delta: float = 0.1) -> tf.Tensor:
     """Compute the Huber loss of every coordinate.
 
-    e^2 / 2 up to `delta`, then delta |e| - delta^2 / 2, without the factor 1 / delta of smooth-L1. A
-    coordinate whose target is exactly 0 does not count, as published: the negatives, and a coordinate in
-    which a box equals its anchor.
+    e^2 / 2 up to `delta`, then delta |e| - delta^2 / 2, without the factor 1 / delta of smooth-L1. As
+    published, coordinates whose target is exactly 0 do not count: those of negatives, and those in which a
+    box equals its anchor.
 
     Args:
       codes: float32 [b, anchors, 4], the network's.
@@ -68,8 +68,8 @@ def iou_loss(predicted: tf.Tensor, target: tf.Tensor, kind: IouKind) -> tf.Tenso
     """Compute 1 - IoU of every pair of boxes, or of its generalised forms.
 
     giou: arXiv 1902.09630; diou and ciou: 1911.08287. The weight of ciou's aspect ratio has a gradient.
-    Deviation: inside a tf.function the published code's custom gradient of the aspect ratio treats it as a
-    constant for the predictions; here it has its gradient everywhere.
+    Deviation: inside a tf.function the published code's custom gradient treats the aspect ratio as constant
+    with respect to the predictions; here it has its gradient everywhere.
 
     Args:
       predicted: float32 [..., 4] boxes.

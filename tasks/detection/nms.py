@@ -1,4 +1,4 @@
-"""From the outputs of a detector to detections: candidates, then non-maximum suppression of static shape."""
+"""Choose detections from a detector's outputs: candidates, then non-maximum suppression of static shape."""
 
 import dataclasses
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ TAKEN = -1.0  # below every score
 
 
 class Detections(NamedTuple):
-    """The detections of a batch, the best first; those after the first `count` are zeros.
+    """The detections of a batch, the best first; rows from `count` on are zeros.
 
     Attributes:
       boxes: float32 [b, k, 4].
@@ -34,12 +34,12 @@ class Suppression:
     Attributes:
       method: "gaussian" lowers the scores of boxes that overlap a better one (soft-NMS, arXiv 1704.04503),
         "hard" removes them.
-      iou: in (0, 1); a hard suppression removes above it, the Gaussian has no limit.
+      iou: in (0, 1); overlap above which a hard suppression removes a box. The Gaussian has no limit.
       sigma: of the Gaussian: scores are multiplied by exp(-IoU^2 / sigma).
-      least_score: detections below or at it are dropped.
+      least_score: detections with this score or less are dropped.
       per_class: whether boxes of other classes are left alone.
-      max_candidates: pairs of anchor and class that are looked at, the best first; 0 looks at every anchor,
-        with its best class only.
+      max_candidates: number of the best pairs of anchor and class that are considered; 0 considers every
+        anchor, with its best class only.
       max_detections: k.
     """
 
@@ -92,8 +92,8 @@ def suppress(given: Candidates, settings: Suppression) -> Detections:
     """Choose detections: take the best box, lower or remove what overlaps it, and repeat.
 
     Equals TensorFlow's NonMaxSuppressionV5 and, with `per_class`, one run of it for each class followed by
-    the best of all: picks descend, so one loop over all classes finds the same ones. Shapes are static: no
-    operation here is missing on a TPU.
+    the best of all: the scores of picks descend, so one loop over all classes finds the same ones. Shapes
+    are static, and all operations exist on TPUs.
     """
     boxes, classes = given.boxes, given.classes
     places, most = tf.range(boxes.shape[1]), settings.max_detections

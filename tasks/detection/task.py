@@ -31,19 +31,19 @@ AS_EVALUATED = Suppression(per_class=True, max_candidates=5000)
 class Detection:
     """Detection with the losses of EfficientDet (arXiv 1911.09070).
 
-    Deviation from the published code, which divides the loss of each replica by the replica's own number
-    of positives: here the number is that of the global batch.
+    Deviation: the published code divides the loss of each replica by the replica's own number of positives;
+    here the number is that of the global batch.
 
     Attributes:
       num_classes: classes of the labels; there is none for the background.
-      detector: anchors of the network.
+      detector: BiFPN, heads and anchors of the network.
       label_smoothing: in [0, 1), of the focal loss.
       alpha: weight of positives in the focal loss.
       gamma: exponent of the focal loss.
       delta: of the Huber loss, in box codes.
       box_loss_weight: of the Huber loss in the whole loss.
       iou_loss: an additional loss of decoded boxes; None: none.
-      iou_loss_weight: of it in the whole loss.
+      iou_loss_weight: of this loss in the whole loss.
       suppression: how detections are chosen, in evaluation and in serving. Deviation: the published code
         serves with one suppression over all classes, which is faster and a little less accurate.
     """
@@ -91,8 +91,8 @@ class Detection:
             padded with NO_CLASS.
 
         Returns:
-          Instead of the boxes "classes" int32 [b, anchors], "codes" float32 [b, anchors, 4] and "positives"
-          float32 [b].
+          "classes" int32 [b, anchors], "codes" float32 [b, anchors, 4] and "positives" float32 [b] instead of
+          the boxes.
         """
         anchors = tf.constant(self.anchors(batch["image"]))
         targets = assign(batch["boxes"], batch["classes"], anchors)
@@ -242,7 +242,7 @@ class Detection:
         }
 
     def errors(self, outputs: Mapping[str, tf.Tensor], batch: Batch) -> tf.Tensor:
-        """Return the score of the surest detection that is no object: of its class, at an IoU of 0.5."""
+        """Return the best score of a detection without an object of its class at an IoU of 0.5 or more."""
         found = self.detect(outputs, batch["image"])
         boxes = to_original(found.boxes, batch["placement"])
         overlap = coding.iou(boxes[:, :, tf.newaxis], batch["boxes"][:, tf.newaxis])

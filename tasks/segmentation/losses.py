@@ -1,14 +1,14 @@
-"""Losses of pixels: those of each pixel alone, and those of the overlap in the whole batch.
+"""Losses of each pixel, and losses of the overlap in the whole batch.
 
-Deviations from segmentation_models (commit 5d24bbf): cross entropy and focal loss are sums over classes, as
-elsewhere, not means, so they are as many times larger as there are classes.
+Deviation from segmentation_models (commit 5d24bbf): cross entropy and focal loss are sums over classes, as in
+the other tasks, not means, and so larger by the number of classes.
 """
 
 from typing import NamedTuple
 
 import tensorflow as tf
 
-SMOOTH = 1e-5  # of the overlap losses, added to both sides of the ratio
+SMOOTH = 1e-5  # of the overlap losses, added to numerator and denominator
 LEAST_PROBABILITY = 1e-7  # as Keras clips; the gradient beyond is 0
 
 
@@ -16,8 +16,8 @@ class Overlaps(NamedTuple):
     """Sums over the valid pixels of a batch, float32 [classes] each.
 
     Attributes:
-      both: of the probability where the class is true.
-      predicted: of the probability.
+      both: of the probability at the pixels of the class.
+      predicted: of the probability at all pixels.
       true: number of pixels of the class.
     """
 
@@ -63,7 +63,7 @@ def overlaps(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> Overlaps
 
     Args:
       logits: float32 [b, H, W, classes].
-      labels: int32 [b, H, W] in [0, classes), whatever where not valid.
+      labels: int32 [b, H, W] in [0, classes), any value where not valid.
       valid: float32 [b, H, W], 1 where the pixel counts, else 0.
     """
     classes = logits.shape[-1]
@@ -75,7 +75,7 @@ def overlaps(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> Overlaps
 def dice_loss(sums: Overlaps, class_weights: tf.Tensor | float = 1.0) -> tf.Tensor:
     """Compute 1 minus the mean over classes of weight * F1, as segmentation_models: float32 [].
 
-    A class that is nowhere true scores about 0, unless its probability is 0 everywhere.
+    A class without pixels scores about 0, unless its probability is 0 everywhere.
     """
     score = (2.0 * sums.both + SMOOTH) / (sums.predicted + sums.true + SMOOTH)
     return 1.0 - tf.reduce_mean(score * class_weights)

@@ -13,7 +13,7 @@ def resize_logits(
     Args:
       logits: float32 [b, h, w, classes].
       placement: float32 [b, 4], scale and offset (y, x) of each image in the network's input.
-      size: height and width of the result, at least those of the images. What is beyond an image has the
+      size: height and width of the result, at least those of the images. Pixels beyond an image have the
         logits of its edge.
 
     Returns:

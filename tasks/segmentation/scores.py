@@ -1,4 +1,4 @@
-"""Mean intersection over union, from whole counts of pixels."""
+"""Mean intersection over union, from exact counts of pixels."""
 
 import numpy as np
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""A class for each pixel: losses over the valid pixels of the global batch, mean IoU over whole counts."""
+"""A class for each pixel: losses over the valid pixels of the global batch, mean IoU from exact counts."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class Segmentation:
 
     Labels are uint8 [b, H, W]; pixels of the value IGNORED count neither in a loss, nor in its divisor, nor
     in the score. Cross entropy and focal loss are means over the valid pixels of the global batch. Dice and
-    jaccard loss follow from the sums over these pixels, not from means of what replicas compute.
+    jaccard loss are ratios of sums over these pixels, not means of the replicas' losses.
 
     Attributes:
       num_classes: classes of the labels.
@@ -119,7 +119,7 @@ class Segmentation:
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
         """Compute the shares of the losses of float32 [b, H, W, classes] logits, and of the accuracy."""
         labels, counts = batch["label"], batch["counts"]
-        divisor = tf.maximum(weight, 1.0)  # nothing counts: the loss is 0
+        divisor = tf.maximum(weight, 1.0)  # without valid pixels the loss is 0
         metrics = self._of_pixels(outputs, labels, counts, divisor)
         if any(name in OF_OVERLAP for name in self.losses):
             metrics |= self._of_batch(outputs, labels, counts, total)
@@ -190,13 +190,13 @@ class Segmentation:
         return tf.math.divide_no_nan(mistakes, pixels) * batch["mask"]
 
     def evidence(self, outputs: tf.Tensor) -> tf.Tensor | None:
-        """Return None: no single place has the reasons for a class of each pixel."""
+        """Return None: there is no single output that a map could explain."""
         return None
 
     def caption(
         self, output: Any, example: Mapping[str, np.ndarray], class_names: Sequence[str]
     ) -> str:
-        """Say how much is right, and the most frequent mistake: "91% right; sky taken for road 4%"."""
+        """Name the right share and the most frequent mistake: "91% right; sky taken for road 4%"."""
         labels, predicted = example["label"], np.argmax(output, axis=-1)
         counts = labels != IGNORED
         wrong = counts & (predicted != labels)

@@ -73,3 +73,18 @@ def test_what_does_not_fit_is_one_line(here: Path, capsys, setting: str, expecte
     status, _, err = command(*flags)
     assert status != 0
     assert expected in runs.one_line("\n".join(err.splitlines()[-1:]))
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_is_diagnosed_and_replayed(
+    here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = runs.in_this_process(capsys)
+    explode = "--set=schedule.learning_rate=1e30"
+    status, _, err = command("--config=boxes.yaml", "--strategy=cpu", "--model_dir=run", explode)
+    assert status == 1
+    first = runs.one_line(err).partition("first in the ")[2].partition(";")[0]
+    assert first
+    status, out, err = command("--mode=replay", "--model_dir=run")
+    assert status == 0, err
+    assert f"first in the {first}" in out

@@ -3,8 +3,8 @@
     MODEL_DIR/nonfinite/step-00000123.npz
 
 holds the state before the step and its batch, as plain arrays. `diagnose` repeats that step on one device,
-each replica's share with its own masks, and summarizes the tensors of every layer. With batch norm over
-several replicas the statistics are those of one share: the repeated step is then only similar.
+each replica's share with its own masks, and summarizes the tensors of every layer. If batch norm spans
+several replicas, the repeated step is only similar, because the statistics are those of one share.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Incident(NamedTuple):
     batch: Mapping[
         str, np.ndarray
     ]  # "image", "label", "index": the shares of its replicas, in order
-    first_replica: int  # number of the one with the first share
+    first_replica: int  # number of the replica with the first share
     num_replicas: int  # that share the batch
     precision: str  # Keras' dtype policy
 
@@ -149,7 +149,7 @@ class Diagnosis(NamedTuple):
     layers: Sequence[LayerSummary]
 
     def first(self) -> str:
-        """Return where values are first not finite: in the weights, the forward or the backward pass."""
+        """Say where values are first not finite: in the weights, the forward or the backward pass."""
         for what in ("weights", "activations"):
             for layer in self.layers:
                 if (summary := getattr(layer, what)).broken:
@@ -162,7 +162,7 @@ class Diagnosis(NamedTuple):
                     return f"first in the {what.replace('_', ' ')} of {layer.name} ({summary})"
         worst = max(self.layers, key=lambda layer: layer.weight_gradients.largest)
         return (
-            "no layer alone: the norm of all gradients is too large, the largest being in "
+            "in no single layer: the norm of all gradients overflows; the largest gradient is in "
             f"{worst.name} ({worst.weight_gradients.largest:.3g})"
         )
 
@@ -170,9 +170,12 @@ class Diagnosis(NamedTuple):
 def keep_and_diagnose(
     job: Job, state: TrainState, make_dataset: Callable[[int, int], tf.data.Dataset]
 ) -> str:
-    """Save the step after `state` for replay, and return a line with where it is first not finite.
+    """Save the step after `state` for replay, and return a line that says where it is first not finite.
 
-    `make_dataset` returns batches from that step on: (host_index, num_hosts) -> dataset.
+    Args:
+      job: job of the run.
+      state: state before the step.
+      make_dataset: takes (host_index, num_hosts) and returns batches from that step on.
     """
     distribution = job.distribution
     replicas = distribution.num_replicas // distribution.num_processes
@@ -189,7 +192,7 @@ def keep_and_diagnose(
         path = incident.save(job.model_dir, distribution.host_index)
         kept = f"kept in {path} for --mode=replay"
     except (OSError, tf.errors.OpError) as error:
-        kept = f"can't be kept for replay ({first_line(error)})"
+        kept = f"cannot be kept for replay ({first_line(error)})"
     try:
         where = diagnose(job, incident).first()
     except (tf.errors.OpError, MemoryError) as error:
@@ -287,7 +290,7 @@ def _make_probe(
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """Return a function (batch, replica, micro-batch) -> loss, summaries float32 [layers, 3, 3]."""
     network, recipe = state.network, make_recipe(job, state.network, noise)
-    inside = keras.Model(network.input, [layer.output for layer in layers])
+    inside = keras.Model(network.input, ([layer.output for layer in layers], network.output))
     weights = [v.value for v in network.trainable_variables]
     variables = Partition.of(network, recipe.frozen)
     task, decay = recipe.task, recipe.weight_decay
@@ -300,15 +303,16 @@ def _make_probe(
             tf.GradientTape() as tape,
         ):
             with switched(network, recipe.frozen, recipe.keep_probabilities):
-                outputs = inside(network_input(batch, recipe.normalize), training=True)
+                inputs = network_input(batch, recipe.normalize)
+                activations, outputs = inside(inputs, training=True)
             batch = task.prepare(batch)
-            loss, _ = task.loss(outputs[-1], batch, task.weight(batch), total=lambda x: x)
+            loss, _ = task.loss(outputs, batch, task.weight(batch), total=lambda x: x)
             # Frozen weights do not decay, as in the step.
             trained = variables.weights.choose(weights, variables.trained)
             loss += decay.loss(variables.trained.names, trained)
             target = loss * scale
         gradients = tape.gradient(
-            target, [outputs, weights], unconnected_gradients=tf.UnconnectedGradients.ZERO
+            target, [activations, weights], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         of_weight = {
             variable.path: gradient
@@ -317,12 +321,12 @@ def _make_probe(
         figures = [
             tf.stack(
                 [
-                    _figures([output]),
+                    _figures([activation]),
                     _figures([gradient]),
                     _figures([of_weight[v.path] for v in layer.trainable_variables]),
                 ]
             )
-            for layer, output, gradient in zip(layers, outputs, gradients[0], strict=True)
+            for layer, activation, gradient in zip(layers, activations, gradients[0], strict=True)
         ]
         return loss, tf.stack(figures)
 

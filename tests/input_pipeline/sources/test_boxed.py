@@ -107,7 +107,7 @@ def test_missing_images_of_coco_are_counted_and_the_first_three_named(tmp_path: 
     for name in "bc":
         (tmp_path / "train2017" / f"{name}.jpg").unlink()
     with pytest.raises(
-        DatasetError, match=r"2 of its 3 images are not in .*train2017/: b.jpg, c.jpg"
+        DatasetError, match=r"2 of its 3 files are not in .*train2017/: b.jpg, c.jpg"
     ):
         list_coco(str(tmp_path))
     shutil.rmtree(tmp_path / "train2017")
@@ -164,12 +164,12 @@ def test_a_class_that_only_validation_has_is_named(tmp_path: Path):
 def test_lists_of_voc_whose_files_are_missing_are_named(tmp_path: Path):
     write_voc(tmp_path)
     (tmp_path / "Annotations" / "c.xml").unlink()
-    with pytest.raises(DatasetError, match=r"train.txt: 1 of its 3 images .*Annotations/: c.xml"):
+    with pytest.raises(DatasetError, match=r"train.txt: 1 of its 3 files .*Annotations/: c.xml"):
         list_voc_boxes(str(tmp_path))
     write_voc_again = tmp_path / "Annotations" / "c.xml"
     write_voc_again.write_text(voc("c", []))
     (tmp_path / "JPEGImages" / "b.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"train.txt: 1 of its 3 images .*JPEGImages/: b"):
+    with pytest.raises(DatasetError, match=r"train.txt: 1 of its 3 files .*JPEGImages/: b"):
         list_voc_boxes(str(tmp_path))
 
 
@@ -214,7 +214,7 @@ def test_yolo_s_folders_of_splits_and_lists_of_names_are_read(tmp_path: Path):
         ("names:\n  1: a", r"data.yaml, line 2: class 1; expected 0"),
         ("names: {0: a}", r"data.yaml, line 1: names are none"),
         ("names: [a, a]", r"data.yaml, line 1: names are a, a; expected a different"),
-        ("nc: 2", r"data.yaml: no names"),
+        ("nc: 2", r"data.yaml: no key 'names'"),
     ],
 )
 def test_the_names_in_data_yaml_are_read_or_the_line_is_named(content, names, tmp_path: Path):

@@ -173,8 +173,8 @@ def test_masks_are_inspected_with_overlays(tmp_path: Path, capsys):
     ("target", "expected"),
     [
         ("masks", "no target 'masks'"),
-        ("mask:first=1", "'first=1' is unknown"),
-        ("mask:first_value=x", "is unknown"),
+        ("mask:first=1", "invalid option 'first=1'"),
+        ("mask:first_value=x", "invalid option"),
     ],
 )
 def test_an_unknown_target_is_one_line(target: str, expected: str, capsys):

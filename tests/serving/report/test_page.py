@@ -31,9 +31,9 @@ def test_the_page_has_every_part(page: str) -> None:
         "Curves",
         "Time",
         "Classes",
-        "Surest mistakes",
+        "Most confident mistakes",
         "Experiment",
-        "Where it came from",
+        "Starts and versions",
     ):
         assert f"<h2>{heading}</h2>" in page
     assert "Left out" not in page

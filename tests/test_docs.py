@@ -90,4 +90,4 @@ def test_commands_on_a_page_exist(page: Path) -> None:
     for config in re.findall(r"(?<![\w/])configs/[a-z0-9_]+\.yaml", text):
         assert (DOCS.parent / config).is_file(), config
     for mode in re.findall(r"--mode=([a-z_]+)", text):
-        assert mode in {*main.MODES, "spot"}, mode  # spot: of tpu_scripts
+        assert mode in {*main.MODES, "spot", "on_demand"}, mode  # the last two: of tpu_scripts

@@ -278,8 +278,8 @@ def resolve(experiment: Experiment, spec: ModelSpec, data_info: DatasetInfo) -> 
     wanted, found = experiment.model.num_classes, data_info.num_classes
     if wanted is not None and wanted != found:
         raise ExperimentError(
-            f"model.num_classes: {wanted}, but {data_info.name} has {found} classes; "
-            "leave it out to take the data's"
+            f"model.num_classes: {wanted}, but the classes of {data_info.name} are {found}; "
+            "set model.num_classes=null to take the data's"
         )
     for split in ("train", experiment.data.eval_split):
         if split not in data_info.splits:

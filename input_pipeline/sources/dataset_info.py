@@ -235,7 +235,8 @@ def _shard_names(data_dir: str) -> dict[str, list[str]]:
     if not found:
         raise DatasetError(
             f"{data_dir}: no train-00000-of-N or validation-00000-of-N TFRecord files and no "
-            f"{FILE_NAME}; input_pipeline.prepare writes both"
+            f"{FILE_NAME}; input_pipeline.prepare writes both. To read image files as they are, set "
+            "data.source, such as data.source=image_folder"
         )
     names: dict[str, list[str]] = {}
     for split in sorted({split for split, _, _ in found}):

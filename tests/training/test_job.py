@@ -73,7 +73,9 @@ def test_opened_images_stay_the_same() -> None:
 
 
 def test_other_classes_than_the_datas_are_refused() -> None:
-    with pytest.raises(ExperimentError, match=r"model\.num_classes: 5, but pets has 7 classes"):
+    with pytest.raises(
+        ExperimentError, match=r"classes of pets are 7; set model\.num_classes=null"
+    ):
         job_of(DatasetInfo("pets", 7, None, SPLITS), "model.num_classes=5")
 
 

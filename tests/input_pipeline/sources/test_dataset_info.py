@@ -119,7 +119,7 @@ def test_two_shardings_in_one_folder_are_refused(make_records):
 def test_a_folder_that_is_missing_or_empty_says_what_was_looked_for(tmp_path: Path):
     with pytest.raises(DatasetError, match=r"nowhere: no such folder"):
         find_dataset_info(str(tmp_path / "nowhere"))
-    with pytest.raises(DatasetError, match=r"no train-00000-of-N .* and no dataset_info\.json"):
+    with pytest.raises(DatasetError, match=r"no train-00000-of-N .* as data\.source=image_folder"):
         find_dataset_info(str(tmp_path))
 
 

@@ -279,7 +279,7 @@ def test_the_classes_are_those_of_the_data(no_report, tmp_path):
     assert found.parameters == 4_007_548 + 3 * 1281
     assert found.plan.num_examples == 27
     five = load_experiment(B0, overrides=[*data, "model.num_classes=5"])
-    with pytest.raises(UsageError, match=r"model\.num_classes: 5, but .* has 3 classes"):
+    with pytest.raises(UsageError, match=r"model\.num_classes: 5, but the classes of .* are 3"):
         forecast.make_forecast(five, None, no_report)
 
 

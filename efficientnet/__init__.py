@@ -12,6 +12,14 @@
 The package needs Keras and runs on every backend of it.
 """
 
+import sys
+
+from system.tensorflow_log import quiet_tensorflow
+
+# A command imports this package, and with it TensorFlow, before its own first line.
+if "efficientnet.weights.convert" in sys.orig_argv:
+    quiet_tensorflow()
+
 try:
     import keras  # noqa: F401
 except ModuleNotFoundError as error:

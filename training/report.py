@@ -11,6 +11,7 @@ from training.loop import Measured, Outcome
 
 MOST_CONFUSIONS = 5  # number of pairs of classes listed
 MOST_CLASSES_SHOWN = 12  # with at most this many, the whole matrix is printed
+LARGEST_COUNT_SHOWN = 99_999  # larger ones, of pixels, are given as shares
 
 
 def print_outcome(model_dir: str, outcome: Outcome, files: Mapping[str, str]) -> None:
@@ -94,13 +95,23 @@ def _print_of_classes(figures: Mapping[str, float], class_names: Sequence[str] |
 
 def _print_confusion(confusion: np.ndarray, names: Sequence[str]) -> None:
     if len(names) <= MOST_CLASSES_SHOWN:
-        table = Table(title="confusion: rows true, columns predicted", title_justify="left")
+        cells, what = _confusion_cells(confusion)
+        title = f"confusion{what}: rows true, columns predicted"
+        table = Table(title=title, title_justify="left")
         for column in ["", *names]:
             table.add_column(column, justify="right")
-        for name, row in zip(names, confusion, strict=True):
-            table.add_row(name, *(str(n) if n else "." for n in row))
+        for name, row in zip(names, cells, strict=True):
+            table.add_row(name, *row)
         console.print(table)
     wrong = confusion - np.diag(np.diag(confusion))
     worst = [divmod(int(i), len(names)) for i in np.argsort(-wrong, axis=None)[:MOST_CONFUSIONS]]
-    pairs = [f"{names[t]} taken for {names[p]}: {wrong[t, p]}" for t, p in worst if wrong[t, p]]
+    pairs = [f"{names[t]} taken for {names[p]}: {wrong[t, p]:,}" for t, p in worst if wrong[t, p]]
     log("most confused: " + ("; ".join(pairs) or "none"))
+
+
+def _confusion_cells(confusion: np.ndarray) -> tuple[list[list[str]], str]:
+    """Return the cells of a table and what they are: counts, or of many pixels percent of the true class."""
+    if confusion.max(initial=0) <= LARGEST_COUNT_SHOWN:
+        return [[str(n) if n else "." for n in row] for row in confusion], ""
+    shares = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    return [[f"{share:.1f}" if share else "." for share in row] for row in shares], ", %"

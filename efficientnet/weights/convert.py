@@ -11,11 +11,6 @@ Keras, keras.applications, timm or efficientnet_pytorch. The output's format is 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from system.tensorflow_log import quiet_tensorflow
-
-if __name__ == "__main__":
-    quiet_tensorflow()
-
 from efficientnet.catalog import get_spec, vary
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.expectations import Expectations

@@ -45,3 +45,12 @@ def test_a_variable_brings_every_line_back(level: str | None) -> None:
     assert done.stdout == "3.0\n"
     assert "cpu_feature_guard" in done.stderr
     assert "Compiled cluster using XLA!" in done.stderr
+
+
+def test_a_command_of_the_networks_prints_its_own_lines_only() -> None:
+    """Its package imports Keras, and so TensorFlow, before the command runs."""
+    command = [sys.executable, "-m", "efficientnet.weights.convert", "--help"]
+    mine = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(command, cwd=ROOT, env=mine, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: python -m efficientnet.weights.convert")
+    assert done.stderr == ""

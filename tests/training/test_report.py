@@ -70,6 +70,22 @@ def test_many_classes_are_no_table_and_classes_without_names_are_numbers(
     assert printed(capsys) == f"{FIGURES}\nmost confused: 12 taken for 0: 2"
 
 
+def test_many_pixels_are_shares_of_their_true_class(capsys: pytest.CaptureFixture) -> None:
+    confusion = np.array([[1_900_000, 100_000, 0], [0, 0, 0], [1, 0, 9_999]])
+    names = ("sky", "sea", "sun")
+    report.print_evaluation(Measured("step 40", evaluation(confusion), names))
+    out = printed(capsys)
+    assert "confusion, %: rows true, columns predicted" in " ".join(out.split())
+    rows = [line.strip("│").split("│") for line in out.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in row] for row in rows if row[0].strip() in names]
+    assert cells == [
+        ["sky", "95.0", "5.0", "."],
+        ["sea", ".", ".", "."],
+        ["sun", "0.0", ".", "100.0"],
+    ]
+    assert "most confused: sky taken for sea: 100,000; sun taken for sky: 1" in out
+
+
 def test_an_evaluation_without_confusion_is_its_figures(capsys: pytest.CaptureFixture) -> None:
     report.print_evaluation(Measured("step 40", evaluation(None), None))
     assert printed(capsys) == FIGURES

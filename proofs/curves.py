@@ -64,6 +64,6 @@ def draw_curves(axes: Any, curves: Curves, *, x: str, y: str) -> None:
             color=line.get_color(),
             alpha=0.2,
         )
-    axes.set(xlabel=x, ylabel=y, ylim=(0, 100))
+    axes.set(xlabel=x, ylabel=y, ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend()

@@ -114,4 +114,4 @@ def _confusion_cells(confusion: np.ndarray) -> tuple[list[list[str]], str]:
     if confusion.max(initial=0) <= LARGEST_COUNT_SHOWN:
         return [[str(n) if n else "." for n in row] for row in confusion], ""
     shares = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    return [[f"{share:.1f}" if share else "." for share in row] for row in shares], ", %"
+    return [[f"{share:.0f}" if share else "." for share in row] for row in shares], ", %"

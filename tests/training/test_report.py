@@ -79,9 +79,9 @@ def test_many_pixels_are_shares_of_their_true_class(capsys: pytest.CaptureFixtur
     rows = [line.strip("│").split("│") for line in out.splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in row] for row in rows if row[0].strip() in names]
     assert cells == [
-        ["sky", "95.0", "5.0", "."],
+        ["sky", "95", "5", "."],
         ["sea", ".", ".", "."],
-        ["sun", "0.0", ".", "100.0"],
+        ["sun", "0", ".", "100"],
     ]
     assert "most confused: sky taken for sea: 100,000; sun taken for sky: 1" in out
 

@@ -178,7 +178,9 @@ class Classification:
             f"{probabilities[label]:.0%}"
         )
 
-    def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
+    def draw(
+        self, outputs: Any, batch: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> list[list[np.ndarray]]:
         """Return no pictures: classes have no place in an image."""
         return []
 

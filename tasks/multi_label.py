@@ -178,7 +178,9 @@ class MultiLabel:
         said = ", ".join(named[i] for i in found) or "nothing"
         return f"{said}; is {', '.join(named[i] for i in labels) or 'nothing'}"
 
-    def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
+    def draw(
+        self, outputs: Any, batch: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> list[list[np.ndarray]]:
         """Return no pictures: classes have no place in an image."""
         return []
 

@@ -130,10 +130,13 @@ class Task(Protocol):
           class_names: one for each class.
         """
 
-    def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
+    def draw(
+        self, outputs: Any, batch: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> list[list[np.ndarray]]:
         """Draw predictions: pictures of each image, uint8 [H, W, 3], side by side.
 
         Args:
           outputs: arrays of the network.
           batch: "image", uint8 [n, H, W, 3], and the labels of the task.
+          class_names: of the data, in their order.
         """

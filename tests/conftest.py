@@ -19,6 +19,20 @@ quiet_tensorflow()  # before the conftest of a folder imports TensorFlow
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGICAL_CPUS = 4
+# They begin: of two workers none then waits long for the other at the end.
+LONGEST = (
+    "test_kills.py",
+    "test_v2_run.py",
+    "test_preemption.py",
+    "test_pipeline.py",
+    "test_stages.py",
+    "test_segmentation_run.py",
+    "test_train_step.py",
+    "test_main.py",
+    "test_detection_run.py",
+    "test_unfreezing.py",
+    "test_quickstart.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,6 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -249,7 +249,7 @@ def test_batch_norm_groups_that_do_not_divide_the_replicas_are_refused(
 def test_a_class_count_that_is_not_the_datas_is_refused(tiny: Path, command: Command) -> None:
     status, _, err = command(*_flags(tiny, "none"), "--set=model.num_classes=12")
     assert status == 2
-    assert "model.num_classes: 12, but digits has 10 classes" in _one_line(err)
+    assert "model.num_classes: 12, but the classes of digits are 10" in _one_line(err)
 
 
 def test_a_model_dir_that_cannot_be_written_is_named(tiny: Path, command: Command) -> None:

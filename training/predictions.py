@@ -33,7 +33,7 @@ def write_predictions(job: Job, state: TrainState) -> str | None:
     real = batch["mask"].numpy() > 0
     arrays = {name: part.numpy()[real] for name, part in batch.items()}
     answers = tf.nest.map_structure(lambda x: x.numpy()[real], outputs)
-    sheet = _sheet(job.task.draw(answers, arrays))
+    sheet = _sheet(job.task.draw(answers, arrays, job.data_info.shown_names))
     path = posixpath.join(job.model_dir, FILE)
     write_bytes(path, tf.io.encode_png(sheet).numpy())
     return path

@@ -106,7 +106,7 @@ def _content(
     plan = make_plan(experiment, info.splits["train"].num_examples)
     results = part("evaluation", lambda: read_results(model_dir))
     metrics, times = read_log(model_dir, METRICS), read_log(model_dir, TIMES)
-    names = info.class_names or tuple(str(index) for index in range(info.num_classes))
+    names = info.shown_names
     stages = [(stage.first_step, f"stage {stage.number + 1}") for stage in plan.stages[1:]]
     best_step, starts = results.step if results else None, read_starts(model_dir)
     mistakes = part("mistakes", lambda: _mistakes(model_dir))

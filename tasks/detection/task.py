@@ -203,7 +203,10 @@ class Detection:
         return coco_figures(*self._coco_rows(rows), self.num_classes)
 
     def draw(
-        self, outputs: Mapping[str, tf.Tensor], batch: Mapping[str, np.ndarray]
+        self,
+        outputs: Mapping[str, tf.Tensor],
+        batch: Mapping[str, np.ndarray],
+        class_names: Sequence[str],
     ) -> list[list[np.ndarray]]:
         """Draw the objects of each image, and beside them the detections with a score of at least SHOWN."""
         found = self.detect(outputs, batch["image"])
@@ -214,10 +217,13 @@ class Detection:
             real, shown = batch["classes"][i] != NO_CLASS, scores[i] >= SHOWN
             true = batch["boxes"][i][real] * np.tile(scale[i], 2) + np.tile(offset[i], 2)
             labels, answers = batch["classes"][i][real], classes[i][shown]
-            texts = [f"{n} {score:.0%}" for n, score in zip(answers, scores[i][shown], strict=True)]
+            texts = [
+                f"{class_names[label]} {score:.0%}"
+                for label, score in zip(answers, scores[i][shown], strict=True)
+            ]
             pictures.append(
                 [
-                    draw_boxes(image, true, [str(n) for n in labels], labels),
+                    draw_boxes(image, true, [class_names[label] for label in labels], labels),
                     draw_boxes(image, boxes[i][shown], texts, answers),
                 ]
             )

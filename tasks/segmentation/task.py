@@ -209,7 +209,9 @@ class Segmentation:
         true, taken = (class_names[int(n)] for n in pairs[:, found.argmax()])
         return f"{said}; {true} taken for {taken} {found.max() / counts.sum():.0%}"
 
-    def draw(self, outputs: Any, batch: Mapping[str, np.ndarray]) -> list[list[np.ndarray]]:
+    def draw(
+        self, outputs: Any, batch: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> list[list[np.ndarray]]:
         """Draw each image alone, with its labels, and with the predicted classes."""
         predicted = np.argmax(outputs, axis=-1)
         rows = zip(batch["image"], batch["label"], predicted, strict=True)

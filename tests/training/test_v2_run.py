@@ -97,24 +97,20 @@ def test_every_export_answers_as_the_live_model_and_is_served(
         np.testing.assert_allclose(served, expected[0], atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 def test_a_step_of_the_third_stage_that_is_not_finite_is_replayed(
-    tmp_path: Path, command: runs.Command, workers: int
+    tmp_path: Path, command: runs.Command
 ) -> None:
+    """Of two workers; tests/training/test_stages.py has a single process."""
     wild = yaml.safe_load(to_yaml(load_experiment(V2, overrides=[DURATION])))
     wild["stages"][2]["set"] |= {"schedule.learning_rate": 1e30, "schedule.warmup": "0 steps"}
     (tmp_path / "wild.yaml").write_text(yaml.safe_dump(wild))
     arguments = [f"--config={tmp_path}/wild.yaml", f"--model_dir={tmp_path}/run"]
-    if workers == 1:
-        status, _, printed = command(*arguments)
-        assert status == 1, printed
-    else:
-        life = Life([*arguments, "--strategy=multi_worker"], workers)
-        assert life.end() == [1] * workers, life.output()
-        printed = life.output()
+    life = Life([*arguments, "--strategy=multi_worker"], workers=2)
+    assert life.end() == [1, 1], life.output()
+    printed = life.output()
     step = 2 * STEPS + 1  # the first one that reads what the third stage has made
     assert f"step {step}: loss" in printed
-    assert len(kept_incidents(f"{tmp_path}/run")) == workers
+    assert len(kept_incidents(f"{tmp_path}/run")) == 2
     status, out, err = command("--mode=replay", f"--model_dir={tmp_path}/run")
     assert status == 0, err
     assert f"step {step}: largest magnitude, or how many values are not finite" in out

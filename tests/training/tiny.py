@@ -165,6 +165,12 @@ def start(
     return Training(distribution, state, recipe, batch_spec, state.to_arrays())
 
 
+def batch_norm_paths(network):
+    """Paths of the variables of batch norm: frozen, a micro-batch computes what it does in the whole."""
+    ends = ("gamma", "beta", "moving_mean", "moving_variance")
+    return frozenset(v.path for v in network.variables if v.path.endswith(ends))
+
+
 def start_task(
     distribution: Distribution,
     task: Task,

@@ -1,6 +1,7 @@
 """The task: shares that add up, boxes in original pixels, and a score that counts every image."""
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -168,3 +169,25 @@ def test_the_report_of_a_run_gets_figures_by_class_errors_and_captions():
     said, true = text.split("; is ")
     assert {name.split()[0] for name in said.split(", ")} == {"ant", "bee", "cow"}
     assert true == "ant, cow, bee"
+
+
+def test_pictures_name_objects_and_detections(monkeypatch):
+    drawn = []
+
+    def note(image, boxes, texts, colours):
+        drawn.append((np.asarray(boxes).round().tolist(), list(texts)))
+        return np.asarray(image)
+
+    module = importlib.import_module(
+        "tasks.detection.task"
+    )  # `tasks.detection` is a function there
+    monkeypatch.setattr(module, "draw_boxes", note)
+    batch = evaluation_batch(1, 1.0)
+    outputs = perfect_outputs(batch, 1.0)
+    arrays = {name: np.asarray(part) for name, part in batch.items()}
+    ((left, right),) = TASK.draw(outputs, arrays, ("ant", "bee", "cow"))
+    assert left.shape == right.shape == (64, 64, 3)
+    (true, names), (found, texts) = drawn
+    assert names == ["ant", "cow", "bee"]
+    assert sorted(texts) == ["ant 100%", "bee 100%", "cow 100%"]
+    assert sorted(found) == sorted(true)

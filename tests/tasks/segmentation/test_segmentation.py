@@ -171,7 +171,7 @@ def test_evaluation_at_the_original_undoes_the_framing():
 
 def test_the_picture_has_image_labels_and_prediction():
     image = np.zeros([6, 5, 7, 3], np.uint8)
-    (row, *others) = Segmentation(CLASSES).draw(LOGITS, {"image": image, "label": LABELS})
+    (row, *others) = Segmentation(CLASSES).draw(LOGITS, {"image": image, "label": LABELS}, "abcd")
     assert len(others) == 5
     assert [picture.shape for picture in row] == [(5, 7, 3)] * 3
 

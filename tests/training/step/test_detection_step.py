@@ -5,17 +5,21 @@ import dataclasses
 import numpy as np
 import pytest
 
-from efficientnet import get_spec
+from configs.load import load_experiment
 from efficientnet.detection import Anchors, get_detector
+from proofs.faults import CONFIG
 from tasks.detection import Detection
 from tasks.detection.assignment import NO_CLASS
 from tests.training import tiny
 from tests.training.imaginary_cores import CORES, host_operations, step_function, trace
+from training.job import model_spec
 
 pytestmark = pytest.mark.slow
 
 SIZE, CLASSES, BATCH, STEPS, BOXES = 64, 3, 8, 3, 4
-BACKBONE = get_spec("efficientnet-b0", width=0.25, depth=0.1, survival_probability=1.0)
+BACKBONE = dataclasses.replace(
+    model_spec(load_experiment(CONFIG.with_name("faults_detection.yaml"))), survival_probability=1.0
+)
 DETECTOR = dataclasses.replace(
     get_detector("efficientdet-d0"), filters=8, cells=1, head_repeats=1, anchors=Anchors(5)
 )
@@ -74,18 +78,8 @@ def test_replicas_compute_what_one_device_does(count, alone, assert_same, reques
 
 def test_micro_batches_compute_what_the_whole_batch_does(one_device):
     """Up to batch norm, whose statistics are those of a micro-batch: it is frozen here."""
-    whole, parts = (
-        train(
-            one_device,
-            accumulation_steps=count,
-            frozen=frozenset(
-                v.path
-                for v in start(one_device).state.network.variables
-                if v.path.endswith(("gamma", "beta", "moving_mean", "moving_variance"))
-            ),
-        )
-        for count in (1, 4)
-    )
+    frozen = tiny.batch_norm_paths(start(one_device).state.network)
+    whole, parts = (train(one_device, accumulation_steps=count, frozen=frozen) for count in (1, 4))
     for name, values in whole[1].items():
         np.testing.assert_allclose(parts[1][name], values, rtol=1e-4, err_msg=name)
 

@@ -12,7 +12,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder -q --durations=15
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q --durations=15
 
 .PHONY: help train quick test test-all lint docs clean
 .DEFAULT_GOAL := help
@@ -24,14 +24,13 @@ train: $(VENV)/.installed
 	$(BIN)/python main.py
 
 quick: lint
-	$(PYTEST) -n 2 -m "not slow and not interop"
+	$(PYTEST) -m "not slow and not interop"
 
-# Of 2 workers one often waits for a process that it has started.
 test: lint
-	$(PYTEST) -n 3 -m "not interop"
+	$(PYTEST) -m "not interop"
 
 test-all: $(VENV)/.installed-interop lint
-	$(PYTEST) -n 3
+	$(PYTEST)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.sources import digit_scenes
-from proofs.faults import rows
+from proofs.faults import CONFIG, rows
 from tests import runs
 
 COUNTS = {"train": 16, "validation": 6}
 EXPERIMENT = """
-model: {name: efficientnet-b0, width: 0.25, depth: 0.1, image_size: 64}
-task: {name: detection, filters: 16, cells: 1, head_repeats: 1, anchor_scale: 3.0}
+model: {name: NETWORK, image_size: 64}
+task: {name: detection, filters: 8, cells: 1, head_repeats: 1, anchor_scale: 3.0}
 data: {source: digit_scenes, data_dir: scenes}
 augment: {policy: none, framing: scale_jitter, scale_range: [0.8, 1.2], resize: bilinear}
 train: {global_batch_size: 8, duration: 6 steps, steps_per_call: 2, label_smoothing: 0.0}
@@ -31,7 +31,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(digit_scenes, "NUM_SCENES", COUNTS)
     digit_scenes.write_digit_scenes("scenes")
-    Path("boxes.yaml").write_text(EXPERIMENT)
+    network = str(CONFIG.with_name("five_blocks.yaml"))
+    Path("boxes.yaml").write_text(EXPERIMENT.replace("NETWORK", network))
     return tmp_path
 
 

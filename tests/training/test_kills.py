@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
     ("workers", "kills", "seed", "name"),
     # Seed 0 kills the second worker in its second step, which has a checkpoint before it.
     [
-        (1, 5, 1, "faults"),
+        (1, 4, 1, "faults"),
         (2, 1, 0, "faults"),
         (1, 3, 2, "faults_segmentation"),
         (1, 3, 2, "faults_detection"),
@@ -27,7 +27,10 @@ def test_a_run_killed_anywhere_ends_with_the_same_bits(
     tmp_path: Path, workers: int, kills: int, seed: int, name: str
 ) -> None:
     config = CONFIG.with_name(f"{name}.yaml")
-    toll = survive(tmp_path, config=config, kills=kills, workers=workers, seed=seed)
+    if config != CONFIG:  # one stage is enough of these: a start traces each that is left
+        given, config = config, tmp_path / "one_stage.yaml"
+        config.write_text(f"base: {given}\nstages: []\n")
+    toll = survive(tmp_path / "runs", config=config, kills=kills, workers=workers, seed=seed)
     places = PLACES if kills >= len(PLACES) else PLACES[: min(kills, 3)]
     assert all(toll.kills[place] for place in places), toll.kills
     assert toll.kills.total() >= kills

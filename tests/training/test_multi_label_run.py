@@ -67,7 +67,7 @@ def test_a_multi_label_run_trains_evaluates_exports_and_predicts(
 
     # Four replicas, and a last batch with room for six more images.
     flags = ["--config=colours.yaml", "--strategy=mirrored", "--model_dir=run"]
-    status, out = runs.on_devices(4, *flags)
+    status, out = runs.on_devices(2, *flags)
     assert status == 0, out
     assert "mean average precision" in out
     status, out, err = command("--mode=eval", "--model_dir=run", "--strategy=cpu")

@@ -31,10 +31,9 @@ def signal_at(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int
     ("number", "status", "step"),
     [
         (signal.SIGTERM, 75, 2),  # nothing else is due there
-        (signal.SIGINT, 130, 8),  # a checkpoint is
-        (signal.SIGTERM, 75, 12),  # the last checkpoint and evaluation are
+        (signal.SIGINT, 130, 12),  # the last checkpoint and evaluation are
     ],
-    ids=["SIGTERM-2", "SIGINT-8", "SIGTERM-12"],
+    ids=["SIGTERM-2", "SIGINT-12"],
 )
 def test_a_signalled_run_saves_its_step_and_resumes_to_the_same_end(
     folder: Path,

@@ -71,7 +71,7 @@ def test_a_run_on_masks_trains_evaluates_exports_and_predicts(
 ) -> None:
     command = runs.in_this_process(capsys)
     status, out = runs.on_devices(
-        4, "--config=scenes.yaml", "--strategy=mirrored", "--model_dir=run"
+        2, "--config=scenes.yaml", "--strategy=mirrored", "--model_dir=run"
     )
     assert status == 0, out
     assert "mean IoU" in out

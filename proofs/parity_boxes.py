@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from efficientnet.detection import Anchors, anchor_boxes, get_detector, list_detectors
+from efficientnet.detection import (
+    Anchors,
+    anchor_boxes,
+    get_detector,
+    level_sizes,
+    list_detectors,
+)
+from efficientnet.detection.anchors import MIN_LEVEL
 from proofs.parity_detection import by_level
 from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
 from tasks.detection import Detection, coding
 from tasks.detection.assignment import assign
 from tasks.detection.coco import FIGURES, coco_figures, evaluate
 from tasks.detection.losses import IOU_KINDS, focal, huber, iou_loss
-from tasks.detection.nms import Suppression, clip_boxes
+from tasks.detection.nms import Candidates, Suppression, clip_boxes, suppress
+from tasks.detection.task import corner_and_sides
 
 D0 = get_detector("efficientdet-d0")
 
@@ -44,6 +52,9 @@ def anchor_rows(goldens: Path) -> Iterator[ParityRow]:
         anchors, size = anchors_of(json.loads(str(archive[f"{case}/arguments"])))
         measured = largest(anchor_boxes(anchors, size), archive[key])
         yield row(case, f"{len(archive[key])} boxes", "the same", measured, 1e-5, "pixels")
+        sizes = np.array(level_sizes(size, anchors.max_level)[MIN_LEVEL:])
+        measured = largest(sizes, archive[f"{case}/feature_sizes"])
+        yield row(f"{case}, sizes", f"{len(sizes)} levels", "the same", measured, 0.0, "pixels")
     differences = []
     for name in list_detectors():
         spec, stored = get_detector(name), f"published/{name}"
@@ -229,6 +240,9 @@ def _whole_loss_rows(archive: Any, row: Callable[..., ParityRow]) -> Iterator[Pa
             norms = np.array([np.linalg.norm(part) for part in parts_of])
             stored = [archive[f"detection/{case}/{name}_gradient_norm_{x}"] for x in levels]
             differences.append(relative_to_each(norms, np.array(stored)))
+        positives, expected = prepared["positives"].numpy(), archive["detection/num_positives"]
+        item, text_of = f"{case}, positives", "of each image"
+        yield row(item, text_of, "the same", largest(positives, expected), 0.0, "anchors")
         item = f"{case}, norms of gradients"
         yield row(item, text, ours, max(differences), bounds[1], "relative")
 
@@ -298,6 +312,60 @@ def suppression_rows(goldens: Path) -> Iterator[ParityRow]:
         yield row(f"{variant}, classes", text, "from 0", float(wrong.sum()), 0.0, "detections")
 
 
+def suppression_of_six_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare the loop alone, on six boxes of one class."""
+    archive = np.load(goldens / "det_nms.npz")
+    row = functools.partial(ParityRow, "EfficientDet suppression")
+    boxes = archive["alone/boxes"]
+    given = Candidates(
+        tf.constant(boxes[np.newaxis]),
+        tf.constant(archive["alone/scores"][np.newaxis]),
+        tf.zeros([1, len(boxes)], tf.int32),
+    )
+    for settings in (
+        Suppression(max_detections=8),
+        Suppression("hard", least_score=0.0, max_detections=8),
+    ):
+        method = settings.method
+        count = int(archive[f"alone/{method}/valid"])
+        found, text = suppress(given, settings), f"{count} of six boxes"
+        measured = abs(float(found.count[0]) - count)
+        item = f"alone, {method}"
+        yield row(f"{item}, number", text, "a static loop", measured, 0.0, "detections")
+        expected = archive[f"alone/{method}/scores"][:count]
+        measured = largest(found.scores.numpy()[0, :count], expected)
+        yield row(f"{item}, scores", text, "the same", measured, 1e-5, "absolute")
+        expected = boxes[archive[f"alone/{method}/index"][:count]]
+        measured = largest(found.boxes.numpy()[0, :count], expected)
+        yield row(f"{item}, boxes", text, "the same", measured, 0.0, "pixels")
+
+
+def answer_rows(goldens: Path) -> Iterator[ParityRow]:
+    """Compare the rows that COCO's evaluation reads, and the anchors beside a TFLite export."""
+    archive = np.load(goldens / "det_nms.npz")
+    row = functools.partial(ParityRow, "EfficientDet suppression")
+    expected = archive["coco_rows/detections"]
+    per_image = zip(
+        archive["per_class_gaussian/boxes"],
+        archive["per_class_gaussian/scores"],
+        archive["per_class_gaussian/classes"],
+        strict=True,
+    )
+    rows = [
+        corner_and_sides(np.column_stack([boxes, scores, classes]))
+        for boxes, scores, classes in per_image
+    ]
+    measured = largest(np.array(rows), expected[..., 1:])
+    text = "x, y, width, height, score, class"
+    yield row("rows for COCO", text, "the same", measured, 1e-3, "pixels")
+    expected = archive["tflite/anchors_center_size"]
+    first = anchor_boxes(D0.anchors, 128)[: len(expected)] / 128
+    centres, sides = (first[:, :2] + first[:, 2:]) / 2, first[:, 2:] - first[:, :2]
+    measured = largest(np.column_stack([centres, sides]), expected)
+    ours = "corners in pixels"
+    yield row("anchors of TFLite", "centre and size in 0..1", ours, measured, 1e-6, "of the side")
+
+
 # -- score --------------------------------------------------------------------------------------
 
 
@@ -334,5 +402,7 @@ SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
     assignment_rows,
     loss_rows,
     suppression_rows,
+    suppression_of_six_rows,
+    answer_rows,
     score_rows,
 )

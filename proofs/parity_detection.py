@@ -16,6 +16,7 @@ from efficientnet.detection import (
     Anchors,
     DetectorSpec,
     build_detector,
+    detector_complexity,
     get_detector,
     level_sizes,
 )
@@ -23,6 +24,7 @@ from efficientnet.detection.anchors import MIN_LEVEL
 from efficientnet.weights.efficientdet import efficientdet_names
 from input_pipeline.images.crop import Resize
 from input_pipeline.images.framing import Letterbox, ScaleJitter, resized_part
+from input_pipeline.images.placement import Placement
 from input_pipeline.images.view import TrainView
 from input_pipeline.targets.boxes import BOX_FEATURES, BOX_LABELS, ENDS, NO_CLASS, Boxes
 from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
@@ -78,6 +80,18 @@ def network_rows(goldens: Path) -> Iterator[ParityRow]:
     for name, spec in NETWORKS.items():
         archive = np.load(goldens / f"det_model_{name}.npz")
         row = functools.partial(ParityRow, f"EfficientDet networks: {name}")
+        levels = list(spec.anchors.levels)
+        classes = archive[f"class_{levels[0]}"].shape[-1] // spec.anchors.per_place
+        costs = detector_complexity(spec, BACKBONE, num_classes=classes)
+        counts = {
+            "trainable_parameters": costs.trainable_parameters,
+            "all_parameters": costs.all_parameters,
+        }
+        if name == "tiny":  # its counts include a head for segmentation, which this project has not
+            counts = {}
+        for key, count in counts.items():
+            measured, text = largest(np.array(count), archive[key]), key.replace("_", " ")
+            yield row(text, f"{int(archive[key]):,}", "the same", measured, 0.0, "parameters")
         found = network_outputs(spec, archive)
         for item, pairs in found.items():
             measured = max(relative_to_largest(ours, theirs) for ours, theirs in pairs)
@@ -162,13 +176,16 @@ def input_rows(goldens: Path) -> Iterator[ParityRow]:
     edge = "cut off at the input's edge"
     for case, size in INPUT_SIZES.items():
         letterbox = Letterbox("top_left")
-        pixels, _ = resized_part(encoded, letterbox, size, resize=KERNEL)
+        pixels, placement = resized_part(encoded, letterbox, size, resize=KERNEL)
+        yield from _placement_rows(archive, case, placement, row)
         image = np.asarray(normalize_images(pixels, BACKBONE.mean_rgb, BACKBONE.stddev_rgb))
         padded = np.pad(image, [(0, size[0] - len(image)), (0, size[1] - image.shape[1]), (0, 0)])
         measured = largest(padded, archive[f"{case}/output"])
         text = "bilinear with half-pixel centres, 0 after normalising"
         yield row(f"{case}, pixels", text, "the same before rounding", measured, 1e-5, "deviations")
-        boxes = input_boxes(archive, TrainView(size, letterbox, KERNEL, flip=False))
+        boxes, classes = input_boxes(archive, TrainView(size, letterbox, KERNEL, flip=False))
+        measured = largest(classes + 1, archive[f"{case}/classes"])
+        yield row(f"{case}, classes", "from 1", "from 0", measured, 0.0, "classes")
         expected = archive[f"{case}/boxes"]
         inside = np.minimum(boxes, np.tile(np.array(size) - 1, 2))
         yield row(
@@ -180,15 +197,35 @@ def input_rows(goldens: Path) -> Iterator[ParityRow]:
         )
     for case, (scale, seed) in JITTERS.items():
         view = TrainView((96, 96), ScaleJitter((scale, scale)), KERNEL, flip=False)
-        boxes = input_boxes(archive, view, seed)
+        boxes, classes = input_boxes(archive, view, seed)
+        measured = largest(classes + 1, archive[f"train_scale_{case}/classes"])
+        yield row(
+            f"scale {case}, classes", "those still visible", "the same", measured, 0.0, "classes"
+        )
         measured = largest(boxes, archive[f"train_scale_{case}/boxes"])
         text = "resized whole, sides cut off to pixels, then cropped"
         ours = "cropped first, sides rounded"
         yield row(f"scale {case}, boxes", text, ours, measured, 1.5, "pixels")
 
 
-def input_boxes(archive: Any, view: TrainView, seed: int = 0) -> np.ndarray:
-    """Return the boxes of the golden image in a view: float32 [n, 4]."""
+def _placement_rows(
+    archive: Any, case: str, placement: Placement, row: Callable[..., ParityRow]
+) -> Iterator[ParityRow]:
+    measured = largest(placement.valid.numpy(), archive[f"{case}/scaled_h_w"])
+    yield row(
+        f"{case}, size of the image", "cut off to pixels", "the same", measured, 0.0, "pixels"
+    )
+    measured = largest(placement.corner.numpy(), archive[f"{case}/crop_offset_y_x"])
+    yield row(f"{case}, corner", "top left", "the same", measured, 0.0, "pixels")
+    # Where a side is cut off to pixels, the published scale is that before.
+    expected = np.tile(archive[f"{case}/scale_to_original"], 2)
+    measured = relative_to_each(1.0 / placement.scale.numpy(), expected)
+    text, ours = "one number", "of each side, from whole pixels"
+    yield row(f"{case}, scale to the original", text, ours, measured, 0.02, "relative")
+
+
+def input_boxes(archive: Any, view: TrainView, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the boxes of the golden image in a view, float32 [n, 4], and their classes, int32 [n]."""
     seeds = tf.constant([seed, 0], tf.int64)
     seen = view.show(tf.io.encode_png(archive["image"]), seeds, seeds).seen
     classes = archive["classes"].astype(np.int64)
@@ -199,7 +236,8 @@ def input_boxes(archive: Any, view: TrainView, seed: int = 0) -> np.ndarray:
         {**lists, **ends, BOX_LABELS: tf.constant(classes)}, num_classes=5, label_offset=1
     )
     row, _ = target.place(value, seen)
-    return np.asarray(row["boxes"][row["classes"] != NO_CLASS])
+    real = row["classes"] != NO_CLASS
+    return np.asarray(row["boxes"][real]), np.asarray(row["classes"][real])
 
 
 # -- learning rate ------------------------------------------------------------------------------
@@ -267,6 +305,11 @@ def training_rows(goldens: Path) -> Iterator[ParityRow]:
         )  # positives: of each image
         measured = relative_to_each(metrics[ours], expected)
         yield row(theirs, "every step", "the same", measured, bound, "relative")
+    detection = metrics["class_loss"] + 50.0 * metrics["box_loss"]
+    decay = metrics["loss"] - detection
+    for theirs, found in (("det_loss", detection), ("reg_l2_loss", decay)):
+        measured = relative_to_each(found, archive[theirs])
+        yield row(theirs, "every step", "the same", measured, 1e-4, "relative")
     yield from _final_rows(archive, state, row)
 
 
@@ -335,16 +378,26 @@ def _final_rows(
     sums = np.array([final[paths[name]].sum(dtype=np.float64) for name in order])
     measured = relative_to_largest(sums, archive["final_sum"])
     yield row("sum of each variable", "after three steps", "the same", measured, 1e-3, "relative")
-    for kind, ours in (("final", final), ("final_ema", averages)):
+    slots = "optimizer/momentum/"
+    velocities = {
+        key.removeprefix(slots): -value
+        for key, value in state.to_arrays().items()
+        if key.startswith(slots)
+    }
+    for kind, found, least, text in (
+        ("final", final, 0.0, "the same"),
+        ("final_ema", averages, 0.0, "the same"),
+        ("final_velocity", velocities, 1e-9, "the opposite sign"),  # smaller ones are rounding
+    ):
         prefix = f"{kind}/"
-        stored = [key for key in archive.files if key.startswith(prefix)]
-        measured = max(
-            relative_to_largest(ours[paths[key.removeprefix(prefix)]], archive[key])
-            for key in stored
-        )
-        yield row(
-            f"{kind}, {len(stored)} variables", "whole", "the same", measured, 1e-3, "relative"
-        )
+        expected = {
+            paths[key.removeprefix(prefix)]: archive[key]
+            for key in archive.files
+            if key.startswith(prefix) and np.abs(archive[key]).max() >= least
+        }
+        measured = max(relative_to_largest(found[path], x) for path, x in expected.items())
+        item = f"{kind}, {len(expected)} variables"
+        yield row(item, "whole", text, measured, 1e-3, "relative")
     network = build_detector(TINY, BACKBONE, num_classes=5, image_size=128)
     for variable in network.weights:
         variable.assign(final[variable.path])

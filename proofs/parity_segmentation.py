@@ -30,6 +30,7 @@ NETWORK = "segmentation, network"
 LOSSES = "segmentation, losses"
 SCORES = "segmentation, scores"
 THEIRS = "mean over images, pixels and classes"
+OF_RATIOS = {"the same": "sums over the batch", "image by image": "mean of the images"}
 
 Loss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -69,6 +70,15 @@ def network_rows(goldens: Path) -> Iterator[ParityRow]:
     )
     measured = relative_to_largest(outputs["logits"].numpy(), archive["logits"])
     yield ParityRow(NETWORK, "U-Net on B0, logits", theirs, ours, measured, 1e-5, "relative")
+    found = np.array(
+        [
+            sum(int(np.prod(v.shape)) for v in variables)
+            for variables in (network.trainable_weights, network.weights)
+        ]
+    )
+    measured = largest(found, archive["parameters_trainable_all"])
+    item = "U-Net on B0, trainable and all"
+    yield ParityRow(NETWORK, item, theirs, ours, measured, 0.0, "parameters")
     for name, counts in json.loads(str(archive["published_parameters"])).items():
         full = get_spec(name.replace("efficientnet", "efficientnet-"))
         costs = count(unet_layers(full, UNet(skips="expanded"), 1), 224)
@@ -119,13 +129,15 @@ def loss_rows(goldens: Path) -> Iterator[ParityRow]:
     cases: tuple[tuple[str, str, Loss], ...] = (
         ("dice", "the same", _dice(dice_loss)),
         ("dice_weighted", "the same", _dice(functools.partial(dice_loss, class_weights=weights))),
+        ("dice_per_image", "image by image", _of_each_image(_dice(dice_loss))),
         ("jaccard", "the same", _dice(jaccard_loss)),
+        ("jaccard_per_image", "image by image", _of_each_image(_dice(jaccard_loss))),
         ("categorical_focal", "times the classes", _pixels(focal_loss, classes)),
         ("categorical_crossentropy", "times the classes", _pixels(cross_entropy, classes)),
     )
     for name, ours, loss in cases:
         found = _with_gradient(loss, logits, labels)
-        theirs = THEIRS if ours != "the same" else "sums over the batch"
+        theirs = OF_RATIOS.get(ours, THEIRS)
         yield from _both(archive, f"softmax/{name}", name.replace("_", " "), theirs, ours, found)
     found = _with_gradient(
         _pixels(cross_entropy, 1), archive["ignore/logits"], archive["ignore/labels"]
@@ -147,6 +159,16 @@ def _both(
 def _dice(loss: Callable[..., tf.Tensor]) -> Loss:
     def compute(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
         return loss(overlaps(logits, labels, valid))
+
+    return compute
+
+
+def _of_each_image(loss: Loss) -> Loss:
+    """Return the mean of a loss over the images."""
+
+    def compute(logits: tf.Tensor, labels: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        images = (slice(i, i + 1) for i in range(len(logits)))
+        return tf.reduce_mean([loss(logits[i], labels[i], valid[i]) for i in images])
 
     return compute
 

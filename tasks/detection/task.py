@@ -282,9 +282,9 @@ class Detection:
             rows[name][valid].astype(np.float64) for name in ("detections", "objects")
         )
         image, place = np.nonzero(found[..., 4] > 0)
-        detections = np.column_stack([image, _corner_and_sides(found[image, place])])
+        detections = np.column_stack([image, corner_and_sides(found[image, place])])
         image, place = np.nonzero(objects[..., 4] != NO_CLASS)
-        ground_truth = np.column_stack([image, _corner_and_sides(objects[image, place])])
+        ground_truth = np.column_stack([image, corner_and_sides(objects[image, place])])
         return ground_truth, detections, range(len(found))
 
 
@@ -309,7 +309,7 @@ def _floats(values: tf.Tensor) -> tf.Tensor:
     return tf.cast(values, tf.float32)[..., tf.newaxis]
 
 
-def _corner_and_sides(rows: np.ndarray) -> np.ndarray:
+def corner_and_sides(rows: np.ndarray) -> np.ndarray:
     """Turn [ymin, xmin, ymax, xmax, ...] into [x, y, width, height, ...]."""
     ymin, xmin, ymax, xmax = rows[:, :4].T
     return np.column_stack([xmin, ymin, xmax - xmin, ymax - ymin, rows[:, 4:]])

@@ -6,8 +6,8 @@ from proofs import parity_segmentation
 from tests.parity import check_section
 
 ROWS = {
-    parity_segmentation.network_rows: 4,
-    parity_segmentation.loss_rows: 12,
+    parity_segmentation.network_rows: 5,
+    parity_segmentation.loss_rows: 16,
     parity_segmentation.score_rows: 4,
 }
 

@@ -33,7 +33,14 @@ from efficientnet.weights.tf1 import read_tf1_checkpoint, tf1_names
 from input_pipeline.augment import operations
 from input_pipeline.images.crop import Resize
 from input_pipeline.images.framing import CenterCrop, frame_eval, resized_part
-from proofs import parity_boxes, parity_detection, parity_segmentation, parity_v2
+from proofs import (
+    parity_boxes,
+    parity_detection,
+    parity_detection_steps,
+    parity_segmentation,
+    parity_suppression,
+    parity_v2,
+)
 from proofs.page import write_page
 from proofs.parity_row import ParityRow, largest, relative_to_each, relative_to_largest
 from system.command import Parser, command
@@ -467,7 +474,9 @@ SECTIONS: tuple[Callable[[Path], Iterator[ParityRow]], ...] = (
     *parity_v2.SECTIONS,
     *parity_segmentation.SECTIONS,
     *parity_boxes.SECTIONS,
+    *parity_suppression.SECTIONS,
     *parity_detection.SECTIONS,
+    *parity_detection_steps.SECTIONS,
 )
 
 HEADER = ("item", "reference", "ours", "measured", "bound", "")

@@ -3,7 +3,6 @@
 import pytest
 
 from proofs import parity_v2
-from tests.parity import check_section
 
 ROWS = {
     parity_v2.inference_rows: 6,
@@ -17,8 +16,8 @@ ROWS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("section", ROWS, ids=lambda section: section.__name__)
-def test_every_row_is_within_its_bound(section, goldens):
-    check_section(section, goldens, num_rows=ROWS[section])
+def test_every_row_is_within_its_bound(section, reads):
+    reads.check_section(section, ROWS[section])
 
 
 def test_every_section_is_held():

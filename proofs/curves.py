@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from configs.schema import Experiment
+from system.errors import UsageError
 from system.files import write_text
 from training.devices.distribution import Distribution
 from training.loop import train_and_evaluate
@@ -26,7 +27,11 @@ Curves = Mapping[str, Sequence[Curve]]  # way to train: a curve for each seed
 
 
 def train(experiment: Experiment, distribution: Distribution, metric: str) -> Curve:
-    """Train to the end, or read what a finished run has logged."""
+    """Train to the end, or read what a finished run has logged.
+
+    Raises:
+      UsageError: the evaluations have no such figure.
+    """
     folder = Path(str(experiment.model_dir))
     seconds = folder / "processor_seconds"
     if not seconds.exists():
@@ -34,8 +39,14 @@ def train(experiment: Experiment, distribution: Distribution, metric: str) -> Cu
         train_and_evaluate(experiment, distribution)
         write_text(str(seconds), f"{time.process_time() - start:.1f}\n")
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    points = [(row["step"], 100 * row[metric]) for row in rows if row["kind"] == "eval"]
-    steps, values = zip(*points, strict=True)
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    figures = set.intersection(*(set(row) for row in evaluations)) - {"kind", "step"}
+    if metric not in figures:
+        raise UsageError(
+            f"{metric} is no figure of {folder}'s evaluations; expected one of "
+            f"{', '.join(sorted(figures))}"
+        )
+    steps, values = zip(*((row["step"], 100 * row[metric]) for row in evaluations), strict=True)
     return Curve(steps, values, float(seconds.read_text()))
 
 

@@ -29,7 +29,7 @@ from training.devices.distribution import connect
 
 RANDOM = "random weights"
 # Figure of an evaluation: what people call it.
-FIGURES = {"top_1": "top-1", "mean_iou": "mean IoU", "ap_50": "AP50"}
+NAMES = {"top_1": "top-1", "mean_iou": "mean IoU", "ap_50": "AP50"}
 
 
 def experiment_of(
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], help="override a field: section.field=value"
     )
-    parser.add_argument("--metric", choices=FIGURES, required=True, help="figure to compare")
+    parser.add_argument("--metric", required=True, help="figure of the evaluations to compare")
     parser.add_argument("--seeds", type=positive, default=3, help="runs of each way [3]")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/initial_weights"), help="of the runs"
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(
             f"--config={options.config} has no init.weights to compare with random ones"
         )
-    distribution, name = connect(), FIGURES[options.metric]
+    distribution, name = connect(), NAMES.get(options.metric, options.metric)
     curves: dict[str, list[Curve]] = {RANDOM: [], f"{given.init.weights} weights": []}
     for seed, way in itertools.product(range(options.seeds), curves):
         experiment = experiment_of(options.config, options.set, way, seed, options.folder)

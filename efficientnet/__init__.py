@@ -12,15 +12,10 @@
 The package needs Keras and runs on every backend of it.
 """
 
-import sys
-
-from system.tensorflow_log import quiet_tensorflow
-
-# A command imports this package, and with it TensorFlow, before its own first line.
-if "efficientnet.weights.convert" in sys.orig_argv:
-    quiet_tensorflow()
+from system.tensorflow_log import quiet_commands_of
 
 try:
+    quiet_commands_of("efficientnet")  # before the backend is imported
     import keras  # noqa: F401
 except ModuleNotFoundError as error:
     raise ImportError(

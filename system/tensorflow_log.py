@@ -2,7 +2,9 @@
 
 import ctypes
 import importlib.util
+import itertools
 import os
+import sys
 from pathlib import Path
 
 TENSORFLOW_LOGS = "EFFICIENTNET_TENSORFLOW_LOGS"
@@ -36,3 +38,13 @@ def quiet_tensorflow() -> None:
             ctypes.CDLL(str(library))[_SET_MIN_LOG_LEVEL](int(level))
         except (OSError, AttributeError):
             continue
+
+
+def quiet_commands_of(package: str) -> None:
+    """Turn off the log if the process runs a module of a package: python -m PACKAGE.MODULE.
+
+    Such a command imports its package, and with it TensorFlow, before its own first line.
+    """
+    for flag, module in itertools.pairwise(sys.orig_argv):
+        if flag == "-m" and module.startswith(f"{package}."):
+            quiet_tensorflow()

@@ -94,8 +94,9 @@ def equal_in_functions(tensor, other):
 
 
 def not_equal_in_functions(tensor, other):
-    found = equal_in_functions(tensor, other)
-    return not found if isinstance(found, bool) else ~found
+    if tensor.graph.building_function:
+        return tf.not_equal(tensor, other)
+    return tensor is not other
 
 
 def step_function(library):

@@ -35,5 +35,5 @@ def test_a_metric_that_no_evaluation_has_is_named_with_those_there_are(tmp_path)
     (tmp_path / "metrics.jsonl").write_text(
         '{"kind": "eval", "step": 10, "top_1": 0.5, "cross_entropy": 1.0}\n'
     )
-    with pytest.raises(UsageError, match="mean_iou is no figure .* cross_entropy, top_1"):
+    with pytest.raises(UsageError, match=r"mean_iou is no figure .* cross_entropy, top_1"):
         train(experiment, None, "mean_iou")

@@ -40,6 +40,8 @@ def jpeg_shape(image_bytes: tf.Tensor) -> tf.Tensor:
     return _check_pixels(shape, shape[0], shape[1])
 
 
+# Traced once in a process: it is a large graph, and a run has many pipelines that decode images.
+@tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
 def check_header_unless_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     """Check the header of an image that is not a JPEG, as `check_header` does."""
 

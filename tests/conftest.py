@@ -72,9 +72,8 @@ def release_memory() -> None:
     both have freed: a process that ran the suite grew to gigabytes. TensorFlow also keeps custom gradients
     (training.step.custom_gradients).
 
-    What is left is frozen: in a long process, looking through it again took up to half of the time.
+    What is left is frozen for good: in a long process, looking through it again took up to half of the time.
     """
-    gc.unfreeze()
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
     custom_gradients = importlib.import_module("training.step.custom_gradients")

@@ -23,10 +23,12 @@ augment: {{policy: none}}
 train: {{global_batch_size: 8, duration: {STEPS} steps, steps_per_call: 2}}
 schedule: {{learning_rate: 0.1, warmup: 4 steps, decay_every: 4 steps}}
 ema: {{decay: 0.9}}
-export: {{report: false}}  # seconds in each of many runs
+export: {{formats: [], report: false}}  # seconds in each of many runs
 eval: {{every: 6 steps}}
 checkpoint: {{every: 4 steps}}
 """
+
+WITH_EXPORT = "--set=export.formats=[saved_model]"
 
 Command = Callable[..., tuple[int, str, str]]
 

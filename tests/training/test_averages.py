@@ -25,6 +25,7 @@ def test_a_run_without_an_average_is_evaluated_and_exported_with_its_last_weight
         *small,
         "--set=ema.decay=0",
         "--set=train.duration=4 steps",
+        runs.WITH_EXPORT,
     )
     assert status == 0, err
     best = CheckpointStore(str(tmp_path / "run"), best_metric="top_1").best()

@@ -70,7 +70,7 @@ def test_a_run_without_a_better_evaluation_ends_and_stays_ended(
 
     monkeypatch.setattr(evaluator, "evaluate", worse_and_worse)
     flags = [*runs.flags(folder, "patient"), "--set=eval.every=2 steps", "--set=train.patience=2"]
-    status, out, err = command(*flags)
+    status, out, err = command(*flags, runs.WITH_EXPORT)
     assert status == 0, err
     assert "step 6: below top_1 0.5000 of step 2" in out
     assert [row["step"] for row in rows(folder / "patient") if row["kind"] == "eval"] == [2, 4, 6]

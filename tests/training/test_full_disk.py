@@ -94,10 +94,11 @@ def test_a_disk_that_fills_under_the_log_ends_in_one_line_and_the_restart_in_the
 def test_a_disk_that_fills_under_the_export_leaves_the_one_before_and_the_checkpoints(
     folder: Path, uninterrupted: Path, command: runs.Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    flags = ["--mode=export", f"--model_dir={uninterrupted}", runs.WITH_EXPORT]
+    assert command(*flags)[0] == 0
     exports = uninterrupted / "export/saved_model"
     before = {p: p.read_bytes() for p in exports.rglob("*") if p.is_file()}
     checkpoints = checkpoint_files(uninterrupted)
-    flags = ["--mode=export", f"--model_dir={uninterrupted}"]
     with monkeypatch.context() as patch:
         full_during(patch, serving.export, "write_model_card", lambda *args: 0)
         status, _, err = command(*flags)

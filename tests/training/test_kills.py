@@ -27,7 +27,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_bits(
     tmp_path: Path, workers: int, kills: int, seed: int, name: str
 ) -> None:
     config = CONFIG.with_name(f"{name}.yaml")
-    if config != CONFIG:  # one stage is enough of these: a start traces each that is left
+    if kills < len(PLACES):  # one stage is enough of these: a start traces each that is left
         given, config = config, tmp_path / "one_stage.yaml"
         config.write_text(f"base: {given}\nstages: []\n")
     toll = survive(tmp_path / "runs", config=config, kills=kills, workers=workers, seed=seed)

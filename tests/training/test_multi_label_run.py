@@ -70,6 +70,7 @@ def test_a_multi_label_run_trains_evaluates_exports_and_predicts(
     status, out = runs.on_devices(2, *flags)
     assert status == 0, out
     assert "mean average precision" in out
+    assert "Left out" not in Path("run/report.html").read_text()
     status, out, err = command("--mode=eval", "--model_dir=run", "--strategy=cpu")
     assert status == 0, err
 

@@ -36,16 +36,16 @@ def flags(folder: Path, name: str) -> list[str]:
 @pytest.fixture
 def undisturbed(folder: Path, command: runs.Command) -> Path:
     """A run in two stages that was left alone."""
-    if not (folder / "undisturbed/export").exists():
+    if not (folder / "undisturbed").exists():
         status, _, err = command(*flags(folder, "undisturbed"))
         assert status == 0, err
     return folder / "undisturbed"
 
 
-def test_a_run_stopped_between_two_stages_ends_with_the_same_bits(
-    folder: Path, undisturbed: Path, command: runs.Command
+@pytest.mark.parametrize("step", [BOUNDARY, BOUNDARY + 2])
+def test_a_run_stopped_between_two_stages_or_after_the_first_steps_of_one_ends_with_the_same_bits(
+    folder: Path, undisturbed: Path, command: runs.Command, step: int
 ) -> None:
-    step = BOUNDARY
     with pytest.MonkeyPatch.context() as monkeypatch:
         signal_at(monkeypatch, signal.SIGTERM, step)
         status, _, err = command(*flags(folder, f"stopped-{step}"))
@@ -140,6 +140,7 @@ def test_evaluations_and_exports_name_the_stage_of_their_step(
     step = CheckpointStore(str(undisturbed), best_metric="top_1").best().step
     stage = 1 if step <= BOUNDARY else 2
     assert f"step {step}, stage {stage} of 2 on " in out
+    assert command("--mode=export", f"--model_dir={undisturbed}", runs.WITH_EXPORT)[0] == 0
     card = read_model_card(str(undisturbed / f"export/saved_model/{step}"))
     assert (card.step, card.stage) == (step, stage)
 

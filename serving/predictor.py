@@ -122,7 +122,7 @@ def open_box_predictor(folder: str, variant: str = "float32") -> OpenExport[list
     card = read_model_card(folder)
     if card.format == "saved_model":
         return OpenExport(card, folder, _by_signature(folder, split))
-    outputs = _open_outputs(folder, card, variant)
+    outputs = open_outputs(folder, card, variant)
     return OpenExport(card, folder, boxes_from_pixels(folder, card, outputs))
 
 
@@ -136,11 +136,11 @@ def _by_signature(
 
 def _open_logits(folder: str, card: ModelCard, variant: str) -> Callable[[np.ndarray], np.ndarray]:
     """Open a network that takes framed pixels, uint8 or float32 [n, H, W, 3], and returns logits."""
-    outputs = _open_outputs(folder, card, variant)
+    outputs = open_outputs(folder, card, variant)
     return lambda pixels: outputs(pixels)["logits"]
 
 
-def _open_outputs(folder: str, card: ModelCard, variant: str) -> NetworkOutputs:
+def open_outputs(folder: str, card: ModelCard, variant: str) -> NetworkOutputs:
     """Open a network that takes framed pixels, and returns its outputs by name."""
     if card.format == "tflite":
         return _open_tflite(folder, card, variant)

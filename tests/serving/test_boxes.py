@@ -17,7 +17,12 @@ from serving.class_maps import place_all
 from serving.export import export_run, load_trained_network
 from serving.model_card import read_model_card
 from serving.network import build_inference_network
-from serving.predictor import find_export, load_signatures, open_box_predictor
+from serving.predictor import (
+    find_export,
+    load_signatures,
+    open_box_predictor,
+    open_outputs,
+)
 from serving.saved_model import pixels_of
 from tasks.detection.coding import iou
 from tasks.detection.task import to_original
@@ -121,6 +126,17 @@ def test_eight_bits_find_what_floats_do(run, encoded):
         same = expected.classes[:, np.newaxis] == found.classes
         # Scores of a network that has learned nothing are close, so some boxes change places.
         assert np.median(np.max(np.where(same, overlap, 0.0), axis=1)) > 0.5
+
+
+def test_eight_bits_follow_the_image_as_floats_do(run):
+    """Of each output, what differs from image to image: the rest hides a wrong calibration."""
+    export = find_export(run, "tflite")
+    card = read_model_card(export)
+    pixels = np.random.default_rng(0).integers(0, 256, [4, SIZE, SIZE, 3]).astype(np.uint8)
+    floats, bits = (open_outputs(export, card, variant)(pixels) for variant in ("float32", "int8"))
+    for name, least in {"boxes": 0.95, "classes": 0.7}.items():
+        expected, found = (values[name] - values[name].mean(0) for values in (floats, bits))
+        assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > least, name
 
 
 def test_predict_draws_boxes_and_prints_json(run, encoded, broken, tmp_path: Path, capsys):

@@ -6,12 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from proofs import parity
+from proofs import parity, parity_v1, parity_v1_networks
 from proofs.page import BEGIN, END, write_page
+from proofs.parity_row import ParityRow
 from system.errors import UsageError
 
 PAGE = parity.ROOT / "docs" / "parity.md"
-ROW = parity.ParityRow("section", "item", "theirs", "ours", 0.5, 1.0, "grey levels")
+ROW = ParityRow("section", "item", "theirs", "ours", 0.5, 1.0, "grey levels")
 
 
 def measured_items(page):
@@ -30,18 +31,18 @@ def test_every_item_of_the_page_was_within_its_bound():
 @pytest.mark.slow
 def test_the_page_holds_the_items_that_are_measured(goldens):
     items = measured_items(PAGE.read_text())
-    quick = (parity.preprocessing_rows, parity.schedule_rows, parity.optimizer_rows)
-    for rows in (*quick, parity.checkpoint_rows):
+    quick = (parity_v1.preprocessing_rows, parity_v1.schedule_rows, parity_v1.optimizer_rows)
+    for rows in (*quick, parity_v1_networks.checkpoint_rows):
         for row in rows(goldens):
             assert row.passed, row
             assert row.item in items
-    assert {re.split(r"[ ,]", item)[0] for item in items} >= set(parity.AUGMENTATIONS)
+    assert {re.split(r"[ ,]", item)[0] for item in items} >= set(parity_v1.AUGMENTATIONS)
 
 
 def test_every_operation_of_the_goldens_is_measured(goldens):
     with np.load(goldens / "augment_ops.npz") as archive:
         stored = {key.split("/")[2] for key in archive.files if key.startswith("op/")}
-    assert stored == set(parity.AUGMENTATIONS)
+    assert stored == set(parity_v1.AUGMENTATIONS)
 
 
 @pytest.mark.parametrize(("measured", "passed"), [(1.0, True), (1.1, False), (np.nan, False)])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from proofs import parity
+from proofs import parity_v1
 from training.optimizers import LARS, SGD, AdamW, RMSProp
 from training.step.packed import Layout, Packed
 
@@ -18,7 +18,7 @@ def packed(values):
 
 
 def test_forty_updates_of_rmsprop_and_average_are_the_references(goldens):
-    rows = list(parity.optimizer_rows(goldens))
+    rows = list(parity_v1.optimizer_rows(goldens))
     assert [row.item for row in rows] == ["variable", "ema", "rms", "momentum"]
     for row in rows:
         assert row.passed, row

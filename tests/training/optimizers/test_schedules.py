@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from proofs import parity
+from proofs import parity_v1
 from system.errors import UsageError
 from training.optimizers import schedules
 
@@ -13,7 +13,7 @@ def at(schedule, *steps):
 
 
 def test_rates_are_the_references_for_every_batch_and_schedule(goldens):
-    rows = list(parity.schedule_rows(goldens))
+    rows = list(parity_v1.schedule_rows(goldens))
     assert len(rows) == 9
     for row in rows:
         assert row.passed, row

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from proofs import parity
+from proofs import parity_v1_networks
 from tests.training import tiny
 from training.devices.distribution import Replica
 from training.optimizers import LARS, SGD
@@ -23,7 +23,7 @@ BATCHES = tiny.Batches.random(STEPS, 8)
 
 
 def test_five_steps_are_the_references(goldens):
-    rows = list(parity.training_rows(goldens))
+    rows = list(parity_v1_networks.training_rows(goldens))
     assert len(rows) == 8
     for row in rows:
         assert row.passed, row

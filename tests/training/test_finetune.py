@@ -16,8 +16,11 @@ from training.job import model_spec
 CLASSES = ("cat", "dog", "owl")
 HALF = ((127.5,) * 3, (127.5,) * 3)
 SHORT = (
-    *("train.duration=20 steps", "train.steps_per_call=2", "train.global_batch_size=4"),
-    *("export.formats=[]", "export.report=false"),
+    "train.duration=20 steps",
+    "train.steps_per_call=2",
+    "train.global_batch_size=4",
+    "export.formats=[]",
+    "export.report=false",
 )
 
 

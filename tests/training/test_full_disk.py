@@ -3,6 +3,7 @@
 Checkpoints have tests of their own in test_checkpoints.py.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,14 @@ def test_a_disk_that_fills_under_the_log_ends_in_one_line_and_the_restart_in_the
 
 
 def test_a_disk_that_fills_under_the_export_leaves_the_one_before_and_the_checkpoints(
-    folder: Path, uninterrupted: Path, command: runs.Command, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, uninterrupted: Path, command: runs.Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = ["--mode=export", f"--model_dir={uninterrupted}", runs.WITH_EXPORT]
+    model_dir = shutil.copytree(uninterrupted, tmp_path / "copy")
+    flags = ["--mode=export", f"--model_dir={model_dir}", runs.WITH_EXPORT]
     assert command(*flags)[0] == 0
-    exports = uninterrupted / "export/saved_model"
+    exports = model_dir / "export/saved_model"
     before = {p: p.read_bytes() for p in exports.rglob("*") if p.is_file()}
-    checkpoints = checkpoint_files(uninterrupted)
+    checkpoints = checkpoint_files(model_dir)
     with monkeypatch.context() as patch:
         full_during(patch, serving.export, "write_model_card", lambda *args: 0)
         status, _, err = command(*flags)
@@ -113,7 +115,7 @@ def test_a_disk_that_fills_under_the_export_leaves_the_one_before_and_the_checkp
         assert "File too large" in runs.one_line(err)
     assert {p: p.read_bytes() for p in exports.rglob("*") if p.is_file()} == before
     assert [path.name for path in exports.iterdir()] == [f"{runs.STEPS}"]
-    assert checkpoint_files(uninterrupted) == checkpoints
+    assert checkpoint_files(model_dir) == checkpoints
     assert command(*flags)[0] == 0
 
 

@@ -116,6 +116,7 @@ def test_two_workers_stop_at_the_same_step_and_resume_to_the_same_end(folder: Pa
     for name in ("stopped", "left alone"):
         life = two_workers(folder, name)
         assert life.end() == [0, 0], life.output()
+        assert (name == "stopped") == (f"resuming from step {before} of 12" in life.output())
     runs.assert_same_end(model_dir, folder / "left alone")
 
 

@@ -133,15 +133,16 @@ def test_a_step_that_is_not_finite_is_replayed_in_its_stage(
 
 
 def test_evaluations_and_exports_name_the_stage_of_their_step(
-    undisturbed: Path, command: runs.Command
+    undisturbed: Path, tmp_path: Path, command: runs.Command
 ) -> None:
-    status, out, err = command("--mode=eval", f"--model_dir={undisturbed}")
+    copy = shutil.copytree(undisturbed, tmp_path / "copy")
+    status, out, err = command("--mode=eval", f"--model_dir={copy}")
     assert status == 0, err
-    step = CheckpointStore(str(undisturbed), best_metric="top_1").best().step
+    step = CheckpointStore(str(copy), best_metric="top_1").best().step
     stage = 1 if step <= BOUNDARY else 2
     assert f"step {step}, stage {stage} of 2 on " in out
-    assert command("--mode=export", f"--model_dir={undisturbed}", runs.WITH_EXPORT)[0] == 0
-    card = read_model_card(str(undisturbed / f"export/saved_model/{step}"))
+    assert command("--mode=export", f"--model_dir={copy}", runs.WITH_EXPORT)[0] == 0
+    card = read_model_card(str(copy / f"export/saved_model/{step}"))
     assert (card.step, card.stage) == (step, stage)
 
 

@@ -1,6 +1,7 @@
 """A small EfficientNetV2 by progressive learning: stopped, exported, served and replayed."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -68,10 +69,11 @@ def test_every_export_answers_as_the_live_model_and_is_served(
         pytest.importorskip(package)
     monkeypatch.setattr("serving.export.VARIANTS", ("float32", "int8"))  # the others cost time
     formats = ["export.formats=[saved_model, tflite, onnx]"]
+    model_dir = str(shutil.copytree(undisturbed, tmp_path / "copy"))
     experiment = load_experiment(undisturbed / "experiment.yaml", overrides=formats)
-    paths = export_run(str(undisturbed), experiment, only_missing=True)
+    paths = export_run(model_dir, experiment)
 
-    trained = load_trained_network(str(undisturbed), None)
+    trained = load_trained_network(model_dir, None)
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, [20 + 9 * n, 50, 3]).astype(np.uint8) for n in range(6)]
     images = [tf.io.encode_png(picture).numpy() for picture in pictures]
@@ -91,7 +93,7 @@ def test_every_export_answers_as_the_live_model_and_is_served(
     file = tmp_path / "image.png"
     file.write_bytes(images[0])
     for name in paths:
-        flags = [f"--model_dir={undisturbed}", f"--format={name}", "--json", "--top=10", str(file)]
+        flags = [f"--model_dir={model_dir}", f"--format={name}", "--json", "--top=10", str(file)]
         assert predict.main(flags) == 0
         best = json.loads(capsys.readouterr().out)["predictions"]
         served = [each["probability"] for each in sorted(best, key=lambda each: each["class"])]

@@ -3,8 +3,9 @@
     MODEL_DIR/nonfinite/step-00000123.npz
 
 holds the state before the step and its batch, as plain arrays. `diagnose` repeats that step on one device,
-each replica's share with its own masks, and summarizes the tensors of every layer. If batch norm spans
-several replicas, the repeated step is only similar, because the statistics are those of one share.
+each replica's share with its own masks, and summarizes the tensors of every layer. The repeated step is only
+similar if batch norm spans several replicas, because the statistics are those of one share, or if there
+are several processes, because each keeps the shares of its own replicas.
 """
 
 import dataclasses
@@ -22,12 +23,13 @@ from configs.schema import Experiment
 from input_pipeline.sources.dataset_info import read_dataset_info
 from system.errors import UserError, first_line
 from system.files import write_bytes
+from tasks.task import Batch, Task
 from training.build import make_recipe, make_state
 from training.devices.distribution import Distribution, connect
 from training.job import Job, make_job, model_spec
-from training.step.noise import MaskNoise
+from training.step.backward import Scale, micro_batch_loss
 from training.step.padding import network_input
-from training.step.recipe import Partition
+from training.step.recipe import Partition, TrainRecipe
 from training.step.state import TrainState
 from training.step.switches import switched
 
@@ -243,13 +245,15 @@ def diagnose(job: Job, incident: Incident) -> Diagnosis:
     state.from_arrays(incident.state)
     layers = [layer for layer in state.network.layers if layer.output is not state.network.input]
     weights = [_summarize(layer.weights) for layer in layers]
-    probe = _make_probe(job, state, noise, layers)
-    seen: list[np.ndarray] = []
-    losses: list[float] = []
-    for replica, micro_step, batch in _shares(incident, train.accumulation_steps):
-        loss, figures = probe(batch, tf.constant(replica), micro_step)
-        losses.append(float(loss))
-        seen.append(figures.numpy())
+    recipe = make_recipe(job, state.network, noise)
+    shares = list(_shares(incident, recipe.task, train.accumulation_steps))
+    probe = _make_probe(state, recipe, layers, shares)
+    results = [probe(*share, None) for share in shares]
+    if results[0].added_up:
+        # Sums over replicas: there is one micro-batch, for accumulation is refused with such a loss.
+        sums = [tf.add_n(parts) for parts in zip(*(r.added_up for r in results), strict=True)]
+        results = [probe(*share, sums) for share in shares]
+    seen = [result.figures.numpy() for result in results]
     # [shares, layers, 3 kinds of tensor, (broken, size, largest)]
     counts = np.stack(seen)[..., :2].sum(axis=0)
     largest = np.stack(seen)[..., 2].max(axis=0)
@@ -266,51 +270,75 @@ def diagnose(job: Job, incident: Incident) -> Diagnosis:
         )
         for i, (layer, held) in enumerate(zip(layers, weights, strict=True))
     ]
-    return Diagnosis(float(np.mean(losses)), found)
+    return Diagnosis(float(sum(result.loss for result in results)), found)
 
 
-def _shares(incident: Incident, accumulation_steps: int) -> Iterator[tuple[int, int, Any]]:
-    """Yield replica, number and content of each micro-batch of each replica."""
+class _Share(NamedTuple):
+    """A micro-batch of a replica, from the task's `prepare`."""
+
+    batch: Batch
+    replica: tf.Tensor
+    micro_step: int
+
+
+class _Result(NamedTuple):
+    """Result of a share: its part of the loss and of the sums over replicas that the task asks for."""
+
+    loss: tf.Tensor
+    added_up: list[tf.Tensor]
+    figures: tf.Tensor  # summaries, float32 [layers, 3, 3]
+
+
+def _shares(incident: Incident, task: Task, accumulation_steps: int) -> Iterator[_Share]:
+    """Yield each micro-batch of each replica."""
     parts = incident.num_replicas * accumulation_steps
-    split = {name: np.split(x, parts) for name, x in incident.batch.items() if name != "index"}
+    batch = task.prepare({name: x for name, x in incident.batch.items() if name != "index"})
+    split = {name: tf.split(x, parts) for name, x in batch.items()}
     for i in range(parts):
         replica, micro_step = divmod(i, accumulation_steps)
-        yield (
-            incident.first_replica + replica,
-            micro_step,
-            {name: x[i] for name, x in split.items()},
-        )
+        number = tf.constant(incident.first_replica + replica)
+        yield _Share({name: x[i] for name, x in split.items()}, number, micro_step)
 
 
 def _make_probe(
-    job: Job,
     state: TrainState,
-    noise: MaskNoise,
+    recipe: TrainRecipe,
     layers: Sequence[keras.Layer],
-) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """Return a function (batch, replica, micro-batch) -> loss, summaries float32 [layers, 3, 3]."""
-    network, recipe = state.network, make_recipe(job, state.network, noise)
+    shares: Sequence[_Share],
+) -> Callable[..., _Result]:
+    """Return a function (batch, replica, micro-batch, sums) -> result of this share.
+
+    `sums` are those over all replicas of what the task adds up; None: only this share's part is known.
+    """
+    network = state.network
     inside = keras.Model(network.input, ([layer.output for layer in layers], network.output))
     weights = [v.value for v in network.trainable_variables]
     variables = Partition.of(network, recipe.frozen)
-    task, decay = recipe.task, recipe.weight_decay
-    scale = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
+    factor = state.variables.loss_scale.scale if state.variables.loss_scale else 1.0
+    weight = sum(recipe.task.weight(share.batch) for share in shares)
 
     @tf.function(autograph=False)
-    def probe(batch: Any, replica: tf.Tensor, micro_step: int) -> Any:
+    def probe(
+        batch: Batch, replica: tf.Tensor, micro_step: int, sums: list[tf.Tensor] | None
+    ) -> _Result:
+        added_up: list[tf.Tensor] = []
+
+        def total(x: tf.Tensor) -> tf.Tensor:
+            added_up.append(tf.stop_gradient(x))
+            return sums[len(added_up) - 1] if sums else added_up[-1]
+
+        scale = Scale(share=1 / len(shares), weight=weight, total=total)
         with (
-            noise.at(state.variables.step, replica, micro_step),
+            recipe.noise.at(state.variables.step, replica, micro_step),
             tf.GradientTape() as tape,
         ):
             with switched(network, recipe.frozen, recipe.keep_probabilities):
                 inputs = network_input(batch, recipe.normalize)
                 activations, outputs = inside(inputs, training=True)
-            batch = task.prepare(batch)
-            loss, _ = task.loss(outputs, batch, task.weight(batch), total=lambda x: x)
-            # Frozen weights do not decay, as in the step.
             trained = variables.weights.choose(weights, variables.trained)
-            loss += decay.loss(variables.trained.names, trained)
-            target = loss * scale
+            named = dict(zip(variables.trained.names, trained, strict=True))
+            loss, _ = micro_batch_loss(outputs, batch, named, recipe, scale)
+            target = loss * factor
         gradients = tape.gradient(
             target, [activations, weights], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
@@ -328,7 +356,7 @@ def _make_probe(
             )
             for layer, activation, gradient in zip(layers, activations, gradients[0], strict=True)
         ]
-        return loss, tf.stack(figures)
+        return _Result(loss, added_up, tf.stack(figures))
 
     return probe
 

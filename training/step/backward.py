@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tasks.task import Task, Total
+from tasks.task import Batch, Task, Total
 from training.devices.distribution import Distribution
 from training.step.packed import pack
 from training.step.padding import network_input
@@ -16,7 +17,7 @@ from training.step.switches import switched
 
 
 @dataclasses.dataclass(frozen=True)
-class _Scale:
+class Scale:
     """Factors that turn the loss of a micro-batch into a share of the global loss.
 
     Attributes:
@@ -51,7 +52,7 @@ def accumulated_gradients(
       [moving elements]; the loss and the task's metrics, float32 [1 + metrics].
     """
     micro_batches = _micro_batches(recipe.task.prepare(batch), recipe.accumulation_steps)
-    scale = _Scale(
+    scale = Scale(
         share=1 / (distribution.num_replicas * recipe.accumulation_steps),
         weight=_total_weight(recipe.task, micro_batches, distribution),
         total=lambda x: distribution.sum_over_replicas([tf.stop_gradient(x)])[0],
@@ -69,6 +70,27 @@ def accumulated_gradients(
     return total
 
 
+def micro_batch_loss(
+    outputs: Any,
+    batch: Batch,
+    trained: Mapping[str, tf.Tensor],
+    recipe: TrainRecipe,
+    scale: Scale,
+) -> tuple[tf.Tensor, Mapping[str, tf.Tensor]]:
+    """Compute a micro-batch's share of the loss of the global batch: float32 [], and of the task's metrics.
+
+    Args:
+      outputs: outputs of the network.
+      batch: a micro-batch from the task's `prepare`.
+      trained: the weights that are not frozen, by path.
+      recipe: task and weight decay.
+      scale: factors of the share.
+    """
+    loss, metrics = recipe.task.loss(outputs, batch, scale.weight, scale.total)
+    decay = recipe.weight_decay.loss(list(trained), list(trained.values()))
+    return loss + scale.share * decay, metrics
+
+
 def _total_weight(
     task: Task, micro_batches: Sequence[Mapping[str, tf.Tensor]], distribution: Distribution
 ) -> float | tf.Tensor:
@@ -84,7 +106,7 @@ def _gradients(
     batch: Mapping[str, tf.Tensor],
     network: keras.Model,
     recipe: TrainRecipe,
-    scale: _Scale,
+    scale: Scale,
 ) -> list[tf.Tensor]:
     """Compute the three shares of one micro-batch, see `accumulated_gradients`."""
     variables = Partition.of(network, recipe.frozen)
@@ -96,8 +118,8 @@ def _gradients(
             outputs, statistics = network.stateless_call(
                 values.weights, values.statistics, images, training=True
             )
-        loss, metrics = recipe.task.loss(outputs, batch, scale.weight, scale.total)
-        loss += scale.share * recipe.weight_decay.loss(variables.trained.names, trained)
+        named = dict(zip(variables.trained.names, trained, strict=True))
+        loss, metrics = micro_batch_loss(outputs, batch, named, recipe, scale)
         target = loss * values.loss_scale.scale if values.loss_scale else loss
     gradients = tape.gradient(target, trained)
     moved = variables.statistics.choose(statistics, variables.moving)

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs.load import load_experiment
+from proofs.faults import CONFIG
 from run_folder.checkpoints import CheckpointStore
 from tests import runs
 from tests.training import tiny
-from training.diagnosis.nonfinite import Incident, ReplayError, kept_incidents
+from training.build import make_recipe, make_state
+from training.diagnosis.nonfinite import Incident, ReplayError, diagnose, kept_incidents
+from training.inputs import train_batch_spec, train_dataset
+from training.job import open_job
 from training.step.state import create_train_state
 from training.step.train_step import make_train_loop
 
@@ -75,6 +80,33 @@ def test_a_step_that_is_not_finite_is_diagnosed_kept_and_replayed(
     assert f"examples {numbers}; first in the {first}" in out
     assert "stem_conv" in out
     assert "classifier" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "replicas", "micro_batches"),
+    [("faults_segmentation", 2, 1), ("faults_detection", 1, 2)],
+)
+def test_a_repeated_step_has_the_loss_of_the_step(
+    tmp_path: Path, name: str, replicas: int, micro_batches: int
+) -> None:
+    overrides = [
+        f"model_dir={tmp_path}",
+        "stages=[]",
+        "batch_norm.group=none",
+        f"train.accumulation_steps={micro_batches}",
+    ]
+    experiment = load_experiment(CONFIG.with_name(f"{name}.yaml"), overrides=overrides)
+    job = open_job(experiment, tiny.devices(replicas)).at(0)
+    state, noise = make_state(job)
+    recipe = make_recipe(job, state.network, noise)
+    dataset = train_dataset(job, 0)
+    batch = {key: x.numpy() for key, x in next(iter(dataset(0, 1))).items()}
+    incident = Incident(0, state.to_arrays(), batch, 0, replicas, job.precision)
+
+    loop = make_train_loop(state, recipe, job.distribution, train_batch_spec(job))
+    batches = job.distribution.batches(dataset, job.current_stage.global_batch_size)
+    (row,) = loop(iter(batches), tf.constant(1)).numpy()
+    assert diagnose(job, incident).loss == pytest.approx(row[recipe.metrics.index("loss")], 1e-5)
 
 
 def test_skips_that_are_used_up_say_the_step_that_was_one_too_many(

@@ -16,7 +16,7 @@ import math
 import posixpath
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,19 @@ class CheckpointError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """An intact checkpoint: its folder, its step and its metrics (empty without an evaluation)."""
+    """An intact checkpoint.
+
+    Attributes:
+      path: its folder.
+      step: number of steps of training.
+      metrics: figures of its evaluation; empty without one.
+      best_since: first step with the metric that compares checkpoints, if no later one was better.
+    """
 
     path: str
     step: int
     metrics: Mapping[str, float]
+    best_since: int
 
     def read(self) -> dict[str, np.ndarray]:
         """Return all arrays by name.
@@ -121,10 +129,7 @@ class CheckpointStore:
         Args:
           verify: whether to skip damaged checkpoints, which reads all files of all checkpoints.
         """
-        name = self._best_metric
-        candidates = self._good() if verify else self._complete()
-        measured = [c for c in candidates if not math.isnan(c.metrics.get(name, math.nan))]
-        return max(measured, key=lambda c: (c.metrics[name], c.step), default=None)
+        return self._best_of(self._good() if verify else self._complete())
 
     def add_metrics(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
         """Write metrics into the manifest of an existing checkpoint."""
@@ -132,7 +137,8 @@ class CheckpointStore:
             manifest = _read_manifest(checkpoint.path)
             if manifest is None:
                 raise OSError("it no longer exists")
-            _write_manifest(checkpoint.path, {**manifest, "metrics": dict(metrics)})
+            measured = self._measured(checkpoint.step, metrics)
+            _write_manifest(checkpoint.path, {**manifest, **measured})
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(
                 f"{checkpoint.path}: its metrics can't be written ({first_line(error)})"
@@ -160,7 +166,20 @@ class CheckpointStore:
         """Yield the complete checkpoints, without checking their checksums."""
         for step, path in self._folders().items():
             if manifest := _read_manifest(path):
-                yield Checkpoint(path, step, manifest["metrics"])
+                yield _checkpoint(path, step, manifest)
+
+    def _best_of(self, checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
+        name = self._best_metric
+        measured = [c for c in checkpoints if not math.isnan(c.metrics.get(name, math.nan))]
+        return max(measured, key=lambda c: (c.metrics[name], c.step), default=None)
+
+    def _measured(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """Return the part of a manifest that an evaluation determines."""
+        # Of equals the later is kept, so it must remember since when nothing was better.
+        best = self._best_of(c for c in self._complete() if c.step < step)
+        name = self._best_metric
+        equal = best if best and best.metrics[name] == metrics.get(name) else None
+        return {"metrics": dict(metrics), "best_since": equal.best_since if equal else step}
 
     def _folders(self) -> dict[int, str]:
         if not tf.io.gfile.isdir(self.directory):
@@ -178,7 +197,7 @@ class CheckpointStore:
     def _write(self, step: int, arrays: Arrays, metrics: Mapping[str, float]) -> None:
         path = posixpath.join(self.directory, f"step_{step:08d}")
         try:
-            _write_checkpoint(path, step, arrays, metrics)
+            _write_checkpoint(path, step, arrays, self._measured(step, metrics))
         except (OSError, tf.errors.OpError) as error:
             needed = sum(np.asarray(a).nbytes for a in arrays.values()) / 2**20
             with contextlib.suppress(tf.errors.OpError):
@@ -248,7 +267,7 @@ def check_checkpoint(path: str) -> None:
         raise CheckpointError(f"{path}: {problem}; give another checkpoint")
 
 
-def _write_checkpoint(path: str, step: int, arrays: Arrays, metrics: Mapping[str, float]) -> None:
+def _write_checkpoint(path: str, step: int, arrays: Arrays, measured: Mapping[str, Any]) -> None:
     if tf.io.gfile.exists(path):
         tf.io.gfile.rmtree(path)  # incomplete, or of a run that was resumed from an earlier step
     tf.io.gfile.makedirs(path)
@@ -261,7 +280,7 @@ def _write_checkpoint(path: str, step: int, arrays: Arrays, metrics: Mapping[str
             tensors=[tf.constant(arrays[name]) for name in names],
         )
     files = {name: fingerprint(posixpath.join(path, name)) for name in tf.io.gfile.listdir(path)}
-    _write_manifest(path, {"step": step, "metrics": dict(metrics), "files": files})
+    _write_manifest(path, {"step": step, **measured, "files": files})
 
 
 def _examine(path: str, step: int) -> tuple[Checkpoint | None, str]:
@@ -275,7 +294,11 @@ def _examine(path: str, step: int) -> tuple[Checkpoint | None, str]:
                 return None, f"damaged ({name} does not match its checksum)"
     except (OSError, tf.errors.OpError) as error:
         return None, f"unreadable ({first_line(error)})"
-    return Checkpoint(path, step, manifest["metrics"]), ""
+    return _checkpoint(path, step, manifest), ""
+
+
+def _checkpoint(path: str, step: int, manifest: Mapping[str, Any]) -> Checkpoint:
+    return Checkpoint(path, step, manifest["metrics"], manifest.get("best_since", step))
 
 
 def _read_manifest(path: str) -> dict[str, Any] | None:

@@ -144,7 +144,7 @@ def _train(run: Run, evaluator: Evaluator | None) -> None:
                 if stopping:
                     run.stop(received)
         if best.is_final(run.step):
-            log(f"step {run.step}: below {best} for train.patience evaluations; training ends")
+            log(f"step {run.step}: not above {best} for train.patience evaluations; training ends")
     run.close()
 
 

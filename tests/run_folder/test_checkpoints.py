@@ -89,6 +89,18 @@ def test_the_later_of_equally_good_ones_is_the_best(tmp_path: Path) -> None:
     assert best.step == 2
 
 
+def test_the_best_knows_since_when_nothing_was_better(tmp_path: Path) -> None:
+    store, _ = _store(tmp_path, keep=1)
+    for step, figure in enumerate((0.4, 0.5, 0.3, 0.5), start=1):
+        store.save(step, ARRAYS, {"top_1": figure})
+    assert store.best().best_since == 2
+    store.save(5, ARRAYS)
+    store.add_metrics(store.latest(), {"top_1": 0.5})
+    assert (store.best().step, store.best().best_since) == (5, 2)
+    store.save(6, ARRAYS, {"top_1": 0.6})
+    assert store.best().best_since == 6
+
+
 @pytest.mark.parametrize(
     ("damage", "logged"),
     [

@@ -20,8 +20,8 @@ def job() -> Job:
     return open_job(load_experiment("configs/smoke.yaml", overrides=overrides), connect("cpu"))
 
 
-def best(job: Job, step: int, figure: float) -> BestSoFar:
-    return BestSoFar(job, Checkpoint("", step, {"top_1": figure}))
+def best(job: Job, step: int, figure: float, since: int | None = None) -> BestSoFar:
+    return BestSoFar(job, Checkpoint("", step, {"top_1": figure}, since or step))
 
 
 def test_an_equal_evaluation_is_as_good_and_a_worse_one_is_not(job: Job) -> None:
@@ -56,6 +56,16 @@ def test_patience_counts_scheduled_evaluations_since_the_best(job: Job) -> None:
     assert BestSoFar(job, None).is_final(30)
 
 
+def test_equal_evaluations_end_a_run_whether_it_resumes_or_not(job: Job) -> None:
+    found = best(job, 20, 0.5)
+    for step in (30, 40):
+        assert not found.is_final(step)
+        assert found.takes(step, {"top_1": 0.5})
+    assert found.is_final(50)
+    assert best(job, 40, 0.5, since=20).is_final(50)
+    assert not best(job, 40, 0.5, since=40).is_final(50)
+
+
 @pytest.mark.slow
 def test_a_run_without_a_better_evaluation_ends_and_stays_ended(
     folder, command: runs.Command, monkeypatch: pytest.MonkeyPatch
@@ -72,7 +82,7 @@ def test_a_run_without_a_better_evaluation_ends_and_stays_ended(
     flags = [*runs.flags(folder, "patient"), "--set=eval.every=2 steps", "--set=train.patience=2"]
     status, out, err = command(*flags, runs.WITH_EXPORT)
     assert status == 0, err
-    assert "step 6: below top_1 0.5000 of step 2" in out
+    assert "step 6: not above top_1 0.5000 of step 2" in out
     assert [row["step"] for row in rows(folder / "patient") if row["kind"] == "eval"] == [2, 4, 6]
     assert runs.latest(folder / "patient").step == 6
     assert (folder / "patient/export/saved_model/2").exists()

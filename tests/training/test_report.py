@@ -10,7 +10,7 @@ from training.diagnosis.nonfinite import Diagnosis, Incident, LayerSummary, Tens
 from training.evaluate import Evaluation
 from training.loop import Measured, Outcome
 
-CHECKPOINT = Checkpoint("runs/x/checkpoints/step_00000040", 40, {"top_1": 0.5})
+CHECKPOINT = Checkpoint("runs/x/checkpoints/step_00000040", 40, {"top_1": 0.5}, 40)
 CONFUSION = np.array([[3, 0, 1], [0, 2, 0], [2, 1, 0]])
 
 

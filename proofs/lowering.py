@@ -65,7 +65,7 @@ def lower_project(
     spec = model_spec(experiment)
     splits = {"train": SplitInfo(IMAGENET_TRAIN_EXAMPLES), experiment.data.eval_split: SplitInfo(1)}
     info = DatasetInfo("imagenet", model["num_classes"], None, splits)
-    job = make_job(experiment, spec, info, connect("cpu")).at(0)
+    job = make_job(experiment, info, connect("cpu")).at(0)
     job = dataclasses.replace(job, spec=first_repeats(spec, repeats_divisor))
     state, noise = make_state(job)
     recipe = make_recipe(job, state.network, noise)

@@ -97,10 +97,9 @@ def measure(
         init=Init(weights=weights),
     )
     experiment = with_expectations(experiment, model_spec)
-    spec = model_spec(experiment)
-    job = make_job(experiment, spec, source.info, distribution, lambda: source)
+    job = make_job(experiment, source.info, distribution, lambda: source)
     state, _ = make_state(job, initial_weights=weights)
-    size = max(height_width(spec.eval_resolution))
+    size = max(height_width(job.spec.eval_resolution))
     return Row(model, size, Evaluator(job, state)())
 
 

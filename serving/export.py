@@ -124,7 +124,8 @@ def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNet
     experiment = _load_run_experiment(model_dir)
     spec = model_spec(experiment)
     info = read_dataset_info(model_dir)
-    checkpoint = best_checkpoint(model_dir, make_task(experiment, info).best, log=log)
+    task = make_task(experiment, info)
+    checkpoint = best_checkpoint(model_dir, task.best, log=log)
     arrays = checkpoint.read()
     has_average = any(name.startswith("ema/") for name in arrays)
     kind = kind or ("ema" if has_average else "raw")
@@ -140,7 +141,6 @@ def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNet
             f"{posixpath.join(model_dir, FILE_NAME)}: {len(info.class_names)} class names for the "
             f"{classes} classes of the network; expected one name per class, in label order"
         )
-    task = make_task(experiment, info)
     shape = build_network(task.layers(spec), name=spec.name, outputs=task.outputs)
     return TrainedNetwork(
         experiment,

@@ -119,19 +119,18 @@ def open_job(experiment: Experiment, distribution: Distribution) -> Job:
         check_batches(each, distribution)
         model_spec(each)
     experiment = with_expectations(experiment, model_spec)
-    spec = model_spec(experiment)
-    source = functools.cache(lambda: open_source(experiment, spec))
-    return make_job(experiment, spec, source().info, distribution, source)
+    source = functools.cache(lambda: open_source(experiment, model_spec(experiment)))
+    return make_job(experiment, source().info, distribution, source)
 
 
 def make_job(
     experiment: Experiment,
-    spec: ModelSpec,
     data_info: DatasetInfo,
     distribution: Distribution,
     source: Callable[[], Source] | None = None,
 ) -> Job:
     """Build a job from the description of its data, without opening the images."""
+    spec = model_spec(experiment)
     experiment = resolve(experiment, spec, data_info)
     return Job(
         experiment,

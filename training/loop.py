@@ -77,29 +77,36 @@ def train_and_evaluate(
         last = store.latest()
         if last and _is_finished(job, store, last, with_evaluation):
             log(f"{job.model_dir}: finished already, at step {last.step} of {job.plan.total_steps}")
-            best = store.best()
-            return Outcome(last.step, best, measured=None, best_figure=_figure(job, best))
+            found = store.best()
+            return Outcome(last.step, found, measured=None, best_figure=_figure(job, found))
 
         job = job.with_cached_images()
         with training_memory(job):
             run = Run(job, store, check_lock, last)
         evaluator = Evaluator(job, run.state) if with_evaluation else None
-        _train(run, evaluator)
-        distribution.wait_for_all()  # the chief has written what all of them read
-        best = store.best()
-        if not evaluator or not best:
-            return Outcome(run.step, best, measured=None)
-        restore(run.state, best)
-        evaluation = evaluator()
-        pictures = None
-        if distribution.is_chief:
-            write_results(job.model_dir, _results(job, best.step, evaluation))
-            write_hyperparameters(
-                job.model_dir, _hyperparameters(job), best.step, evaluation.figures
-            )
-            pictures = write_predictions(job, run.state)
-        measured = Measured(job.plan.name_step(best.step), evaluation, job.data_info.class_names)
-        return Outcome(run.step, best, measured, pictures=pictures)
+        with _progress(run) as progress, stop_signals() as received, run.profiler:
+            best = _best_so_far(run, evaluator, received)
+            for stage, stop in job.plan.calls_from(run.step):
+                if best.is_final(run.step):
+                    break
+                run.enter(stage)
+                figures = run.train_to(stop)
+                progress(run.step, figures["loss"], figures["learning_rate"])
+                stopping, metrics = run.must_stop(received), {}
+                if evaluator and not stopping and stage.evaluates_at(run.step):
+                    metrics = run.evaluate(evaluator, received)
+                    stopping = run.must_stop(received)
+                is_best = best.takes(run.step, metrics)
+                if stopping or is_best or best.is_final(run.step) or stage.saves_at(run.step):
+                    run.save(metrics)
+                if stopping:
+                    run.stop(received)
+            if best.is_final(run.step):
+                log(
+                    f"step {run.step}: not above {best} for train.patience evaluations; training ends"
+                )
+        run.close()
+        return _finish(run, evaluator)
 
 
 def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured:
@@ -120,32 +127,31 @@ def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured
     return Measured(step, Evaluator(job, state)(), job.data_info.class_names)
 
 
-def _train(run: Run, evaluator: Evaluator | None) -> None:
-    """Train, log, evaluate and save until the last step of the plan or a stop signal."""
-    job, plan = run.job, run.job.plan
-    with _progress(run) as progress, stop_signals() as received, run.profiler:
-        if evaluator and run.last and _is_unmeasured(run.last, plan):
-            _measure_last(run, evaluator, received)
-        best = BestSoFar(job, run.store.best())
-        for stage in plan.stages_from(run.step):
-            if best.is_final(run.step):
-                break
-            run.enter(stage)
-            while run.step < stage.end_step and not best.is_final(run.step):
-                figures = run.train_to(stage.next_stop(run.step))
-                progress(run.step, figures["loss"], figures["learning_rate"])
-                stopping, metrics = run.must_stop(received), {}
-                if evaluator and not stopping and stage.evaluates_at(run.step):
-                    metrics = run.evaluate(evaluator, received)
-                    stopping = run.must_stop(received)
-                is_best = best.takes(run.step, metrics)
-                if stopping or is_best or best.is_final(run.step) or stage.saves_at(run.step):
-                    run.save(metrics)
-                if stopping:
-                    run.stop(received)
-        if best.is_final(run.step):
-            log(f"step {run.step}: not above {best} for train.patience evaluations; training ends")
-    run.close()
+def _best_so_far(run: Run, evaluator: Evaluator | None, received: ReceivedSignal) -> BestSoFar:
+    """Return the best evaluation of a run that starts or resumes; that of its last step comes first."""
+    if evaluator and run.last and _is_unmeasured(run.last, run.job.plan):
+        if metrics := run.evaluate(evaluator, received):
+            run.add_metrics(metrics)
+        if run.must_stop(received):
+            run.stop(received)
+    return BestSoFar(run.job, run.store.best())
+
+
+def _finish(run: Run, evaluator: Evaluator | None) -> Outcome:
+    """Restore the best checkpoint, and measure and describe it; without an evaluation there is none."""
+    job = run.job
+    job.distribution.wait_for_all()  # the chief has written what all of them read
+    best = run.store.best()
+    if not evaluator or not best:
+        return Outcome(run.step, best, measured=None)
+    restore(run.state, best)
+    evaluation, pictures = evaluator(), None
+    if job.distribution.is_chief:
+        write_results(job.model_dir, _results(job, best.step, evaluation))
+        write_hyperparameters(job.model_dir, _hyperparameters(job), best.step, evaluation.figures)
+        pictures = write_predictions(job, run.state)
+    measured = Measured(job.plan.name_step(best.step), evaluation, job.data_info.class_names)
+    return Outcome(run.step, best, measured, pictures=pictures)
 
 
 def _hyperparameters(job: Job) -> dict[str, Setting]:
@@ -173,14 +179,6 @@ def _figure(job: Job, checkpoint: Checkpoint | None) -> str:
     """Format the first metric of a checkpoint: "top-1 98.59%"."""
     shown = job.task.format_score(checkpoint.metrics) if checkpoint else {}
     return " ".join(next(iter(shown.items()), ()))
-
-
-def _measure_last(run: Run, evaluator: Evaluator, received: ReceivedSignal) -> None:
-    """Evaluate the checkpoint that the run resumes from."""
-    if metrics := run.evaluate(evaluator, received):
-        run.add_metrics(metrics)
-    if run.must_stop(received):
-        run.stop(received)
 
 
 def _is_finished(job: Job, store: CheckpointStore, last: Checkpoint, with_evaluation: bool) -> bool:

@@ -30,7 +30,7 @@ def labelled_job(experiment: Experiment, distribution: Distribution) -> Job:
     experiment = with_expectations(experiment, model_spec)
     info, split = read_dataset_info(str(experiment.model_dir)), data.eval_split
     source = open_labelled(folder, labels, info, split=split, target=make_target(experiment))
-    job = make_job(experiment, model_spec(experiment), info, distribution, lambda: source)
+    job = make_job(experiment, info, distribution, lambda: source)
     evaluated = dataclasses.replace(
         info, name=source.info.name, splits={**info.splits, split: source.info.splits[split]}
     )

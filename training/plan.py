@@ -104,9 +104,12 @@ class Plan:
         """Return the stage that the update number `step` belongs to, counted from 1."""
         return self.stage_at(max(step - 1, 0))
 
-    def stages_from(self, step: int) -> Iterator[Stage]:
-        """Yield the stages that are left after `step` updates."""
-        return (stage for stage in self.stages if step < stage.end_step)
+    def calls_from(self, step: int) -> Iterator[tuple[Stage, int]]:
+        """Yield stage and last step of each call of the training loop that is left after `step` updates."""
+        while step < self.total_steps:
+            stage = self.stage_at(step)
+            step = stage.next_stop(step)
+            yield stage, step
 
     def examples_at(self, step: int) -> int:
         """Return the number of examples seen after `step` updates."""

@@ -70,11 +70,17 @@ class Run:
         self._skips_left = skips_allowed(job.experiment)
         self._batches: Iterator[Any] = iter(())
         self._loop: Callable[[Any, tf.Tensor], tf.Tensor] | None = None
+        self._stage_job = job  # of none yet
         self._is_first_call = True
         self.logs.time("start", self.step, time.monotonic() - begin)
 
     def enter(self, stage: Stage) -> None:
-        """Go over to a stage: its batches from the current step on, and the training step traced for it."""
+        """Go over to a stage: its batches from the current step on, and the training step traced for it.
+
+        In this stage already, return at once.
+        """
+        if self._stage_job.stage == stage:
+            return
         begin = time.monotonic()
         self._stage_job = job = self.job.at(stage.first_step)
         # The last stage's input and graph are released before there are others.

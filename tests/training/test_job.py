@@ -28,7 +28,7 @@ SPLITS = {"train": SplitInfo(80), "validation": SplitInfo(10)}
 
 def job_of(info: DatasetInfo, *overrides: str) -> object:
     experiment = load_experiment("configs/smoke.yaml", overrides=overrides)
-    return make_job(experiment, model_spec(experiment), info, connect("cpu"))
+    return make_job(experiment, info, connect("cpu"))
 
 
 def test_a_job_needs_no_images_until_it_is_asked_for_them() -> None:

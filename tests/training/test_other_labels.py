@@ -17,7 +17,7 @@ from system.errors import UsageError
 from tests import runs
 from training.build import make_state
 from training.devices.distribution import connect
-from training.job import make_job, model_spec
+from training.job import make_job
 from training.loop import evaluate_run
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     experiment = load_experiment("configs/smoke.yaml", overrides=settings)
     splits = {"train": SplitInfo(9, class_counts=(3, 3, 3)), "validation": SplitInfo(1)}
     info = DatasetInfo("animals", 3, NAMES, splits)
-    job = make_job(experiment, model_spec(experiment), info, connect("cpu"))
+    job = make_job(experiment, info, connect("cpu"))
     state, _ = make_state(job)
     save_run_experiment(job.experiment, str(folder))
     write_dataset_info(info, str(folder))

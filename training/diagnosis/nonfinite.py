@@ -26,7 +26,7 @@ from system.files import write_bytes
 from tasks.task import Batch, Task
 from training.build import make_recipe, make_state
 from training.devices.distribution import Distribution, connect
-from training.job import Job, make_job, model_spec
+from training.job import Job, make_job
 from training.step.backward import Scale, micro_batch_loss
 from training.step.padding import network_input
 from training.step.recipe import Partition, TrainRecipe
@@ -224,7 +224,7 @@ def replay(experiment: Experiment) -> tuple[Incident, Diagnosis]:
             f"{experiment.model_dir}/{FOLDER}: nothing to replay; every step was finite, or skipped"
         )
     incident, info = Incident.load(paths[-1]), read_dataset_info(str(experiment.model_dir))
-    job = make_job(experiment, model_spec(experiment), info, connect("cpu"))
+    job = make_job(experiment, info, connect("cpu"))
     try:
         return incident, diagnose(job.at(incident.step), incident)
     except ValueError as error:

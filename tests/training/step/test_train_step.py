@@ -242,7 +242,7 @@ def test_frozen_weights_count_neither_in_the_loss_nor_in_the_norm(head_only):
     assert metrics["gradient_norm"][0] == pytest.approx(norm, rel=1e-4)
 
 
-@pytest.mark.parametrize("devices", ["one_device", "four_devices"])
+@pytest.mark.parametrize("devices", ["one_device", "two_devices", "four_devices"])
 def test_a_rate_of_its_own_moves_a_weight_in_proportion(devices, request):
     distribution = request.getfixturevalue(devices)
     options = {"optimizer": SGD(momentum=0.0), "rate": 0.1}
@@ -265,11 +265,11 @@ def test_a_rate_of_its_own_moves_a_weight_in_proportion(devices, request):
 
 
 def test_lars_takes_its_norms_over_the_whole_batch_on_any_number_of_devices(
-    one_device, four_devices, assert_same
+    one_device, two_devices, four_devices, assert_same
 ):
     decay = WeightDecay(1e-3, coupled=False)
     ends = []
-    for distribution in (one_device, four_devices):
+    for distribution in (one_device, two_devices, four_devices):
         training = tiny.start(
             distribution, optimizer=LARS(coefficient=0.05), rate=0.1, weight_decay=decay
         )
@@ -283,7 +283,8 @@ def test_lars_takes_its_norms_over_the_whole_batch_on_any_number_of_devices(
         )
         > 1e-4
     )
-    assert_same(ends[1], ends[0], tolerance=1e-4)
+    for end in ends[1:]:
+        assert_same(end, ends[0], tolerance=1e-4)
 
 
 # -- faults -------------------------------------------------------------------------------------

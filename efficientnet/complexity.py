@@ -61,14 +61,29 @@ class Complexity:
         """
         total, below_trains = self.multiply_adds, False
         for layer in self.layers:
-            trains = any(f"{layer.name}/{name}" not in frozen for name in layer.weights)
+            trains = layer.trains(frozen)
             total += layer.multiply_adds * (trains + below_trains)
             below_trains |= trains
         return total
 
-    def activation_bytes(self, bytes_per_element: int = 4) -> int:
-        """Return the size in bytes of all layers' outputs, an upper bound of the activations kept."""
-        return sum(layer.activation_bytes(bytes_per_element) for layer in self.layers)
+    def activation_bytes(self, bytes_per_element: int = 4, frozen: Collection[str] = ()) -> int:
+        """Return an upper bound of the bytes of one image's activations that a training step holds at a time.
+
+        From the first layer that trains on, every output is kept for the backward pass, and so is what these
+        layers read. Below it, an output is held until the last layer that reads it has run.
+
+        Args:
+          bytes_per_element: 4 in float32, 2 in 16-bit types.
+          frozen: paths of the variables that do not train.
+        """
+        held, largest, keeps = 0, 0, False
+        for layer in self.layers:
+            keeps |= layer.trains(frozen)
+            held += layer.activation_bytes(bytes_per_element)
+            largest = max(largest, held)
+            if not keeps:
+                held -= layer.released_elements * bytes_per_element
+        return largest
 
 
 def complexity(
@@ -111,12 +126,27 @@ def count(nodes: Iterable[Node], image_size: Size) -> Complexity:
     shapes: dict[str, Shape] = {IMAGES: (*height_width(image_size), IMAGE_CHANNELS)}
     costs: list[LayerCost] = []
     seen = set[str]()
-    for layer, inputs, output in nodes:
+    computed = _without_endpoints(nodes)
+    last_reader = {name: place for place, node in enumerate(computed) for name in node.inputs}
+    for place, (layer, inputs, output) in enumerate(computed):
         cost = layer.cost(*(shapes[name] for name in inputs))
         shapes[output] = cost.output_shape
         if layer.name in seen:
             cost = replace(cost, weights={}, statistics={})
         seen.add(layer.name)
-        if not isinstance(layer, Endpoint):
-            costs.append(cost)
+        released = {name for name in inputs if last_reader[name] == place} - {IMAGES}
+        costs.append(replace(cost, released_elements=sum(prod(shapes[name]) for name in released)))
     return Complexity(tuple(costs))
+
+
+def _without_endpoints(nodes: Iterable[Node]) -> list[Node]:
+    """Return the nodes that compute something; readers of an endpoint read the tensor that it names."""
+    named: dict[str, str] = {}
+    computed = []
+    for node in nodes:
+        inputs = tuple(named.get(name, name) for name in node.inputs)
+        if isinstance(node.layer, Endpoint):
+            named[node.output] = inputs[0]
+        else:
+            computed.append(node._replace(inputs=inputs))
+    return computed

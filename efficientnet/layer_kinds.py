@@ -4,7 +4,7 @@ A block lists layers of these kinds once (see `blocks`); `builder` creates Keras
 `complexity` adds up their costs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Literal
@@ -53,6 +53,7 @@ class LayerCost:
       statistics: the same for batch norm's moving statistics.
       multiply_adds: of convolutions and of the classifier; nothing else is counted, as in the
         paper.
+      released_elements: of the layers' outputs that it reads and no later layer does.
     """
 
     name: str
@@ -60,6 +61,11 @@ class LayerCost:
     weights: dict[str, Shape] = field(default_factory=dict)
     statistics: dict[str, Shape] = field(default_factory=dict)
     multiply_adds: int = 0
+    released_elements: int = 0
+
+    def trains(self, frozen: Collection[str]) -> bool:
+        """Return whether it has a trainable variable whose path is not among `frozen`."""
+        return any(f"{self.name}/{name}" not in frozen for name in self.weights)
 
     def activation_bytes(self, bytes_per_element: int = 4) -> int:
         """Return the size of the output: 4 bytes an element in float32, 2 in 16-bit types."""

@@ -6,6 +6,9 @@ import keras
 import pytest
 
 from efficientnet import build_model, complexity, get_spec, list_models
+from efficientnet.blocks import IMAGES, Layers
+from efficientnet.complexity import count
+from efficientnet.layer_kinds import Concatenate, Conv, Endpoint
 
 # Trainable parameters, and all of them with batch norm's statistics.
 GOLDEN_COUNTS = {
@@ -236,3 +239,50 @@ def test_a_training_step_computes_gradients_from_the_first_layer_that_trains_on(
     whole = 2 * counted.multiply_adds
     assert counted.training_multiply_adds(rest) == whole
     assert counted.training_multiply_adds(paths) == counted.multiply_adds
+
+
+def _frozen(counted, trained):
+    """Return the paths of all variables but those of the layers whose name starts with `trained`."""
+    return {path for path in counted.variable_shapes if not path.startswith(trained)}
+
+
+def test_a_network_that_trains_as_a_whole_keeps_every_output():
+    counted = complexity(get_spec("efficientnet-b0"))
+    outputs = sum(prod(layer.output_shape) for layer in counted.layers)
+    assert counted.activation_bytes() == 4 * outputs
+    assert counted.activation_bytes(2, _frozen(counted, "stem_conv/")) == 2 * outputs
+
+
+@pytest.mark.parametrize("trained", [("classifier/",), ()])
+def test_a_frozen_network_needs_its_largest_working_set(trained):
+    counted = complexity(get_spec("efficientnet-b0"))
+    # The expansion of block 1 before and after batch norm.
+    expected = 2 * 112 * 112 * 96 * 2
+    assert counted.activation_bytes(2, _frozen(counted, trained or "nothing")) == expected
+
+
+def test_activations_are_kept_from_the_first_layer_that_trains_on():
+    counted = complexity(get_spec("efficientnet-b0"))
+    names = [layer.name for layer in counted.layers]
+    first = names.index("block_3_expand_conv")
+    # Its input too, which is the output of the layer before.
+    kept = sum(prod(layer.output_shape) for layer in counted.layers[first - 1 :])
+    trained = tuple(f"{name}/" for name in names[first:])
+    assert counted.activation_bytes(4, _frozen(counted, trained)) == 4 * kept
+    # One layer that trains is enough: the gradient passes those above it.
+    assert counted.activation_bytes(4, _frozen(counted, names[first] + "/")) == 4 * kept
+
+
+def test_what_a_later_layer_reads_stays_in_memory_under_whatever_name():
+    layers = Layers(get_spec("efficientnet-b0"))
+    low = layers.add(Conv("low", 4, 1), IMAGES)
+    named = layers.add(Endpoint("reduction_1"), low)
+    middle = layers.add(Conv("middle", 6, 1), named)
+    high = layers.add(Conv("high", 5, 1), middle)
+    layers.add(Concatenate("both"), high, named)
+    counted = count(layers.nodes, 10)
+    # When "high" is computed: low, middle, high; then low, high and both, which has 9 channels.
+    frozen = _frozen(counted, "nothing")
+    assert counted.activation_bytes(1, frozen) == 100 * (4 + 5 + 9)
+    assert counted.activation_bytes(1, frozen - {"high/kernel"}) == 100 * (4 + 6 + 5 + 9)
+    assert counted.activation_bytes(1) == 100 * (4 + 6 + 5 + 9)

@@ -67,7 +67,8 @@ class StageForecast:
       multiply_adds: multiply-adds of the forward pass of one image.
       training_multiply_adds: of a training step, for one image.
       trained_parameters: number of parameters that train in this stage.
-      activation_bytes: upper bound of the activations of one image in a bfloat16 step.
+      activation_bytes: upper bound of the activations of one image in a bfloat16 step, without those that
+        frozen parts need not keep.
       slot_bytes: bytes of the optimizer's slots in float32, those of frozen parameters included.
       state_bytes: bytes of weights, statistics, slots and averages in float32.
       topology: the TPU to plan for, if any.
@@ -98,17 +99,29 @@ class StageForecast:
     def largest_batch(self) -> int | None:
         """Images that fit into a replica's memory; None without a topology.
 
-        Temporaries grow with the batch: as reported by the compiler, else by all activations.
+        Temporaries grow with the batch, by `bytes_per_image`.
         """
         if not self.topology:
             return None
         chip = self.topology.chip
         left = chip.hbm_bytes / chip.replicas * USABLE - self.state_bytes
-        if self.record:
-            an_image = self.record["temporary_bytes"] / self.record["per_replica_batch"]
-        else:
-            an_image = self.activation_bytes
-        return max(int(left / an_image), 0)
+        return max(int(left / self.bytes_per_image), 0)
+
+    @property
+    def by_compiler(self) -> bool:
+        """Whether `bytes_per_image` is the compiler's.
+
+        Its step trains everything, so activations are the lower of two bounds where much is frozen.
+        """
+        return self.bytes_per_image < self.activation_bytes
+
+    @property
+    def bytes_per_image(self) -> float:
+        """Upper bound of the temporaries of one image."""
+        if not self.record:
+            return self.activation_bytes
+        compiled = self.record["temporary_bytes"] / self.record["per_replica_batch"]
+        return min(compiled, self.activation_bytes)
 
     @property
     def epochs(self) -> float:
@@ -193,7 +206,7 @@ def _forecast_stage(stage: Stage, topology: Topology | None, report: Path) -> St
         multiply_adds=costs.multiply_adds,
         training_multiply_adds=costs.training_multiply_adds(frozen),
         trained_parameters=costs.trained_parameters(frozen),
-        activation_bytes=costs.activation_bytes(2),
+        activation_bytes=costs.activation_bytes(2, frozen),
         slot_bytes=slot_bytes,
         state_bytes=state_bytes,
         topology=topology,
@@ -267,7 +280,7 @@ def _stage_lines(forecast: Forecast, each: StageForecast) -> list[str]:
         )
     if not topology:
         return described
-    basis = "by the compiler" if each.record else "if all activations were kept"
+    basis = "by the compiler" if each.by_compiler else "by the activations"
     largest = each.largest_batch or 0
     advice = "raise train.accumulation_steps" if largest else "take a chip with more memory"
     advice = "" if each.per_replica_batch <= largest else f": too many, {advice}"

@@ -34,6 +34,10 @@ RECORD = {
 }
 
 
+# What a recipe for any data needs to be planned without data.
+PLANNED = ["data.source=tfrecord", "data.data_dir=null", "model.num_classes=1000"]
+
+
 @pytest.fixture
 def report(tmp_path):
     path = tmp_path / "report.json"
@@ -251,6 +255,46 @@ def test_a_stage_says_what_it_trains_and_what_that_costs(no_report):
     assert line == (
         "trains 1,281,000 of 5,288,548 parameters: a step takes 1.0 times the multiply-adds of the forward"
         " pass; the optimizer keeps 42 MB of slots for all of them"
+    )
+
+
+def test_a_stage_keeps_activations_from_the_first_layer_that_trains_on(no_report):
+    def sizes(*overrides):
+        file = ROOT / "configs/finetune_progressive.yaml"
+        recipe = load_experiment(file, overrides=[*PLANNED, *overrides])
+        found = forecast.make_forecast(recipe, None, no_report)
+        return [stage.activation_bytes for stage in found.stages]
+
+    head, last_stage, last_stages, everything = sizes()
+    # What the last stage keeps is less than what the stages below it need at a time.
+    assert head == last_stage < last_stages < everything / 4
+    assert sizes("stages=[]") == [everything]
+
+
+def test_a_linear_probe_fits_where_training_everything_does_not(no_report):
+    b7 = [*PLANNED, "model.name=efficientnet-b7", "train.global_batch_size=256"]
+    probe = load_experiment(ROOT / "configs/linear_probe.yaml", overrides=b7)
+    whole = load_experiment(
+        ROOT / "configs/linear_probe.yaml", overrides=[*b7, "train.trainable=all"]
+    )
+    for experiment, fits in ((probe, True), (whole, False)):
+        found = forecast.make_forecast(experiment, "v3:2x2", no_report)
+        assert (found.stages[0].per_replica_batch <= found.stages[0].largest_batch) == fits
+        too_many = "too many, raise train.accumulation_steps" in "\n".join(forecast.lines(found))
+        assert too_many != fits
+
+
+def test_a_report_of_a_step_that_trains_everything_does_not_hide_that_a_frozen_one_needs_less(
+    report,
+):
+    frozen = load_experiment(B0, overrides=["train.trainable=head"])
+    found = forecast.make_forecast(frozen, "v5e:2x4", report)
+    (stage,) = found.stages
+    assert stage.activation_bytes < 20e6  # of the report
+    left = 16e9 * 0.9 - stage.state_bytes
+    assert stage.largest_batch == int(left / stage.activation_bytes)
+    assert f"{stage.largest_batch:,} would fit (by the activations)" in "\n".join(
+        forecast.lines(found)
     )
 
 

@@ -47,6 +47,7 @@ class CompiledStep:
     """A recipe's training step on one replica, as it is compiled."""
 
     recipe: str  # name of the experiment
+    model: str  # name of the network
     network: str  # one of NETWORKS
     image_size: int  # pixels
     per_replica_batch: int
@@ -77,7 +78,9 @@ def measure(
         lowered = _in_own_process("lower", task)
         records = []
         for topology in topologies:
-            step = CompiledStep(lowered["recipe"], network, lowered["image_size"], batch)
+            step = CompiledStep(
+                lowered["recipe"], lowered["model"], network, lowered["image_size"], batch
+            )
             print(f"compiling {step.recipe} ({network}) for {topology} ...", flush=True)
             try:
                 result = _in_own_process("compile", [str(module), str(topology)])
@@ -132,6 +135,7 @@ def _lower(
     output: str,
 ) -> dict[str, Any]:
     from proofs import lowering
+    from training.job import model_spec
 
     experiment = load_experiment(config, overrides=overrides)
     lowered = (
@@ -142,6 +146,7 @@ def _lower(
     Path(output).write_text(lowered.module)
     return {
         "recipe": experiment.name,
+        "model": model_spec(experiment).name,
         "task": experiment.task.name,
         "image_size": lowered.image_size,
         "state_bytes": lowered.state_bytes,

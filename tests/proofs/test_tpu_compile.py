@@ -24,6 +24,7 @@ RESULT = {
 }
 RECORD = RESULT | {
     "recipe": "efficientnet_b0",
+    "model": "efficientnet-b0",
     "network": "project",
     "image_size": 224,
     "per_replica_batch": 64,
@@ -70,6 +71,11 @@ def test_a_step_measured_again_takes_the_place_of_the_one_before():
         ("v4:2x2x1", "abc"),
         ("v5e:2x2", "def"),
     ]
+
+
+def test_steps_of_two_networks_are_both_kept_under_one_name():
+    other = RECORD | {"model": "efficientnet-lite0"}
+    assert len(tpu_compile.merged([RECORD], [other])) == 2
 
 
 def test_bytes_are_told_as_a_share_of_the_plain_step_of_the_same_size():

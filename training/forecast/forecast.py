@@ -395,18 +395,19 @@ def _record(
 ) -> dict[str, Any] | None:
     """Return the compile report of this network on such chips, None without one.
 
-    A recipe with another width, optimizer or average differs in the size of its state. Of several
-    reports a whole one is preferred to an extrapolated one, then the one with the nearest batch: bytes per
-    image depend on the batch. A size between two reported ones is interpolated.
+    A network of another width, and a recipe with another optimizer or average, differ in the size of
+    their state; the name of the run does not matter. Of several reports a whole one is preferred to an
+    extrapolated one, then the one with the nearest batch: bytes per image depend on the batch. A size
+    between two reported ones is interpolated.
     """
     records = json.loads(report.read_text()) if report.exists() else []
-    base = experiment.name.removesuffix("_600epochs").removesuffix("_randaugment")
     same = [
         record
         for record in records
         if record["compiles"]
         and record["network"] == "project"
-        and record["recipe"] == base
+        and record["model"] == spec.name
+        and record.get("task", "classification") == experiment.task.name
         and abs(record["state_bytes"] - state_bytes) < STATE_TOLERANCE * state_bytes
         and parse_topology(record["topology"]).chip == topology.chip
     ]

@@ -15,12 +15,14 @@ from system.errors import UsageError
 from tests import runs
 from training.devices.distribution import DistributionError
 from training.forecast import forecast
+from training.forecast.tpu_chips import COMPILE_REPORT
 from training.job import ExperimentError
 
 ROOT = Path(__file__).resolve().parents[3]
 B0 = ROOT / "configs/efficientnet_b0.yaml"
 RECORD = {
-    "recipe": "efficientnet_b0",
+    "recipe": "a name that no plan has",
+    "model": "efficientnet-b0",
     "network": "project",
     "image_size": 224,
     "per_replica_batch": 64,
@@ -108,6 +110,31 @@ def test_a_report_of_another_chip_or_size_is_not_taken(report):
         found = forecast.make_forecast(experiment, topology, report)
         assert found.stages[0].at_best is None
         assert "python -m proofs.tpu_compile" in forecast.lines(found)[-1]
+
+
+def test_a_report_is_found_by_its_network_whatever_the_run_is_called(report):
+    named = forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
+    other = load_experiment(B0, overrides=["name=flowers"])
+    found = forecast.make_forecast(other, "v5e:2x4", report)
+    assert found.stages[0].largest_batch == named.stages[0].largest_batch
+    assert found.stages[0].at_best == named.stages[0].at_best is not None
+
+
+@pytest.mark.parametrize("change", [{"model": "efficientnet-lite0"}, {"task": "detection"}])
+def test_a_report_of_another_network_is_not_taken_by_the_name_of_the_run(report, change):
+    report.write_text(json.dumps([{**RECORD, "recipe": "efficientnet_b0", **change}]))
+    found = forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
+    assert found.stages[0].at_best is None
+
+
+def test_every_committed_report_is_found_under_another_name():
+    for record in json.loads(COMPILE_REPORT.read_text()):
+        if record["network"] != "project":
+            continue
+        overrides = ["name=flowers", f"model.image_size={record['image_size']}", "progressive=null"]
+        recipe = load_experiment(ROOT / f"configs/{record['recipe']}.yaml", overrides=overrides)
+        (stage,) = forecast.make_forecast(recipe, record["topology"]).stages
+        assert stage.record, record
 
 
 def test_of_several_reports_the_one_with_the_nearest_batch_is_taken(report):

@@ -5,7 +5,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -55,6 +55,16 @@ USABLE = 0.9  # of a chip's memory: the runtime and fragmentation take the rest
 PER_PIXEL = ("flops", "bytes_accessed", "temporary_bytes", "argument_bytes")
 STATE_TOLERANCE = 0.001  # counters beside the weights
 CURVE_POINTS = 500
+RATE_POINTS = 1_000_000  # longer stages are sampled
+
+
+class Rates(NamedTuple):
+    """The learning rate of a stage: at its first step, at the step of the highest one, at its last step."""
+
+    first: float
+    highest: float
+    peak_step: int
+    last: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +73,7 @@ class StageForecast:
 
     Attributes:
       stage: its settings and steps.
+      rates: its learning rate.
       spec: specification of the network at its image size.
       multiply_adds: multiply-adds of the forward pass of one image.
       training_multiply_adds: of a training step, for one image.
@@ -77,6 +88,7 @@ class StageForecast:
     """
 
     stage: Stage
+    rates: Rates
     spec: ModelSpec
     multiply_adds: int
     training_multiply_adds: int
@@ -172,9 +184,13 @@ def make_forecast(
     plan = make_plan(experiment, num_examples)
     stages = tuple(_forecast_stage(stage, chips, report) for stage in plan.stages)
     steps = np.linspace(0, plan.total_steps - 1, CURVE_POINTS).astype(np.int32)
+    rates = [
+        _rates(stage, steps[(stage.first_step <= steps) & (steps < stage.end_step)])
+        for stage in plan.stages
+    ]
     costs = _costs(stages[-1].spec, experiment)
     return Forecast(
-        experiment, plan, steps, _rates(plan, steps), costs.trainable_parameters, stages
+        experiment, plan, steps, np.concatenate(rates), costs.trainable_parameters, stages
     )
 
 
@@ -202,6 +218,7 @@ def _forecast_stage(stage: Stage, topology: Topology | None, report: Path) -> St
     record = _record(report, experiment, spec, topology, state_bytes) if topology else None
     return StageForecast(
         stage=stage,
+        rates=_stage_rates(stage),
         spec=spec,
         multiply_adds=costs.multiply_adds,
         training_multiply_adds=costs.training_multiply_adds(frozen),
@@ -222,29 +239,30 @@ def _costs(spec: ModelSpec, experiment: Experiment) -> Complexity:
     return count(make_task(experiment, info).layers(spec), spec.resolution)
 
 
-def _rates(plan: Plan, steps: np.ndarray) -> np.ndarray:
-    """Return the learning rate at each of `steps`: float32, of the same shape."""
-    rates = np.zeros(steps.shape, np.float32)
-    for stage in plan.stages:
-        own = (stage.first_step <= steps) & (steps < stage.end_step)
-        rates[own] = make_schedule(stage)(tf.constant(steps[own])).numpy()
-    return rates
+def _rates(stage: Stage, steps: np.ndarray) -> np.ndarray:
+    """Return the learning rate at each of a stage's `steps`: float32, of the same shape."""
+    return np.broadcast_to(make_schedule(stage)(tf.constant(steps)).numpy(), steps.shape)
+
+
+def _stage_rates(stage: Stage) -> Rates:
+    points = min(stage.end_step - stage.first_step, RATE_POINTS)
+    steps = np.linspace(stage.first_step, stage.end_step - 1, points).round().astype(np.int32)
+    rates = _rates(stage, steps)
+    peak = int(np.argmax(rates))
+    return Rates(float(rates[0]), float(rates[peak]), int(steps[peak]), float(rates[-1]))
 
 
 def lines(forecast: Forecast) -> list[str]:
     """Format the forecast, one line for each subject; a run of several stages has some for each."""
-    experiment, last, peak = (
-        forecast.experiment,
-        forecast.stages[-1],
-        int(np.argmax(forecast.rates)),
-    )
+    experiment, last = forecast.experiment, forecast.stages[-1]
+    peak = max((each.rates for each in forecast.stages), key=lambda rates: rates.highest)
     times = last.training_multiply_adds / last.multiply_adds
     described = [
         f"{experiment.name}: {last.spec.name} at {describe_sizes(experiment, last.spec)}, "
         f"{forecast.parameters:,} parameters, {last.multiply_adds / 1e9:.2f} G multiply-adds an "
         f"image in the forward pass, {times:.1f} times that in training",
-        f"learning rate: {_sparkline(forecast.rates)}  highest {forecast.rates[peak]:.4g} at step "
-        f"{forecast.steps[peak]:,}, at the end {forecast.rates[-1]:.3g}",
+        f"learning rate: {_sparkline(forecast.rates)}  highest {peak.highest:.4g} at step "
+        f"{peak.peak_step:,}, at the end {last.rates.last:.3g}",
         f"checkpoints: {last.state_bytes / 1e6:.0f} MB each, at most "
         f"{experiment.checkpoint.keep + 1} kept: "
         f"{last.state_bytes * (experiment.checkpoint.keep + 1) / 1e9:.2f} GB on disk",
@@ -257,15 +275,16 @@ def lines(forecast: Forecast) -> list[str]:
 
 
 def _stage_lines(forecast: Forecast, each: StageForecast) -> list[str]:
-    """Format the steps and the memory of a stage."""
-    stage, topology, count = each.stage, each.topology, len(forecast.stages)
-    title = ""
+    """Format the steps and the memory of a stage, and the learning rate of one of several."""
+    stage, count = each.stage, len(forecast.stages)
+    title = rates = ""
     if count > 1:
         overlay = format_stage(forecast.experiment.stages[stage.number])
         title = f"stage {stage.number + 1} of {count} ({overlay}): "
+        rates = f"learning rate {_format_rates(each.rates)}; "
     described = [
         f"{title}{stage.end_step - stage.first_step:,} steps of {stage.global_batch_size:,} images: "
-        f"{each.epochs:.1f} epochs of {forecast.plan.num_examples:,}; evaluated every "
+        f"{each.epochs:.1f} epochs of {forecast.plan.num_examples:,}; {rates}evaluated every "
         f"{stage.eval_every_steps:,} steps, saved every {stage.checkpoint_every_steps:,}",
         f"activations: at most {each.activation_bytes / 1e6:.0f} MB an image in bfloat16, "
         f"{each.activation_bytes * each.per_replica_batch / 1e9:.1f} GB for the "
@@ -278,19 +297,30 @@ def _stage_lines(forecast: Forecast, each: StageForecast) -> list[str]:
             f"{times:.1f} times the multiply-adds of the forward pass; the optimizer keeps "
             f"{each.slot_bytes / 1e6:.0f} MB of slots for all of them"
         )
-    if not topology:
-        return described
+    return [*described, _fit_line(each, each.topology)] if each.topology else described
+
+
+def _format_rates(rates: Rates) -> str:
+    """Format the rates of a stage, one number if they are all the same."""
+    if rates.first == rates.highest == rates.last:
+        return f"{rates.highest:.4g}"
+    return (
+        f"from {rates.first:.3g} to {rates.last:.3g}, highest {rates.highest:.4g} "
+        f"at step {rates.peak_step:,}"
+    )
+
+
+def _fit_line(each: StageForecast, topology: Topology) -> str:
+    """Format the largest batch of a stage, and what to do if its own does not fit."""
     basis = "by the compiler" if each.by_compiler else "by the activations"
     largest = each.largest_batch or 0
     advice = "raise train.accumulation_steps" if largest else "take a chip with more memory"
     advice = "" if each.per_replica_batch <= largest else f": too many, {advice}"
     memory = topology.chip.hbm_bytes / topology.chip.replicas
-    return [
-        *described,
+    return (
         f"{topology}: {topology.replicas} replicas of {memory / 1e9:.0f} GB, "
-        f"{each.per_replica_batch:,} images each; {each.largest_batch:,} would fit "
-        f"({basis}){advice}",
-    ]
+        f"{each.per_replica_batch:,} images each; {largest:,} would fit ({basis}){advice}"
+    )
 
 
 def _time_lines(forecast: Forecast, topology: Topology) -> list[str]:

@@ -325,6 +325,35 @@ def test_a_report_of_a_step_that_trains_everything_does_not_hide_that_a_frozen_o
     )
 
 
+def test_each_stage_says_its_rates(no_report):
+    stages = (
+        "stages=[{duration: 25 %, set: {schedule.name: constant, schedule.warmup: 0 steps}},"
+        " {set: {schedule.name: cosine, schedule.warmup: 1000 steps}}]"
+    )
+    found = forecast.make_forecast(load_experiment(B0, overrides=[stages]), None, no_report)
+    first, second = (stage.rates for stage in found.stages)
+    assert first == pytest.approx((0.256, 0.256, 0, 0.256))
+    assert second.first == 0
+    # The last step of the warm-up and the first after it, which the cosine has begun to lower.
+    assert second.peak_step in (27_368 + 999, 27_368 + 1000)
+    assert 0.255 < second.highest < 0.256
+    assert second.last < 1e-6
+    flat, curved = (line for line in forecast.lines(found) if line.startswith("stage "))
+    assert "87.5 epochs of 1,281,167; learning rate 0.256; evaluated every" in flat
+    assert (
+        f"; learning rate from 0 to {second.last:.3g}, highest {second.highest:.4g} "
+        f"at step {second.peak_step:,}; evaluated every" in curved
+    )
+    assert forecast.lines(found)[1].count("highest 0.256 at step 0,") == 1
+
+
+def test_a_single_stage_says_its_rate_once_and_exactly(no_report):
+    found = forecast.make_forecast(load_experiment(B0), None, no_report)
+    text = "\n".join(forecast.lines(found))
+    assert text.count("learning rate") == 1
+    assert f"highest {found.stages[0].rates.highest:.4g} at step 1,562," in text
+
+
 def test_hours_of_a_step_that_trains_everything_are_said_to_be_that(report):
     frozen = load_experiment(B0, overrides=["train.trainable=blocks>=9"])
     whole = "hours and images/s are those of steps that train everything: frozen parts save some"

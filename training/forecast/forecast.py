@@ -287,7 +287,7 @@ def _stage_lines(forecast: Forecast, each: StageForecast) -> list[str]:
         f"{each.epochs:.1f} epochs of {forecast.plan.num_examples:,}; {rates}evaluated every "
         f"{stage.eval_every_steps:,} steps, saved every {stage.checkpoint_every_steps:,}",
         f"activations: at most {each.activation_bytes / 1e6:.0f} MB an image in bfloat16, "
-        f"{each.activation_bytes * each.per_replica_batch / 1e9:.1f} GB for the "
+        f"{each.activation_bytes * each.per_replica_batch / 1e9:.2f} GB for the "
         f"{each.per_replica_batch:,} images of a replica",
     ]
     if each.trained_parameters < forecast.parameters:

@@ -1,10 +1,11 @@
 """The sections `optimizer` and `schedule`: the update rule and its rate."""
 
+import itertools
 from typing import Literal
 
 from pydantic import model_validator
 
-from configs.durations import Duration, PositiveDuration
+from configs.durations import UNITS, Duration, PositiveDuration
 from configs.schema.fields import BelowOne, ConflictError, Pattern, Positive, Share, ZeroToOne
 from configs.sections import Section
 
@@ -90,6 +91,19 @@ class Stepwise(Schedule):
     name: Literal["stepwise"] = "stepwise"
     boundaries: tuple[PositiveDuration, ...] = ()  # where the next factor takes over
     factors: tuple[ZeroToOne, ...] = (1.0,)  # of the peak: before, between and after them
+
+    @model_validator(mode="after")
+    def _check_boundaries(self) -> "Stepwise":
+        for unit in UNITS:  # how two units compare depends on the data and the batch
+            of_unit = (each for each in self.boundaries if each.unit == unit)
+            for earlier, later in itertools.pairwise(of_unit):
+                if earlier.amount >= later.amount:
+                    raise ConflictError(
+                        f"schedule.boundaries must increase, and {later} follows {earlier}: sort them, with"
+                        " their factors",
+                        "schedule.boundaries",
+                    )
+        return self
 
     @model_validator(mode="after")
     def _check_factors(self) -> "Stepwise":

@@ -296,6 +296,25 @@ def test_stairs_need_one_factor_more_than_boundaries(factors):
     )
 
 
+@pytest.mark.parametrize("boundaries", ["[9 steps, 5 steps]", "[5 steps, 2 epochs, 5 steps]"])
+def test_boundaries_that_do_not_increase_are_one_line(boundaries):
+    count = boundaries.count(",") + 2
+    overrides = [f"schedule.boundaries={boundaries}", f"schedule.factors={[1.0] * count}"]
+    later, earlier = "5 steps", boundaries[1:8]
+    assert (
+        f"schedule.boundaries must increase, and {later} follows {earlier}: sort them, with their factors"
+        in error_of(overrides=["schedule.name=stepwise", *overrides])
+    )
+
+
+def test_boundaries_of_several_units_may_increase():
+    overrides = [
+        "schedule.boundaries=[50 steps, 2 epochs, 90 steps]",
+        "schedule.factors=[1, 1, 1, 0]",
+    ]
+    assert len(loaded(overrides=["schedule.name=stepwise", *overrides]).schedule.boundaries) == 3
+
+
 def test_a_pattern_that_is_no_regular_expression_is_one_line():
     assert "train.weight_decay_pattern must be a regular expression" in error_of(
         overrides=["train.weight_decay_pattern='('"]

@@ -53,7 +53,7 @@ def frozen_paths(
       freeze_batch_norm: whether to freeze every batch norm, regardless of the rule.
 
     Raises:
-      UsageError: the rule has another form, or matches no variable of this network.
+      UsageError: the rule has another form, begins after the last block, or matches no variable.
     """
     trains = _matcher(rule, spec)
     trained = [path for path in paths.weights if trains(path)]
@@ -95,6 +95,11 @@ def _matcher(rule: str | Sequence[str], spec: ModelSpec) -> Callable[[str], bool
     if isinstance(rule, str) and (first := re.fullmatch(r"(stage|block)s>=(\d+)", rule)):
         lowest = int(first[2])
         places = [block.stage if first[1] == "stage" else block.index for block in spec.blocks]
+        if lowest > (last := max(places)):
+            raise UsageError(
+                f"train.trainable={rule}: the last {first[1]} of {spec.name} is {last}; expected at most"
+                f" {first[1]}s>={last}, or 'head' to train what follows the backbone alone"
+            )
         return lambda path: (
             places[int(block[1])] >= lowest
             if (block := _BLOCK.match(path))

@@ -1,5 +1,7 @@
 """What trains: the head, blocks from one on, patterns of names; and at which share of the rate."""
 
+import re
+
 import pytest
 
 from efficientnet import build_model, get_spec
@@ -58,6 +60,28 @@ def test_frozen_batch_norm_keeps_weights_and_statistics_whatever_the_rule(networ
 def test_a_rule_that_names_nothing_is_one_line(network, rule):
     with pytest.raises(UsageError, match=r"train\.trainable=.*expected 'all', 'head', 'stages>=N'"):
         frozen_paths(Paths.of(network), SPEC, rule, freeze_batch_norm=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            "blocks>=7",
+            "blocks>=7: the last block of efficientnet-b0 is 6; expected at most blocks>=6, or",
+        ),
+        (
+            "stages>=99",
+            "stages>=99: the last stage of efficientnet-b0 is 6; expected at most stages>=6, or",
+        ),
+    ],
+)
+def test_a_first_block_or_stage_that_does_not_exist_is_one_line(network, rule, message):
+    with pytest.raises(UsageError, match=re.escape(f"train.trainable={message}")):
+        frozen_paths(Paths.of(network), SPEC, rule, freeze_batch_norm=False)
+
+
+def test_the_last_block_and_stage_may_be_the_first_that_train(network):
+    assert trained(network, "blocks>=6") == trained(network, "stages>=6")
 
 
 def test_rates_fall_by_the_stage(network):

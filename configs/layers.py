@@ -1,6 +1,6 @@
 """Layers of an experiment: trees of sections from several places, each laid over the one below."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from configs.schema import KINDS
@@ -12,6 +12,7 @@ class Layer(NamedTuple):
 
     origin: str
     values: Mapping[str, Any]
+    is_saved: bool = False  # by this program, with every field, so that none was chosen
 
 
 def stack_layers(groups: Sequence[Sequence[Layer]]) -> list[Layer]:
@@ -49,6 +50,15 @@ def nest(key: str, value: object) -> dict[str, Any]:
     return {first: nest(rest, value) if dot else value}
 
 
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield `model.image_size` and its value for `{model: {image_size: 128}}` as for the key itself."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
 def with_tuples(tree: Any) -> Any:
     """Convert YAML's lists to the tuples that frozen fields hold."""
     if isinstance(tree, dict):
@@ -59,6 +69,19 @@ def with_tuples(tree: Any) -> Any:
 def origin_of(path: Sequence[str], layers: Sequence[Layer]) -> str:
     """Return the origin of the last layer that sets the value at `path`; "" for a default."""
     return next((layer.origin for layer in reversed(layers) if _sets(layer.values, path)), "")
+
+
+def height_of(key: str, groups: Sequence[Sequence[Layer]]) -> int:
+    """Return the position of the last group that chooses a value of `key`; -1 if none does."""
+    return max(
+        (
+            height
+            for height, group in enumerate(groups)
+            for layer in group
+            if not layer.is_saved and _sets(layer.values, key.split("."))
+        ),
+        default=-1,
+    )
 
 
 def value_at(tree: Any, path: Sequence[str]) -> object:
@@ -73,7 +96,7 @@ def _without(layer: Layer, section: str, fields: Collection[str]) -> Layer:
     if not isinstance(values, dict):
         return layer
     kept = {key: value for key, value in values.items() if key not in fields}
-    return Layer(layer.origin, {**layer.values, section: kept})
+    return layer._replace(values={**layer.values, section: kept})
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

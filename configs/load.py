@@ -13,9 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from configs import describe, formats, model_file, progressive, strict_yaml
+from configs import describe, effects, formats, model_file, progressive, strict_yaml
 from configs.layers import (
     Layer,
+    flat,
+    height_of,
     merge_layers,
     nest,
     origin_of,
@@ -83,17 +85,16 @@ def load_experiment(
     Raises:
       ConfigError: a file cannot be read, or the experiment is invalid.
     """
-    layers = stack_layers(
+    groups = [
+        *([layer] for layer in _file_layers(files.beside("", os.fspath(path or DIGITS)))),
+        [_with_network(_override_layer(text)) for text in overrides],
         [
-            *([layer] for layer in _file_layers(files.beside("", os.fspath(path or DIGITS)))),
-            [_with_network(_override_layer(text)) for text in overrides],
-            [
-                _with_network(_flag_layer(key, value))
-                for key, value in (values or {}).items()
-                if value is not None
-            ],
-        ]
-    )
+            _with_network(_flag_layer(key, value))
+            for key, value in (values or {}).items()
+            if value is not None
+        ],
+    ]
+    layers = stack_layers(groups)
     experiment = _expand_progressive(_validate(layers), layers)
     try:
         stages = stage_experiments(experiment)
@@ -107,7 +108,34 @@ def load_experiment(
             f"{origin_of(['augment', 'pairing'], layers)}: augment.pairing={pairing} has no effect without"
             " mixing; set augment.mixup_alpha or augment.cutmix_alpha above 0"
         )
+    _refuse_idle_settings(experiment, stages, groups)
     return experiment
+
+
+def _refuse_idle_settings(
+    experiment: Experiment, stages: Sequence[Experiment], groups: Sequence[Sequence[Layer]]
+) -> None:
+    """Refuse settings that the same layer or one below turns off.
+
+    A layer above may do so: `--set train.weight_decay=0` on a recipe that says which variables decay.
+    """
+    layers = [layer for group in groups for layer in group]
+    for number, key, switch in effects.idle_settings(experiment, stages):
+        place = key if number is None else "stages"
+        if height_of(place, groups) < max(height_of(switch.key, groups), 0):
+            continue
+        values = settings(stages[number or 0], (key, switch.key))
+        value, off = _plain(values[key]), _plain(values[switch.key])
+        if number is None:
+            origins = [origin_of(each.split("."), layers) for each in (key, switch.key)]
+            origin = " and ".join(dict.fromkeys(filter(None, origins)))
+            scope = " in every stage" if experiment.stages else ""
+        else:
+            origin, scope = f"{origin_of(['stages'], layers)}: stages[{number}].set", ""
+        raise ConfigError(
+            f"{origin}: {key}={value} has no effect with {switch.key}={off}{scope}: leave it out, or set"
+            f" {switch.key} {switch.remedy}"
+        )
 
 
 def _expand_progressive(experiment: Experiment, layers: Sequence[Layer]) -> Experiment:
@@ -140,22 +168,13 @@ def stage_experiments(experiment: Experiment) -> list[Experiment]:
 
 
 def _stage_layers(origin: str, stage: StageOverlay) -> list[Layer]:
-    settings = dict(_flat(stage.set))
+    settings = dict(flat(stage.set))
     for key in settings:
         if not _is_under(key, STAGE_KEYS):
             raise ConfigError(
                 f"{origin}: {key} cannot differ between stages; a stage sets {', '.join(STAGE_KEYS)}"
             )
     return [Layer(origin, nest(key, value)) for key, value in settings.items()]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield `model.image_size` and its value for `{model: {image_size: 128}}` as for the key itself."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _validate(layers: Sequence[Layer]) -> Experiment:
@@ -235,10 +254,14 @@ def _file_layers(path: str, chain: tuple[str, ...] = ()) -> Iterator[Layer]:
         raise ConfigError(f"{chain[0]}: circular base: {' -> '.join((*chain, path))}")
     if len(chain) >= _MAX_FILES:
         raise ConfigError(f"{chain[0]}: more than {_MAX_FILES} files, each the base of another")
-    values = _read_mapping(path, chain)
+    tree = _read_mapping(path, chain)
+    try:
+        values = formats.upgrade(tree)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     for base in _bases(path, values.pop("base", [])):
         yield from _file_layers(files.beside(path, base), (*chain, path))
-    yield _with_network(Layer(path, values), path)
+    yield _with_network(Layer(path, values, is_saved="format" in tree), path)
 
 
 def _with_network(layer: Layer, place: str = "") -> Layer:
@@ -256,7 +279,7 @@ def _with_network(layer: Layer, place: str = "") -> Layer:
         except model_file.ModelFileError as error:
             raise ConfigError(str(error)) from None
         named = {"name": network.name, "network": network.model_dump(mode="json")}
-    return Layer(layer.origin, {**layer.values, "model": {**model, **named}})
+    return layer._replace(values={**layer.values, "model": {**model, **named}})
 
 
 def _bases(path: str, base: object) -> list[str]:
@@ -283,10 +306,7 @@ def _read_mapping(path: str, chain: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: expected sections of keys and values, not {_format_value(tree)}"
         )
-    try:
-        return formats.upgrade(tree)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return tree
 
 
 def _missing_file(path: str, chain: tuple[str, ...]) -> str:

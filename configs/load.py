@@ -43,7 +43,8 @@ FLAG_KEYS = {
 }
 
 # A resumed run must have the same network, task, data set and batch as the run it continues: the position
-# in the data is a number of batches.
+# in the data is a number of batches. What else decides the meaning of the optimizer's slots must be the
+# same too: SGD and LARS both call theirs `momentum`, in other units.
 RESUME_KEYS = (
     "model",
     "task.name",
@@ -52,6 +53,8 @@ RESUME_KEYS = (
     "data.holdout_shards",
     "data.num_train_examples",
     "train.global_batch_size",
+    "optimizer.name",
+    "optimizer.rate_in_velocity",
 )
 
 _MAX_FILE_SIZE = 2**20  # bytes; a whole experiment is 3 kB

@@ -55,7 +55,7 @@ def _refuse_another_run(job: Job) -> None:
     if changes:
         raise ExperimentError(
             f"{job.model_dir} holds a run with other values ({'; '.join(changes)}); a run can only resume "
-            "with the same model, data and batch; give its values, or another --model_dir"
+            "with the same model, data, batch and optimizer; give its values, or another --model_dir"
         )
 
 

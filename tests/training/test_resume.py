@@ -9,21 +9,31 @@ from configs.load import load_experiment, save_experiment
 from input_pipeline.sources.dataset_info import write_dataset_info
 from tests import runs
 from training.devices.distribution import connect
-from training.job import open_job
+from training.job import Job, open_job
 
 pytestmark = pytest.mark.slow
+
+
+def begin(folder: Path, *overrides: str) -> Path:
+    """Start a run in FOLDER/run that has no checkpoint yet."""
+    job = open_run(folder, *overrides)
+    (folder / "run").mkdir()
+    save_experiment(job.experiment, folder / "run/experiment.yaml")
+    write_dataset_info(job.data_info, str(folder / "run"))
+    return folder
+
+
+def open_run(folder: Path, *overrides: str) -> Job:
+    """Open the job of `overrides` in FOLDER/run."""
+    config = runs.flags(folder, "run")[0].removeprefix("--config=")
+    experiment = load_experiment(config, overrides=[f"model_dir={folder}/run", *overrides])
+    return open_job(experiment, connect("cpu"))
 
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     """The folder of a run that was started, without a checkpoint yet."""
-    config = runs.flags(tmp_path, "run")[0].removeprefix("--config=")
-    experiment = load_experiment(config, overrides=[f"model_dir={tmp_path}/run"])
-    job = open_job(experiment, connect("cpu"))
-    (tmp_path / "run").mkdir()
-    save_experiment(job.experiment, tmp_path / "run/experiment.yaml")
-    write_dataset_info(job.data_info, str(tmp_path / "run"))
-    return tmp_path
+    return begin(tmp_path)
 
 
 def refusal(folder: Path, capsys: pytest.CaptureFixture, *flags: str) -> str:
@@ -38,16 +48,30 @@ def test_another_batch_is_refused(begun: Path, capsys: pytest.CaptureFixture) ->
     line = refusal(begun, capsys, "--set=train.global_batch_size=16")
     assert line == (
         f"main.py: {begun}/run holds a run with other values (train.global_batch_size: 8 -> 16); a run can "
-        "only resume with the same model, data and batch; give its values, or another --model_dir"
+        "only resume with the same model, data, batch and optimizer; give its values, or another --model_dir"
     )
 
 
 def test_another_number_of_training_images_is_refused(
     begun: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    config = runs.flags(begun, "run")[0].removeprefix("--config=")
-    experiment = load_experiment(config)
-    info = open_job(experiment, connect("cpu")).data_info
+    info = open_run(begun).data_info
     fewer = {**info.splits, "train": dataclasses.replace(info.splits["train"], num_examples=79)}
     write_dataset_info(dataclasses.replace(info, splits=fewer), str(begun / "run"))
     assert "(training images: 79 -> 80); a run can only resume" in refusal(begun, capsys)
+
+
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("optimizer.name=lars", "optimizer.name: sgd -> lars"),
+        ("optimizer.rate_in_velocity=true", "optimizer.rate_in_velocity: false -> true"),
+    ],
+)
+def test_another_optimizer_whose_slots_have_the_same_names_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture, setting: str, change: str
+) -> None:
+    begin(tmp_path, "optimizer.name=sgd")
+    assert f"({change}); a run can only resume" in refusal(
+        tmp_path, capsys, "--set=optimizer.name=sgd", f"--set={setting}"
+    )

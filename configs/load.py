@@ -57,6 +57,14 @@ RESUME_KEYS = (
     "optimizer.rate_in_velocity",
 )
 
+# What a stage that has begun keeps on resuming: all that stages may set, but for how its work is cut up.
+STAGE_RESUME_KEYS = tuple(
+    key
+    for key in STAGE_KEYS
+    if key
+    not in ("train.accumulation_steps", "train.steps_per_call", "eval.every", "checkpoint.every")
+)
+
 _MAX_FILE_SIZE = 2**20  # bytes; a whole experiment is 3 kB
 _MAX_FILES = 100  # of one experiment, bases of bases included
 _MAX_VALUE_LENGTH = 80  # characters of a value in a message

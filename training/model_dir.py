@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from configs.load import RESUME_KEYS, difference, load_experiment
+from configs.load import RESUME_KEYS, STAGE_RESUME_KEYS, difference, load_experiment
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import read_dataset_info, write_dataset_info
 from run_folder.checkpoints import newest_checkpoint
@@ -46,25 +46,40 @@ def _refuse_another_run(job: Job) -> None:
         return
     experiment = load_experiment(before)
     changes = difference(experiment, job.experiment, RESUME_KEYS)
+    kept, others = "the same model, data, batch and optimizer", ""
     with contextlib.suppress(DatasetError):  # a missing description is written again
         then = read_dataset_info(job.model_dir).splits["train"].num_examples
         now = job.data_info.splits["train"].num_examples
         changes += [f"training images: {then:,} -> {now:,}"] if then != now else []
         if experiment.stages or job.experiment.stages:
-            changes += _stage_changes(job, make_plan(experiment, then))
+            last = newest_checkpoint(job.model_dir)
+            done = last.step if last else 0
+            begun = _changes_of_begun_stages(make_plan(experiment, then), job.plan, done)
+            if begun and done:
+                kept += ", and the settings of stages that have begun"
+                others = f" end the last of these stages at step {done} and add one with others,"
+            changes += begun
     if changes:
         raise ExperimentError(
             f"{job.model_dir} holds a run with other values ({'; '.join(changes)}); a run can only resume "
-            "with the same model, data, batch and optimizer; give its values, or another --model_dir"
+            f"with {kept}; give its values,{others} or another --model_dir"
         )
 
 
-def _stage_changes(job: Job, before: Plan) -> list[str]:
-    """Return a line if stages that have begun read another part of the stream than in the plan `before`."""
-    last = newest_checkpoint(job.model_dir)
-    done = last.step if last else 0
-    then, now = (_positions(plan, done) for plan in (before, job.plan))
-    return [f"stages up to step {done}: {then} -> {now}"] if then != now else []
+def _changes_of_begun_stages(before: Plan, now: Plan, done: int) -> list[str]:
+    """Return what two plans set differently for the stages that have begun after `done` steps.
+
+    That is either the parts of the stream that they read, or settings that their updates depend on.
+    """
+    places = [_positions(plan, done) for plan in (before, now)]
+    if places[0] != places[1]:
+        return [f"stages up to step {done}: {places[0]} -> {places[1]}"]
+    return [
+        f"stage {old.number + 1}: {change}"
+        for old, new in zip(before.stages, now.stages, strict=False)
+        if old.first_step < done
+        for change in difference(old.experiment, new.experiment, STAGE_RESUME_KEYS)
+    ]
 
 
 def _positions(plan: Plan, done: int) -> str:

@@ -10,6 +10,7 @@ from configs.durations import Duration
 from configs.load import (
     FLAG_KEYS,
     RESUME_KEYS,
+    STAGE_RESUME_KEYS,
     ConfigError,
     difference,
     load_experiment,
@@ -518,7 +519,7 @@ def test_the_difference_of_two_kinds_is_the_kind_and_what_both_have():
 
 
 def test_resume_keys_are_keys_of_the_schema():
-    for key in RESUME_KEYS:
+    for key in RESUME_KEYS + STAGE_RESUME_KEYS:
         section, _, name = key.partition(".")
         classes = section_classes()[section]
         assert not name or any(name in each.model_fields for each in classes), key

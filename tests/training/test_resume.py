@@ -3,13 +3,16 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs.load import load_experiment, save_experiment
 from input_pipeline.sources.dataset_info import write_dataset_info
+from run_folder.checkpoints import CheckpointStore
 from tests import runs
 from training.devices.distribution import connect
 from training.job import Job, open_job
+from training.model_dir import exclusive_model_dir
 
 pytestmark = pytest.mark.slow
 
@@ -75,3 +78,86 @@ def test_another_optimizer_whose_slots_have_the_same_names_is_refused(
     assert f"({change}); a run can only resume" in refusal(
         tmp_path, capsys, "--set=optimizer.name=sgd", f"--set={setting}"
     )
+
+
+# Of 12 steps: 6, 3 and 3.
+FIRST, SECOND, THIRD = (
+    "{duration: 6 steps, set: {model.image_size: 16}}",
+    "{duration: 3 steps, set: {train.trainable: head}}",
+    "{set: {eval.every: 2 steps}}",
+)
+
+
+def stages(*each: str) -> str:
+    return f"stages=[{', '.join(each)}]"
+
+
+@pytest.fixture
+def in_second_stage(tmp_path: Path) -> Path:
+    """The folder of a run with a checkpoint in its second stage of three."""
+    begin(tmp_path, stages(FIRST, SECOND, THIRD))
+    save_step(tmp_path, 8)
+    return tmp_path
+
+
+def save_step(folder: Path, step: int) -> None:
+    CheckpointStore(str(folder / "run"), best_metric="top_1").save(step, {"step": np.array(step)})
+
+
+@pytest.mark.parametrize(
+    ("changed", "change"),
+    [
+        (
+            [stages(FIRST.replace("16", "24, train.trainable: head"), SECOND, THIRD)],
+            "stage 1: model.image_size: 16 -> 24; stage 1: train.trainable: all -> head",
+        ),
+        (
+            [stages(FIRST, SECOND.replace("head", "blocks>=1"), THIRD)],
+            "stage 2: train.trainable: head -> blocks>=1",
+        ),
+        (
+            [stages(FIRST, SECOND, THIRD), "schedule.learning_rate=0.05"],
+            "stage 1: schedule.learning_rate: 0.1 -> 0.05; stage 2: schedule.learning_rate: 0.1 -> 0.05",
+        ),
+    ],
+)
+def test_other_settings_of_a_stage_that_has_begun_are_refused(
+    in_second_stage: Path, capsys: pytest.CaptureFixture, changed: list[str], change: str
+) -> None:
+    line = refusal(in_second_stage, capsys, *(f"--set={each}" for each in changed))
+    assert line.endswith(
+        f"({change}); a run can only resume with the same model, data, batch and optimizer, and the settings"
+        " of stages that have begun; give its values, end the last of these stages at step 8 and add one with"
+        " others, or another --model_dir"
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [stages(FIRST, SECOND, "{set: {train.trainable: blocks>=1, augment.flip: false}}")],
+        [stages(FIRST, SECOND.replace("head", "head, eval.every: 1 steps"), THIRD)],
+        [stages(FIRST, SECOND, THIRD), "train.accumulation_steps=2", "checkpoint.every=1 steps"],
+        [stages(FIRST, SECOND.replace("3", "2"), "{set: {schedule.learning_rate: 0.01}}")],
+    ],
+)
+def test_coming_stages_and_the_way_of_computing_may_change(
+    in_second_stage: Path, changed: list[str]
+) -> None:
+    with exclusive_model_dir(open_run(in_second_stage, *changed)):
+        pass
+
+
+def test_stages_without_a_checkpoint_may_change(tmp_path: Path) -> None:
+    begin(tmp_path, stages(FIRST, SECOND, THIRD))
+    other = stages(FIRST.replace("16", "24"), SECOND, THIRD)
+    with exclusive_model_dir(open_run(tmp_path, other)):
+        pass
+
+
+def test_a_run_may_go_on_in_stages(tmp_path: Path) -> None:
+    begin(tmp_path)
+    save_step(tmp_path, 6)
+    lower = stages("{duration: 6 steps}", "{set: {schedule.learning_rate: 0.01}}")
+    with exclusive_model_dir(open_run(tmp_path, lower)):
+        pass

@@ -25,9 +25,7 @@ class Train(Section):
 
     global_batch_size: Count = 4096  # examples per update, over all replicas and accumulation steps
     duration: PositiveDuration = Duration(350, "epochs")  # of the whole training
-    patience: Count | None = (
-        None  # evaluations in a row that are not above the best end it; None: never
-    )
+    patience: Count | None = None  # evaluations in a row without a better one end it; None: never
     accumulation_steps: Count = 1  # micro-batches per update on each replica
     steps_per_call: Count = 100  # steps between two returns to Python
     label_smoothing: BelowOne = 0.1  # share of the target spread evenly over all classes

@@ -1,6 +1,7 @@
 """Compare the processor time of this checkout with that of another one, in turns, in one run.
 
     python -m benchmarks.compare --base=DIR [--what=input,tracing,training] [--data_dir=DIR] [--rounds=16]
+        [--output=benchmarks/results/compare.md]
 
 DIR is a checkout of another commit (`git worktree add DIR COMMIT`). Each item runs from both checkouts, in
 processes of their own with the packages of this interpreter, and is compared within a round: the command
@@ -38,6 +39,12 @@ RENAMED = {
     "training.step.train_step": "training.step",
 }
 WHAT = ("input", "tracing", "training")
+INTRODUCTION = """# This checkout and an earlier one
+
+`python -m benchmarks.compare --base=DIR --output=benchmarks/results/compare.md` writes this page: the
+processor seconds of this checkout, divided by those of another commit, in turns on one machine; medians
+with their 95 % interval.
+"""
 
 
 class Item(NamedTuple):
@@ -116,17 +123,16 @@ def verdict_line(name: str, ratio: Ratio, limit: float) -> str:
 
 
 @contextlib.contextmanager
-def _record_files(data_dir: Path | None) -> Iterator[str]:
-    """Write record files of the images of a folder; yield their directory."""
+def _record_files(data_dir: Path | None) -> Iterator[tuple[str, str]]:
+    """Write record files of the images of a folder; yield their directory and a phrase for the images."""
     quiet_tensorflow()
     from benchmarks.input_pipeline import write_records
     from benchmarks.photographs import jpegs
 
     encoded, origin = jpegs(data_dir)
-    print(f"input: {len(encoded)} images, {origin}")
     with tempfile.TemporaryDirectory() as directory:
         write_records(encoded, directory)
-        yield directory
+        yield directory, f"{len(encoded)} {origin}"
 
 
 def _what(text: str) -> list[str]:
@@ -149,22 +155,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--processes", type=positive, default=4, help="the rounds are shared out to"
     )
     parser.add_argument("--limit", type=float, default=1.03, help="of the ratios' intervals")
+    parser.add_argument("--output", type=Path, help="also write a page to this file")
     flags = parser.parse_args(argv)
     base = flags.base.resolve()
     if not (base / "efficientnet").is_dir():
         raise UsageError(f"--base={flags.base}: not a checkout of this project; give its root")
 
+    lines: list[str] = []
+
+    def report(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    report(f"{conditions('keras')}; base: commit {commit(base)}; {flags.rounds} rounds.")
     below = []
     with contextlib.ExitStack() as stack:
-        records = (
-            stack.enter_context(_record_files(flags.data_dir)) if "input" in flags.what else ""
+        records = ""
+        if "input" in flags.what:
+            records, origin = stack.enter_context(_record_files(flags.data_dir))
+            report(f"Input: {origin}.")
+        report(
+            f"\n| processor seconds, this to base | ratio | below {flags.limit} |\n|---|---:|---|"
         )
-        print(f"{conditions('keras')}; base: commit {commit(base)}; {flags.rounds} rounds")
-        print(f"| processor seconds, this to base | ratio | below {flags.limit} |\n|---|---:|---|")
         for item in list_items(flags.what, records):
             ratio = compare(item, base, flags.rounds, flags.processes)
-            print(verdict_line(item.name, ratio, flags.limit), flush=True)
+            report(verdict_line(item.name, ratio, flags.limit))
             below.append(ratio.high < flags.limit)
+    if flags.output:
+        flags.output.parent.mkdir(parents=True, exist_ok=True)
+        flags.output.write_text("\n".join([INTRODUCTION, *lines, ""]))
     return 0 if all(below) else 1
 
 

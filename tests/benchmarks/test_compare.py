@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import compare
 from benchmarks.compare import RENAMED, WHAT, list_items, main, share_out, verdict_line
 from benchmarks.ratios import Ratio
 from benchmarks.subjects import project
+from system.conditions import ROOT
 
 
 def test_rounds_are_shared_out_to_processes() -> None:
@@ -39,6 +41,19 @@ def test_renamed_modules_exist_by_their_present_names() -> None:
 def test_a_training_step_runs_on_batches_in_memory() -> None:
     turn = project.training_step("efficientnet-lite0", image_size=32, batch=2, steps=2)
     assert turn() == 4
+
+
+def test_the_page_has_what_was_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = iter([Ratio(1.0, 0.99, 1.02), Ratio(1.0, 0.99, 1.05)])
+    monkeypatch.setattr(compare, "compare", lambda *args: next(ratios))
+    page = tmp_path / "results/compare.md"
+    assert main([f"--base={ROOT}", "--what=tracing", f"--output={page}"]) == 1
+    written = page.read_text()
+    assert capsys.readouterr().out in written
+    assert "replicas: 1 | 1.000 (0.990 to 1.020) | yes |" in written
+    assert "replicas: 2 | 1.000 (0.990 to 1.050) | no |" in written
 
 
 def test_a_base_that_is_no_checkout_is_a_usage_error(

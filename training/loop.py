@@ -18,7 +18,7 @@ from training.evaluate import Evaluation
 from training.evaluator import Evaluator
 from training.failures import training_memory
 from training.job import ExperimentError, Job, open_job
-from training.model_dir import exclusive_model_dir
+from training.model_dir import changed_settings, exclusive_model_dir, save_settings
 from training.other_labels import labelled_job
 from training.plan import Plan
 from training.predictions import write_predictions
@@ -75,11 +75,17 @@ def train_and_evaluate(
     store = _open_store(job)
     with exclusive_model_dir(job) as check_lock:
         last = store.latest()
+        changes = "; ".join(changed_settings(job)) if last else ""
         if last and _is_finished(job, store, last, with_evaluation):
             log(f"{job.model_dir}: finished already, at step {last.step} of {job.plan.total_steps}")
+            if changes:
+                log(f"without effect on a run that has ended: {changes}")
             found = store.best()
             return Outcome(last.step, found, measured=None, best_figure=_figure(job, found))
 
+        if changes:
+            log(f"resuming with other settings: {changes}")
+        save_settings(job)
         job = job.with_cached_images()
         with training_memory(job):
             run = Run(job, store, check_lock, last)

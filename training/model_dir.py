@@ -8,7 +8,7 @@ import tensorflow as tf
 from configs.load import RESUME_KEYS, STAGE_RESUME_KEYS, difference, load_experiment
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources.dataset_info import read_dataset_info, write_dataset_info
-from run_folder.checkpoints import newest_checkpoint
+from run_folder.checkpoints import CheckpointStore
 from run_folder.experiment import run_experiment_file, save_run_experiment
 from run_folder.lock import locked
 from system.console import log
@@ -19,7 +19,7 @@ from training.plan import Plan, make_plan
 
 @contextlib.contextmanager
 def exclusive_model_dir(job: Job) -> Iterator[Callable[[], None]]:
-    """Hold the lock of the job's folder within the block, and save the experiment there.
+    """Hold the lock of the job's folder within the block.
 
     Yields a function that raises RunLockError when another process has taken over the lock. Only the chief
     takes the lock; in other processes that function does nothing.
@@ -35,14 +35,33 @@ def exclusive_model_dir(job: Job) -> Iterator[Callable[[], None]]:
         with _must_be_writable(job.model_dir):
             _refuse_another_run(job)
             check = stack.enter_context(locked(job.model_dir, log))
-            save_run_experiment(job.experiment, job.model_dir)
-            write_dataset_info(job.data_info, job.model_dir)
         yield check
+
+
+def save_settings(job: Job) -> None:
+    """Save the experiment and the description of its data in the job's folder, if this is the chief.
+
+    Raises:
+      ExperimentError: it cannot be written.
+    """
+    if not job.distribution.is_chief:
+        return
+    with _must_be_writable(job.model_dir):
+        save_run_experiment(job.experiment, job.model_dir)
+        write_dataset_info(job.data_info, job.model_dir)
+
+
+def changed_settings(job: Job) -> list[str]:
+    """Return what a job sets differently from the run in its folder, as `difference` does."""
+    before = run_experiment_file(job.model_dir)
+    changes = difference(load_experiment(before), job.experiment) if before else []
+    return [change for change in changes if not change.startswith("model_dir:")]
 
 
 def _refuse_another_run(job: Job) -> None:
     before = run_experiment_file(job.model_dir)
-    if not before:
+    saved = CheckpointStore(job.model_dir, best_metric=job.task.best).steps()
+    if not before or not saved:
         return
     experiment = load_experiment(before)
     changes = difference(experiment, job.experiment, RESUME_KEYS)
@@ -52,10 +71,9 @@ def _refuse_another_run(job: Job) -> None:
         now = job.data_info.splits["train"].num_examples
         changes += [f"training images: {then:,} -> {now:,}"] if then != now else []
         if experiment.stages or job.experiment.stages:
-            last = newest_checkpoint(job.model_dir)
-            done = last.step if last else 0
+            done = saved[-1]
             begun = _changes_of_begun_stages(make_plan(experiment, then), job.plan, done)
-            if begun and done:
+            if begun:
                 kept += ", and the settings of stages that have begun"
                 others = f" end the last of these stages at step {done} and add one with others,"
             changes += begun

@@ -35,8 +35,24 @@ def open_run(folder: Path, *overrides: str) -> Job:
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
-    """The folder of a run that was started, without a checkpoint yet."""
-    return begin(tmp_path)
+    """The folder of a run with a checkpoint."""
+    save_step(begin(tmp_path), 2)
+    return tmp_path
+
+
+def test_a_run_without_a_checkpoint_starts_anew_with_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    begin(tmp_path)
+    flags = [*runs.flags(tmp_path, "run"), "--set=train.global_batch_size=16", "--mode=train"]
+    status, out, err = runs.in_this_process(capsys)(*flags)
+    assert status == 0, err
+    assert "resuming" not in out
+    assert load_experiment(tmp_path / "run/experiment.yaml").train.global_batch_size == 16
+    status, out, _ = runs.in_this_process(capsys)(*flags, "--set=optimizer.momentum=0.5")
+    assert status == 0
+    assert "without effect on a run that has ended: optimizer.momentum: 0.9 -> 0.5" in out
+    assert load_experiment(tmp_path / "run/experiment.yaml").optimizer.momentum == 0.9
 
 
 def refusal(folder: Path, capsys: pytest.CaptureFixture, *flags: str) -> str:
@@ -74,7 +90,7 @@ def test_another_number_of_training_images_is_refused(
 def test_another_optimizer_whose_slots_have_the_same_names_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture, setting: str, change: str
 ) -> None:
-    begin(tmp_path, "optimizer.name=sgd")
+    save_step(begin(tmp_path, "optimizer.name=sgd"), 2)
     assert f"({change}); a run can only resume" in refusal(
         tmp_path, capsys, "--set=optimizer.name=sgd", f"--set={setting}"
     )

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from configs.load import difference, load_experiment
 from configs.schema import Experiment, TFRecord
 from efficientnet import ModelSpec, Size
 from efficientnet.complexity import Complexity, count
 from input_pipeline.sources import synthetic
 from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
+from run_folder.experiment import run_experiment_file
 from system.console import log
 from training.build import make_optimizer, make_schedule
 from training.devices.distribution import batch_norm_group_size
@@ -55,6 +57,7 @@ USABLE = 0.9  # of a chip's memory: the runtime and fragmentation take the rest
 PER_PIXEL = ("flops", "bytes_accessed", "temporary_bytes", "argument_bytes")
 STATE_TOLERANCE = 0.001  # counters beside the weights
 CURVE_POINTS = 500
+DECIDE_THE_RATE = ("schedule", "stages", "train.duration", "train.global_batch_size")
 RATE_POINTS = 1_000_000  # longer stages are sampled
 
 
@@ -369,18 +372,20 @@ def _basis(record: dict[str, Any]) -> str:
 def print_forecast(forecast: Forecast, model_dir: str) -> None:
     """Print the forecast; plot its learning rate to MODEL_DIR/learning_rate.png if MODEL_DIR exists.
 
-    A plan creates no folder, which would look like the folder of a run.
+    A plan creates no folder, which would look like that of a run, and leaves that of another run alone.
     """
     for line in lines(forecast):
         log(line)
-    if not tf.io.gfile.isdir(model_dir):
-        log(
-            f"no plot of the learning rate: {model_dir} does not exist, and a plan creates no folder"
-        )
+    before = run_experiment_file(model_dir)
+    if not tf.io.gfile.isdir(model_dir) or (before and _other_rates(before, forecast.experiment)):
         return
     path = f"{model_dir}/learning_rate.png"
     draw(forecast, path)
     log(f"learning rate: {path}")
+
+
+def _other_rates(file: str, experiment: Experiment) -> bool:
+    return bool(difference(load_experiment(file), experiment, DECIDE_THE_RATE))
 
 
 def draw(forecast: Forecast, path: str) -> None:

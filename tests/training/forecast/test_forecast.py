@@ -11,6 +11,7 @@ from configs.load import load_experiment
 from efficientnet import complexity, get_spec
 from efficientnet.weights import write_weights_file
 from efficientnet.weights.expectations import Expectations
+from run_folder.experiment import save_run_experiment
 from system.errors import UsageError
 from tests import runs
 from training.devices.distribution import DistributionError
@@ -210,7 +211,18 @@ def test_a_plan_makes_no_folder(no_report, tmp_path, capsys):
     found = forecast.make_forecast(load_experiment(B0), None, no_report)
     forecast.print_forecast(found, f"{tmp_path}/run")
     assert list(tmp_path.iterdir()) == []
-    assert f"no plot of the learning rate: {tmp_path}/run does not" in capsys.readouterr().out
+    assert "learning_rate.png" not in capsys.readouterr().out
+
+
+def test_a_plan_leaves_the_plot_of_another_run_alone(no_report, tmp_path):
+    pytest.importorskip("matplotlib")
+    run = load_experiment(B0)
+    save_run_experiment(run, str(tmp_path))
+    other = load_experiment(B0, overrides=["train.duration=9 epochs", "train.steps_per_call=1"])
+    forecast.print_forecast(forecast.make_forecast(other, None, no_report), str(tmp_path))
+    assert not (tmp_path / "learning_rate.png").exists()
+    forecast.print_forecast(forecast.make_forecast(run, None, no_report), str(tmp_path))
+    assert (tmp_path / "learning_rate.png").exists()
 
 
 def test_stages_are_planned_one_by_one(no_report, tmp_path):

@@ -93,24 +93,24 @@ def stage_datasets(
     def seed(index: tf.Tensor) -> tf.Tensor:
         return tf.stack([tf.constant(1, tf.int64), index])
 
-    def decoded(index: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
+    def decode_crop(index: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
         pixels, _, _ = crop.decode_part(
             image_bytes, lambda shape: framing.RandomCrop().part(shape, size, seed(index))
         )
         return pixels
 
-    def resized(index: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
-        return crop.resize_to(decoded(index, image_bytes), size)
+    def resize_crop(index: tf.Tensor, image_bytes: tf.Tensor) -> tf.Tensor:
+        return crop.resize_to(decode_crop(index, image_bytes), size)
 
-    def cropped(index: tf.Tensor, image_bytes: tf.Tensor, flip: bool = True) -> tf.Tensor:
+    def frame(index: tf.Tensor, image_bytes: tf.Tensor, flip: bool = True) -> tf.Tensor:
         return framing.frame_train(
             image_bytes, seed(index), framing.RandomCrop(), size, flip=flip
         ).image
 
-    def augmented(augment: Augment) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        return lambda index, image_bytes: augment(cropped(index, image_bytes), seed(index))
+    def make_augment_step(augment: Augment) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        return lambda index, image_bytes: augment(frame(index, image_bytes), seed(index))
 
-    def mixed(images: tf.Tensor) -> tf.Tensor:
+    def mix(images: tf.Tensor) -> tf.Tensor:
         return mixing.mix(
             images,
             tf.range(batch),
@@ -121,12 +121,12 @@ def stage_datasets(
         )
 
     steps = {
-        "decode the crop": decoded,
-        "+ resize": resized,
-        "+ to uint8": lambda index, image_bytes: cropped(index, image_bytes, flip=False),
-        "+ flip": cropped,
-        "+ AutoAugment": augmented(AutoAugment()),
-        "+ RandAugment, instead": augmented(RandAugment()),
+        "decode the crop": decode_crop,
+        "+ resize": resize_crop,
+        "+ to uint8": lambda index, image_bytes: frame(index, image_bytes, flip=False),
+        "+ flip": frame,
+        "+ AutoAugment": make_augment_step(AutoAugment()),
+        "+ RandAugment, instead": make_augment_step(RandAugment()),
     }
     images = tf.data.Dataset.from_tensor_slices(list(encoded)).repeat().enumerate()
     datasets = {}
@@ -140,7 +140,7 @@ def stage_datasets(
         kind = name.removeprefix("+ ").removesuffix(", instead")
         datasets[f"{kind} + batch"] = _with_threads(batches, threads)
         datasets[f"{kind} + batch + mixup, cutmix"] = _with_threads(
-            batches.map(mixed, num_parallel_calls=threads), threads
+            batches.map(mix, num_parallel_calls=threads), threads
         )
     return datasets
 
@@ -287,7 +287,7 @@ def _published_crop(image_bytes: tf.Tensor, seed: tf.Tensor, image_size: int) ->
         max_attempts=10,
     )
 
-    def resized(window: tf.Tensor | None = None) -> tf.Tensor:
+    def resize(window: tf.Tensor | None = None) -> tf.Tensor:
         pixels = image
         if window is not None:
             pixels = tf.image.decode_and_crop_jpeg(image_bytes, window, channels=3)
@@ -298,8 +298,8 @@ def _published_crop(image_bytes: tf.Tensor, seed: tf.Tensor, image_size: int) ->
     )
     return tf.cond(
         tf.reduce_all(tf.equal(tf.shape(image), shape)),
-        lambda: resized(crop.centre_window(shape, size=(image_size, image_size))),
-        resized,
+        lambda: resize(crop.centre_window(shape, size=(image_size, image_size))),
+        resize,
     )
 
 

@@ -78,11 +78,11 @@ def _stretch(channel: tf.Tensor) -> tf.Tensor:
     values = tf.cast(channel, tf.float32)
     low, high = tf.reduce_min(values), tf.reduce_max(values)
 
-    def stretched() -> tf.Tensor:
+    def stretch() -> tf.Tensor:
         scale = 255.0 / (high - low)
         return tf.cast(tf.clip_by_value(values * scale - low * scale, 0.0, 255.0), tf.uint8)
 
-    return tf.cond(high > low, stretched, lambda: channel)
+    return tf.cond(high > low, stretch, lambda: channel)
 
 
 def _flatten_histogram(channel: tf.Tensor) -> tf.Tensor:
@@ -91,12 +91,12 @@ def _flatten_histogram(channel: tf.Tensor) -> tf.Tensor:
     filled = tf.boolean_mask(histogram, histogram > 0)
     step = (tf.reduce_sum(filled) - filled[-1]) // 255
 
-    def flattened() -> tf.Tensor:
+    def flatten() -> tf.Tensor:
         table = (tf.cumsum(histogram) + step // 2) // step
         table = tf.clip_by_value(tf.concat([[0], table[:-1]], axis=0), 0, 255)
         return tf.cast(tf.gather(table, values), tf.uint8)
 
-    return tf.cond(step == 0, lambda: channel, flattened)
+    return tf.cond(step == 0, lambda: channel, flatten)
 
 
 def _add_to_dark(image: tf.Tensor, addition: int) -> tf.Tensor:

@@ -83,7 +83,7 @@ def mixing_sheet() -> np.ndarray:
     for name, mix in (("mixup", mixing.mixup), ("cutmix", mixing.cutmix)):
         mixed, shares = mix(images, labels, seeds, alpha=1.0, num_classes=len(SHAPES))
         rows[name] = [
-            _captioned(
+            _add_caption(
                 image, ", ".join(f"{share[i]:.0%} {SHAPES[i]}" for i in np.flatnonzero(share))
             )
             for image, share in zip(mixed, shares.numpy(), strict=True)
@@ -148,7 +148,7 @@ def _sheet(rows: Mapping[str, Sequence[tf.Tensor]], headings: Sequence[str]) -> 
     return np.asarray(sheet)
 
 
-def _captioned(image: tf.Tensor, caption: str) -> np.ndarray:
+def _add_caption(image: tf.Tensor, caption: str) -> np.ndarray:
     picture = Image.fromarray(np.asarray(image))
     draw = ImageDraw.Draw(picture)
     draw.rectangle([0, SIZE - 13, SIZE, SIZE], fill="white")

@@ -89,10 +89,10 @@ def compare(name: str, padding: Padding = "same") -> Comparison:
     theirs = timm_architecture(name, padding)
     images = np.random.default_rng(0).normal(0, 1, (IMAGES, SIZE, SIZE, 3)).astype(np.float32)
     torch.manual_seed(0)
-    other = settled(timm.create_model(theirs, num_classes=CLASSES), images)
+    other = randomize(timm.create_model(theirs, num_classes=CLASSES), images)
     with torch.no_grad():
         expected = other(_channels_first(images)).numpy()
-    weights, spec = imported(other, theirs, get_spec(name))
+    weights, spec = save_and_import(other, theirs, get_spec(name))
     ours = build_model(spec, num_classes=CLASSES, image_size=SIZE)
     assign_weights(ours, weights)
     found = ours(images).numpy()
@@ -113,7 +113,7 @@ def compare(name: str, padding: Padding = "same") -> Comparison:
     )
 
 
-def settled(network: Any, images: np.ndarray) -> Any:
+def randomize(network: Any, images: np.ndarray) -> Any:
     """Give a network of timm random batch norms and biases, and statistics of images; return it.
 
     With initial statistics the logits of a deep network hardly depend on its images.
@@ -133,7 +133,7 @@ def settled(network: Any, images: np.ndarray) -> Any:
     return network.eval()
 
 
-def imported(
+def save_and_import(
     network: Any, architecture: str, spec: ModelSpec
 ) -> tuple[dict[str, np.ndarray], ModelSpec]:
     """Save a network of timm as it saves itself; return its weights by our paths, and their network."""

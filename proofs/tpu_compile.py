@@ -85,7 +85,7 @@ def measure(
             try:
                 result = _in_own_process("compile", [str(module), str(topology)])
                 if part := lowered["extrapolation"]:
-                    result = extrapolated(result, part["factors"]) | {"blocks": part["blocks"]}
+                    result = extrapolate(result, part["factors"]) | {"blocks": part["blocks"]}
             except UserError as error:
                 result = {"compiles": False, "error": str(error)}
             records.append(
@@ -98,7 +98,7 @@ def measure(
         return records
 
 
-def extrapolated(result: Mapping[str, Any], by: Mapping[str, float]) -> dict[str, Any]:
+def extrapolate(result: Mapping[str, Any], by: Mapping[str, float]) -> dict[str, Any]:
     """Return the compiler's figures times the factors of proofs.extrapolation; an error has none."""
     return {name: value * by[name] if name in by else value for name, value in result.items()}
 
@@ -172,7 +172,7 @@ def _provenance() -> dict[str, str]:
 # -- the page -----------------------------------------------------------------------------------
 
 
-def merged(
+def merge_records(
     records: Sequence[dict[str, Any]], newer: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Merge records in a fixed order; newer ones replace those of the same step."""
@@ -381,7 +381,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             flags.repeats_divisor,
         )
         if flags.output:
-            write_page(flags.output, flags.records, merged(records, newer), flags.chips)
+            write_page(flags.output, flags.records, merge_records(records, newer), flags.chips)
     print("\n".join([*table_lines(newer), "", *hours_lines(newer, flags.chips)]).rstrip())
     return 0 if all(record["compiles"] for record in newer) else 1
 

@@ -26,7 +26,7 @@ for device in tf.config.list_physical_devices():
 """
 
 
-def installed() -> dict[str, str | None]:
+def installed_versions() -> dict[str, str | None]:
     """Return the version of every relevant package; None for those not installed."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
@@ -83,7 +83,7 @@ def advice(
     """Return whether an accelerator can be used, and the next thing to do.
 
     Args:
-      versions: from `installed`.
+      versions: from `installed_versions`.
       chips: TPU chips of this machine.
       libtpu_fits: whether libtpu has what TensorFlow needs; None without libtpu.
       seen: devices by kind, as TensorFlow sees them.
@@ -124,7 +124,7 @@ def advice(
 
 def main() -> int:
     """Print everything; return the exit status, 0 if an accelerator can be used."""
-    versions, library, number = installed(), libtpu_file(), chips()
+    versions, library, number = installed_versions(), libtpu_file(), chips()
     fits = has_symbol(library, NEEDS) if library else None
     seen, error = devices()
     good, text = advice(versions, number, fits, seen, error)

@@ -4,7 +4,7 @@ import pytest
 
 from efficientnet import complexity, get_spec
 from proofs.extrapolation import factors, first_repeats
-from proofs.tpu_compile import extrapolated
+from proofs.tpu_compile import extrapolate
 
 
 def test_the_first_repeats_of_every_stage_are_kept():
@@ -30,8 +30,8 @@ def test_flops_grow_as_multiply_adds_traffic_as_activations_and_arguments_as_the
 
 def test_a_step_that_does_not_compile_stays_as_it_is():
     broken = {"compiles": False, "error": "RESOURCE_EXHAUSTED"}
-    assert extrapolated(broken, {"flops": 2.0}) == broken
-    assert extrapolated(
+    assert extrapolate(broken, {"flops": 2.0}) == broken
+    assert extrapolate(
         {"compiles": True, "flops": 3.0, "compile_seconds": 5.0}, {"flops": 2.0}
     ) == {
         "compiles": True,

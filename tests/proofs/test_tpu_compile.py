@@ -66,7 +66,7 @@ def test_a_recipe_that_is_not_trained_on_imagenet_has_no_hours():
 
 def test_a_step_measured_again_takes_the_place_of_the_one_before():
     other = RECORD | {"topology": "v4:2x2x1"}
-    records = tpu_compile.merged([RECORD, other], [RECORD | {"commit": "def"}])
+    records = tpu_compile.merge_records([RECORD, other], [RECORD | {"commit": "def"}])
     assert [(r["topology"], r["commit"]) for r in records] == [
         ("v4:2x2x1", "abc"),
         ("v5e:2x2", "def"),
@@ -75,7 +75,7 @@ def test_a_step_measured_again_takes_the_place_of_the_one_before():
 
 def test_steps_of_two_networks_are_both_kept_under_one_name():
     other = RECORD | {"model": "efficientnet-lite0"}
-    assert len(tpu_compile.merged([RECORD], [other])) == 2
+    assert len(tpu_compile.merge_records([RECORD], [other])) == 2
 
 
 def test_bytes_are_told_as_a_share_of_the_plain_step_of_the_same_size():
@@ -99,11 +99,11 @@ def test_the_committed_page_is_made_from_the_committed_records():
 
 def test_a_step_of_a_part_of_the_blocks_is_marked_and_kept_beside_the_whole_one():
     part = RECORD | {"blocks": [9, 21]}
-    records = tpu_compile.merged([RECORD], [part])
+    records = tpu_compile.merge_records([RECORD], [part])
     assert len(records) == 2
     assert "| 9 of 21 blocks, extrapolated, 60 s |" in tpu_compile.table_lines(records)[3]
     assert "| efficientnet_b0 (extrapolated) |" in tpu_compile.hours_lines(records, [8])[3]
-    assert tpu_compile.merged(records, [part]) == records
+    assert tpu_compile.merge_records(records, [part]) == records
 
 
 def test_a_part_of_keras_applications_cannot_be_compiled(capsys):

@@ -130,7 +130,7 @@ class Conv(LayerKind):
 
     def cost(self, *inputs: Shape) -> LayerCost:
         """Return the cost; a bias adds no multiplication."""
-        height, width, channels = _convolved(self, inputs[0])
+        height, width, channels = _conv_shape(self, inputs[0])
         kernel = (self.kernel_size, self.kernel_size, channels, self.filters)
         return LayerCost(
             self.name,
@@ -162,7 +162,7 @@ class DepthwiseConv(LayerKind):
 
     def cost(self, *inputs: Shape) -> LayerCost:
         """Return the cost."""
-        height, width, channels = shape = _convolved(self, inputs[0])
+        height, width, channels = shape = _conv_shape(self, inputs[0])
         kernel = (self.kernel_size, self.kernel_size, channels, 1)
         return LayerCost(
             self.name,
@@ -244,7 +244,7 @@ class MaxPooling(LayerKind):
 
     def cost(self, *inputs: Shape) -> LayerCost:
         """Return the cost."""
-        return LayerCost(self.name, _strided(inputs[0], 2))
+        return LayerCost(self.name, _strided_shape(inputs[0], 2))
 
 
 @dataclass(frozen=True)
@@ -369,13 +369,13 @@ class Dense(LayerKind):
         )
 
 
-def _convolved(layer: Conv | DepthwiseConv, shape: Shape) -> Shape:
+def _conv_shape(layer: Conv | DepthwiseConv, shape: Shape) -> Shape:
     height, width, channels = shape
     if layer.padding == "valid":
         height, width = height - layer.kernel_size + 1, width - layer.kernel_size + 1
-    return _strided((height, width, channels), layer.stride)
+    return _strided_shape((height, width, channels), layer.stride)
 
 
-def _strided(shape: Shape, stride: int) -> Shape:
+def _strided_shape(shape: Shape, stride: int) -> Shape:
     height, width, channels = shape
     return ceil(height / stride), ceil(width / stride), channels

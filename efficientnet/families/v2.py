@@ -10,7 +10,7 @@ B_MEAN_RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 B_STDDEV_RGB = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
-def _fused(repeats: int, stride: int, expand_ratio: int, filters: int) -> StageSpec:
+def _fused_mbconv(repeats: int, stride: int, expand_ratio: int, filters: int) -> StageSpec:
     return StageSpec(repeats, 3, stride, expand_ratio, filters, se_ratio=0.0, block="fused_mbconv")
 
 
@@ -59,9 +59,9 @@ V2B = _family(
     },
     32,
     (
-        _fused(1, 1, 1, 16),
-        _fused(2, 2, 4, 32),
-        _fused(2, 2, 4, 48),
+        _fused_mbconv(1, 1, 1, 16),
+        _fused_mbconv(2, 2, 4, 32),
+        _fused_mbconv(2, 2, 4, 48),
         _mbconv(3, 2, 4, 96),
         _mbconv(5, 1, 6, 112),
         _mbconv(8, 2, 6, 192),
@@ -71,18 +71,18 @@ V2B = _family(
 )
 V2S = _large(
     "efficientnetv2-s", 300, 384, 0.2, 24,
-    _fused(2, 1, 1, 24),
-    _fused(4, 2, 4, 48),
-    _fused(4, 2, 4, 64),
+    _fused_mbconv(2, 1, 1, 24),
+    _fused_mbconv(4, 2, 4, 48),
+    _fused_mbconv(4, 2, 4, 64),
     _mbconv(6, 2, 4, 128),
     _mbconv(9, 1, 6, 160),
     _mbconv(15, 2, 6, 256),
 )  # fmt: skip
 V2M = _large(
     "efficientnetv2-m", 384, 480, 0.3, 24,
-    _fused(3, 1, 1, 24),
-    _fused(5, 2, 4, 48),
-    _fused(5, 2, 4, 80),
+    _fused_mbconv(3, 1, 1, 24),
+    _fused_mbconv(5, 2, 4, 48),
+    _fused_mbconv(5, 2, 4, 80),
     _mbconv(7, 2, 4, 160),
     _mbconv(14, 1, 6, 176),
     _mbconv(18, 2, 6, 304),
@@ -90,9 +90,9 @@ V2M = _large(
 )  # fmt: skip
 V2L = _large(
     "efficientnetv2-l", 384, 480, 0.4, 32,
-    _fused(4, 1, 1, 32),
-    _fused(7, 2, 4, 64),
-    _fused(7, 2, 4, 96),
+    _fused_mbconv(4, 1, 1, 32),
+    _fused_mbconv(7, 2, 4, 64),
+    _fused_mbconv(7, 2, 4, 96),
     _mbconv(10, 2, 4, 192),
     _mbconv(19, 1, 6, 224),
     _mbconv(25, 2, 6, 384),
@@ -100,9 +100,9 @@ V2L = _large(
 )  # fmt: skip
 V2XL = _large(
     "efficientnetv2-xl", 384, 512, 0.4, 32,
-    _fused(4, 1, 1, 32),
-    _fused(8, 2, 4, 64),
-    _fused(8, 2, 4, 96),
+    _fused_mbconv(4, 1, 1, 32),
+    _fused_mbconv(8, 2, 4, 64),
+    _fused_mbconv(8, 2, 4, 96),
     _mbconv(16, 2, 4, 192),
     _mbconv(24, 1, 6, 256),
     _mbconv(32, 2, 6, 512),

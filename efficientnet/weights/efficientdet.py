@@ -119,7 +119,7 @@ def _stored_detector(stored: StoredWeights) -> tuple[DetectorSpec, int]:
 def _detector_layers(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
     """Yield our layers on top of the backbone that have variables, and theirs."""
     first_pooled = 6  # P6 is made of P5; P7 and P8 only pool
-    yield from _resampled(f"p{first_pooled}", f"resample_p{first_pooled}")
+    yield from _resampling_layers(f"p{first_pooled}", f"resample_p{first_pooled}")
     levels = spec.anchors.levels
     for cell in range(spec.cells):
         for number, node in enumerate(cell_nodes(levels)):
@@ -130,7 +130,9 @@ def _detector_layers(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
             yield f"{ours}_conv", f"{theirs}/op_after_combine{made}/conv"
             yield f"{ours}_bn", f"{theirs}/op_after_combine{made}/bn"
             for i, source in enumerate(node.sources):
-                yield from _resampled(f"{ours}_input_{i}", f"{theirs}/resample_{i}_{source}_{made}")
+                yield from _resampling_layers(
+                    f"{ours}_input_{i}", f"{theirs}/resample_{i}_{source}_{made}"
+                )
     for head in ("class", "box"):
         yield f"{head}_predict", f"{head}_net/{head}-predict"
         for repeat in range(spec.head_repeats):
@@ -140,6 +142,6 @@ def _detector_layers(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
                 yield f"{head}_{repeat}_bn_level_{level}", theirs
 
 
-def _resampled(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+def _resampling_layers(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     yield f"{ours}_conv", f"{theirs}/conv2d"
     yield f"{ours}_bn", f"{theirs}/bn"

@@ -67,7 +67,7 @@ class Expectations:
         return round(min(height_width(size)) * (1 / self.crop_fraction - 1))
 
 
-def published(spec: ModelSpec) -> ModelSpec | None:
+def published_spec(spec: ModelSpec) -> ModelSpec | None:
     """Return the published network of a specification's name; None for a network of another name."""
     try:
         return get_spec(spec.name)
@@ -82,7 +82,7 @@ def published_expectations(spec: ModelSpec, source: str) -> Expectations:
       spec: the network, whatever was varied in it.
       source: see `Expectations`.
     """
-    original = published(spec)
+    original = published_spec(spec)
     if original is None:
         return Expectations(source)
     side = min(height_width(original.eval_resolution))

@@ -8,7 +8,7 @@ import posixpath
 from configs.load import load_experiment
 from efficientnet.catalog import vary
 from efficientnet.spec import ModelSpec, height_width
-from efficientnet.weights.expectations import Expectations, published
+from efficientnet.weights.expectations import Expectations, published_spec
 from efficientnet.weights.matching import Weights
 from efficientnet.weights.tf_checkpoint import open_checkpoint
 from run_folder.checkpoints import best_checkpoint, check_checkpoint, newest_checkpoint
@@ -56,7 +56,7 @@ def _expectations(model_dir: str, spec: ModelSpec, prefix: str) -> Expectations:
         return Expectations(prefix, note="there is no experiment.yaml two folders above it")
     experiment = load_experiment(file)
     model = experiment.model
-    own = published(spec) if model.name == spec.name else None
+    own = published_spec(spec) if model.name == spec.name else None
     size, view = model.image_size, experiment.eval
     if own:
         own = vary(own, resolution=size)

@@ -150,7 +150,7 @@ def _by_config(expected: Expectations, config: Any, file: str) -> Expectations:
     try:
         changes: dict[str, Any] = {}
         if "mean" in config and "std" in config:
-            given = _scaled(config["mean"]), _scaled(config["std"])
+            given = _scale_to_255(config["mean"]), _scale_to_255(config["std"])
             own = expected.normalization
             if own is None or not np.allclose(given, own, atol=ROUNDED):
                 changes["normalization"] = given
@@ -167,7 +167,7 @@ def _by_config(expected: Expectations, config: Any, file: str) -> Expectations:
     return replace(expected, **changes)
 
 
-def _scaled(values: Any) -> RGB:
+def _scale_to_255(values: Any) -> RGB:
     red, green, blue = (255 * float(value) for value in values)
     return (red, green, blue)
 

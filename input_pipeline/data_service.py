@@ -77,13 +77,13 @@ def from_service(
     def make_locally(step: int) -> Batch:
         return next(iter(make_batches(step)))
 
-    def ordered() -> Iterator[Batch]:
+    def generate_batches() -> Iterator[Batch]:
         with _Arrivals((int(batch["step"][0]), batch) for batch in remote) as next_arrival:
             yield from in_order(
                 lambda: next_arrival(stall_seconds), make_locally, start_step, most_waiting
             )
 
-    return tf.data.Dataset.from_generator(ordered, output_signature=batches.element_spec)
+    return tf.data.Dataset.from_generator(generate_batches, output_signature=batches.element_spec)
 
 
 def in_order(

@@ -36,7 +36,7 @@ def rotate(image: tf.Tensor, degrees: Scalar) -> tf.Tensor:
         source_y = _as_written(sine * x + cosine * y) + y_offset
         return source_x, source_y
 
-    return _moved(image, sources, degrees)
+    return _warp(image, sources, degrees)
 
 
 def shear_x(image: tf.Tensor, level: Scalar) -> tf.Tensor:
@@ -46,7 +46,7 @@ def shear_x(image: tf.Tensor, level: Scalar) -> tf.Tensor:
         x, y = _positions(height, width)
         return x + tf.cast(level, tf.float32) * y, y
 
-    return _moved(image, sources, level)
+    return _warp(image, sources, level)
 
 
 def shear_y(image: tf.Tensor, level: Scalar) -> tf.Tensor:
@@ -56,7 +56,7 @@ def shear_y(image: tf.Tensor, level: Scalar) -> tf.Tensor:
         x, y = _positions(height, width)
         return x, tf.cast(level, tf.float32) * x + y
 
-    return _moved(image, sources, level)
+    return _warp(image, sources, level)
 
 
 def translate_x(image: tf.Tensor, pixels: Scalar) -> tf.Tensor:
@@ -66,7 +66,7 @@ def translate_x(image: tf.Tensor, pixels: Scalar) -> tf.Tensor:
         x, y = _positions(height, width)
         return x + tf.cast(pixels, tf.float32), y
 
-    return _moved(image, sources, pixels)
+    return _warp(image, sources, pixels)
 
 
 def translate_y(image: tf.Tensor, pixels: Scalar) -> tf.Tensor:
@@ -79,7 +79,7 @@ def translate_y(image: tf.Tensor, pixels: Scalar) -> tf.Tensor:
 
     # Whole rows move together, which is faster than pixel by pixel.
     height, _ = size_of(image)
-    framed = _framed(image, columns=0)
+    framed = _add_frame(image, columns=0)
     return like(image, tf.gather(framed, when_known(framed_rows, height, pixels)))
 
 
@@ -98,7 +98,7 @@ def _as_written(value: tf.Tensor) -> tf.Tensor:
     return tf.minimum(value, tf.float32.max)
 
 
-def _moved(
+def _warp(
     image: tf.Tensor, sources: Callable[..., tuple[tf.Tensor, tf.Tensor]], argument: Scalar
 ) -> tf.Tensor:
     """Each pixel of the result is a copy of the one nearest to its source, or FILL outside the image.
@@ -123,7 +123,7 @@ def _moved(
     if not tf.is_tensor(argument) and argument == 0:
         return image
     height, width = size_of(image)
-    framed = tf.reshape(_framed(image), [-1, 3])
+    framed = tf.reshape(_add_frame(image), [-1, 3])
     return tf.gather_nd(framed, when_known(framed_pixels, height, width, argument))
 
 
@@ -132,7 +132,7 @@ def _nearest(position: tf.Tensor, size: Size) -> tf.Tensor:
     return tf.floor(tf.clip_by_value(position, -1.0, tf.cast(size, tf.float32)) + ALMOST_HALF)
 
 
-def _framed(image: tf.Tensor, columns: int = 1) -> tf.Tensor:
+def _add_frame(image: tf.Tensor, columns: int = 1) -> tf.Tensor:
     """Pad [H, W, 3] with FILL, which makes every source valid: [H + 2, (W + 2 * columns) * 3].
 
     In rows of bytes, as padding along a channel axis of 3 is slow.

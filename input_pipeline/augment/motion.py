@@ -48,15 +48,15 @@ def move_boxes(boxes: tf.Tensor, size: tf.Tensor, motions: tf.Tensor) -> tf.Tens
     sides = tf.cast(size, tf.float32)
     corners, visible = _corners(boxes), boxes
     for motion in tf.unstack(motions):
-        corners = _moved(corners, sides, motion)
-        hull, around = _hull(corners), _hull(_moved(_corners(visible), sides, motion))
+        corners = _move_points(corners, sides, motion)
+        hull, around = _hull(corners), _hull(_move_points(_corners(visible), sides, motion))
         first = tf.maximum(hull[:, :2], around[:, :2])
         last = tf.maximum(tf.minimum(hull[:, 2:], around[:, 2:]), first)
         visible = tf.clip_by_value(tf.concat([first, last], 1), 0.0, tf.tile(sides, [2]))
     return visible
 
 
-def _moved(points: tf.Tensor, sides: tf.Tensor, motion: tf.Tensor) -> tf.Tensor:
+def _move_points(points: tf.Tensor, sides: tf.Tensor, motion: tf.Tensor) -> tf.Tensor:
     """Move points (y, x), float32 [n, 4, 2], of an image with `sides`, float32 [2].
 
     A pixel at p of the result shows the place fixed + A (p - fixed) + shift, of which this is the inverse.

@@ -86,7 +86,7 @@ def posterize(image: tf.Tensor, bits: Scalar, *, quirks: bool = True) -> tf.Tens
     black, more than 8 leave the image.
     """
 
-    def kept(bits: Scalar) -> tf.Tensor:
+    def highest_bits(bits: Scalar) -> tf.Tensor:
         bits = tf.cast(bits, tf.int32)
         if quirks:
             shift = tf.minimum(tf.math.floormod(8 - bits, 256), 7)
@@ -94,7 +94,7 @@ def posterize(image: tf.Tensor, bits: Scalar, *, quirks: bool = True) -> tf.Tens
             shift = tf.clip_by_value(8 - bits, 0, 8)
         return _in_every_byte(tf.bitwise.left_shift(255, shift) % 256)
 
-    return _bytes(tf.bitwise.bitwise_and(_words(image), when_known(kept, bits)), image)
+    return _bytes(tf.bitwise.bitwise_and(_words(image), when_known(highest_bits, bits)), image)
 
 
 def solarize(image: tf.Tensor, threshold: Scalar, *, quirks: bool = True) -> tf.Tensor:
@@ -117,10 +117,10 @@ def solarize(image: tf.Tensor, threshold: Scalar, *, quirks: bool = True) -> tf.
 def solarize_add(image: tf.Tensor, addition: Scalar) -> tf.Tensor:
     """Add `addition` (at least 0) to the values below 128, ending at 255."""
 
-    def added(addition: Scalar) -> tf.Tensor:
+    def saturate(addition: Scalar) -> tf.Tensor:
         return tf.cast(tf.minimum(tf.cast(addition, tf.int32), 255), tf.uint8)
 
-    room = _words(tf.minimum(255 - image, when_known(added, addition)))
+    room = _words(tf.minimum(255 - image, when_known(saturate, addition)))
     # No byte overflows into the next: the sum ends at 255.
     dark = tf.bitwise.bitwise_and(room, _mask(image < 128))
     return _bytes(_words(image) + dark, image)

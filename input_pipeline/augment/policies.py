@@ -112,7 +112,7 @@ def make_operations(
         "Equalize": lambda x, level, sign, centre: operations.equalize(x),
         "Invert": lambda x, level, sign, centre: operations.invert(x),
         "Rotate": lambda x, level, sign, centre: operations.rotate(
-            x, _signed(levels.rotate_degrees(level), sign)
+            x, _apply_sign(levels.rotate_degrees(level), sign)
         ),
         "Posterize": lambda x, level, sign, centre: operations.posterize(
             x, levels.posterize_bits(level), quirks=quirks
@@ -136,16 +136,16 @@ def make_operations(
             x, levels.enhancement_factor(level)
         ),
         "ShearX": lambda x, level, sign, centre: operations.shear_x(
-            x, _signed(levels.shear_level(level), sign)
+            x, _apply_sign(levels.shear_level(level), sign)
         ),
         "ShearY": lambda x, level, sign, centre: operations.shear_y(
-            x, _signed(levels.shear_level(level), sign)
+            x, _apply_sign(levels.shear_level(level), sign)
         ),
         "TranslateX": lambda x, level, sign, centre: operations.translate_x(
-            x, _signed(pixels(x, 1, level), sign)
+            x, _apply_sign(pixels(x, 1, level), sign)
         ),
         "TranslateY": lambda x, level, sign, centre: operations.translate_y(
-            x, _signed(pixels(x, 0, level), sign)
+            x, _apply_sign(pixels(x, 0, level), sign)
         ),
         "Cutout": lambda x, level, sign, centre: operations.cutout(
             x, levels.cutout_half_size(level, cutout_const), centre
@@ -181,7 +181,7 @@ def moving(catalogue: Mapping[str, Operation]) -> dict[str, Operation]:
     return {name: each if name in MOVING else stay for name, each in catalogue.items()}
 
 
-def _signed(value: Scalar, sign: Scalar) -> Scalar:
+def _apply_sign(value: Scalar, sign: Scalar) -> Scalar:
     if tf.is_tensor(value) or tf.is_tensor(sign):
         return tf.cast(value, tf.float32) * tf.cast(sign, tf.float32)
     return value * sign
@@ -275,12 +275,12 @@ class AutoAugment:
             np.multiply(motions.get(step.name, still), step.level * step.sign) for step in steps
         ]
         table = np.array([still, *moved], np.float32)
-        return motion.move_boxes(boxes, size, tf.gather(table, self._drawn(seed)))
+        return motion.move_boxes(boxes, size, tf.gather(table, self._draw_steps(seed)))
 
     def _catalogue(self) -> dict[str, Operation]:
         return _catalogue(self)
 
-    def _drawn(self, seed: tf.Tensor) -> tf.Tensor:
+    def _draw_steps(self, seed: tf.Tensor) -> tf.Tensor:
         """Draw the numbers of the two steps, from 1; 0 for none: int32 [2]."""
         _, chosen = _autoaugment_steps()
         uniforms = draw_uniforms(seed, len(DIGITS), stream=STREAM)
@@ -292,10 +292,10 @@ class AutoAugment:
     ) -> tf.Tensor:
         steps, _ = _autoaugment_steps()
         draw = make_drawer(
-            [_unchanged, *(_make_step(catalogue, step) for step in steps)],
+            [_identity, *(_make_step(catalogue, step) for step in steps)],
             tf.TensorSpec(image.shape, tf.uint8),
         )
-        for index in tf.unstack(self._drawn(seed)):
+        for index in tf.unstack(self._draw_steps(seed)):
             image = draw(index, image)
         return image
 
@@ -336,7 +336,7 @@ def _make_step(
     return lambda image: catalogue[step.name](image, step.level, step.sign, nowhere)
 
 
-def _unchanged(image: tf.Tensor) -> tf.Tensor:
+def _identity(image: tf.Tensor) -> tf.Tensor:
     return tf.identity(image)
 
 
@@ -398,7 +398,7 @@ class RandAugment:
         """Move boxes, float32 [n, 4] in pixels of an image of `size`, int32 [2], as the pixels are moved."""
         motions = make_motions(_translate_const(self))
         table = np.array([motions.get(name, Motion()) for name in self._catalogue()], np.float32)
-        drawn = self._drawn(seed)
+        drawn = self._draw_operations(seed)
         level = self._levels(drawn.uniform) if self.magnitude_std else self.magnitude
         signed = tf.gather(np.array(SIGNS, np.float32), drawn.negative) * tf.cast(level, tf.float32)
         return motion.move_boxes(
@@ -408,7 +408,7 @@ class RandAugment:
     def _catalogue(self) -> dict[str, Operation]:
         return _catalogue(self)
 
-    def _drawn(self, seed: tf.Tensor) -> DrawnOperations:
+    def _draw_operations(self, seed: tf.Tensor) -> DrawnOperations:
         """Draw the operations, by their numbers in the catalogue, and their arguments."""
         uniforms = draw_uniforms(seed, self.layers * (2 + UNIFORMS_PER_OPERATION), stream=STREAM)
         uniforms = tf.reshape(uniforms, [self.layers, 2 + UNIFORMS_PER_OPERATION])
@@ -423,7 +423,7 @@ class RandAugment:
         self, image: tf.Tensor, seed: tf.Tensor, catalogue: Mapping[str, Operation]
     ) -> tf.Tensor:
         choices, chosen = self._choices(catalogue)
-        drawn = self._drawn(seed)
+        drawn = self._draw_operations(seed)
         places = tf.stack([drawn.number, drawn.negative], axis=1)
         arguments = [tf.gather_nd(chosen, places), drawn.centre]
         signature = [tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec([2], tf.float32)]

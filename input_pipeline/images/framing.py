@@ -152,7 +152,7 @@ class Letterbox:
     def part(self, shape: tf.Tensor, size: tuple[int, int], seed: tf.Tensor | None) -> Part:
         """Pick the whole image."""
         sides = tf.cast(shape[:2], tf.float32)
-        valid = tf.minimum(_rounded(sides * _fitting_scale(sides, size)), size)
+        valid = tf.minimum(_round_to_pixels(sides * _fitting_scale(sides, size)), size)
         room = tf.constant(size) - valid
         return Part(_whole(shape), valid, room // 2 if self.centered else tf.zeros_like(room))
 
@@ -179,8 +179,8 @@ class ScaleJitter:
         low, high = self.scale_range
         sides = tf.cast(shape[:2], tf.float32)
         scale = _fitting_scale(sides, size) * (low + draws[0] * (high - low))
-        valid = tf.minimum(_rounded(sides * scale), size)
-        extent = tf.minimum(_rounded(tf.cast(valid, tf.float32) / scale), shape[:2])
+        valid = tf.minimum(_round_to_pixels(sides * scale), size)
+        extent = tf.minimum(_round_to_pixels(tf.cast(valid, tf.float32) / scale), shape[:2])
         room = shape[:2] - extent
         first = tf.cast(draws[1:] * tf.cast(room + 1, tf.float32), tf.int32)
         return Part(
@@ -239,7 +239,7 @@ def frame_train(
         return Framed(image, placement)
     mirrored = draw_uniforms(seed, 1, stream=FLIP_STREAM)[0] < 0.5
     image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
-    return Framed(image, placement.mirrored(mirrored))
+    return Framed(image, placement.mirror(mirrored))
 
 
 def frame_eval(
@@ -305,5 +305,5 @@ def _fitting_scale(sides: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     return tf.reduce_min(tf.constant(size, tf.float32) / sides)
 
 
-def _rounded(sides: tf.Tensor) -> tf.Tensor:
+def _round_to_pixels(sides: tf.Tensor) -> tf.Tensor:
     return tf.maximum(tf.cast(tf.round(sides), tf.int32), 1)

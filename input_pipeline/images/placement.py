@@ -42,7 +42,7 @@ class Placement(NamedTuple):
         """Map points of the result to the source, also to outside of it: float32 [..., 2]."""
         return (points - self.offset) / self.scale
 
-    def mirrored(self, condition: tf.Tensor | bool = True) -> "Placement":
+    def mirror(self, condition: tf.Tensor | bool = True) -> "Placement":
         """Mirror the valid part of the result left to right, if `condition`, bool []."""
         ends = tf.cast(2 * self.corner + self.valid, tf.float32)
         flip = tf.constant([False, True]) & condition

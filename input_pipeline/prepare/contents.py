@@ -128,7 +128,7 @@ class MaskContent:
     def features(self, image: ImageFile, checked: CheckedImage, beside: ImageFile) -> Written:
         """Return the features of the image and its mask."""
         with tf.device("CPU"):
-            classes, problem = self._decoded(beside, checked)
+            classes, problem = self._decode_mask(beside, checked)
             if problem:
                 raise BrokenImageError(f"{beside.name}: {problem}")
             mask = tf.io.encode_png(classes[..., np.newaxis]).numpy()
@@ -143,7 +143,7 @@ class MaskContent:
         }
         return Written(features, [int(n) for n in np.unique(classes) if n != IGNORED])
 
-    def _decoded(self, mask: ImageFile, image: CheckedImage) -> tuple[np.ndarray, str]:
+    def _decode_mask(self, mask: ImageFile, image: CheckedImage) -> tuple[np.ndarray, str]:
         try:
             values, problem = decode_label_map(tf.constant(mask.read()))
         except tf.errors.OpError as error:

@@ -92,7 +92,7 @@ def read_lists(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTI
         break
     _check_images([row for rows in listed.values() for row in rows])
     class_names = _class_names(path, listed["train"])
-    splits = {split: _numbered(rows, class_names) for split, rows in listed.items()}
+    splits = {split: _number_classes(rows, class_names) for split, rows in listed.items()}
     if "validation" not in splits:
         splits = _hold_out(splits["train"], validation_fraction)
     return ClassImages(class_names, splits, tuple(notes))
@@ -188,7 +188,7 @@ def _class_names(path: str, train: Sequence[_Row]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _numbered(rows: Sequence[_Row], class_names: Sequence[str]) -> tuple[Labelled, ...]:
+def _number_classes(rows: Sequence[_Row], class_names: Sequence[str]) -> tuple[Labelled, ...]:
     number = {name: n for n, name in enumerate(class_names)}
     for row in rows:
         for name in row.names:

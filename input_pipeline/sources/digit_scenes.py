@@ -92,7 +92,7 @@ def compose(ink: np.ndarray, digits: np.ndarray, random: np.random.Generator) ->
     mask = np.zeros([SCENE_SIDE, SCENE_SIDE], np.uint8)
     boxes, kept = [], []
     for original, digit in zip(ink, digits, strict=True):
-        opacity = _enlarged(original, int(random.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1)))
+        opacity = _enlarge(original, int(random.integers(DIGIT_SIDES[0], DIGIT_SIDES[1] + 1)))
         place = _free_place(mask, opacity.shape, random)
         if place is None:
             continue
@@ -160,7 +160,7 @@ def _background(random: np.random.Generator) -> np.ndarray:
     return patches + stripes + random.normal(0, 6, [SCENE_SIDE, SCENE_SIDE, 3])
 
 
-def _enlarged(original: np.ndarray, side: int) -> np.ndarray:
+def _enlarge(original: np.ndarray, side: int) -> np.ndarray:
     """Enlarge a digit and crop it to its strokes: opacity, float64 [h, w] in [0, 1]."""
     from scipy.ndimage import zoom
 

@@ -118,7 +118,7 @@ def list_voc(path: str) -> MaskedImages:
             augmented if tf.io.gfile.isdir(augmented) else posixpath.join(path, "SegmentationClass")
         )
         images = posixpath.join(path, "JPEGImages")
-        splits[split] = _matched(
+        splits[split] = _pair_masks(
             {number: _file(images, f"{number}.jpg") for number in numbers},
             {name.removesuffix(".png"): _file(masks, name) for name in _names(masks)},
             masks,
@@ -184,14 +184,14 @@ def _pairs(folder: str) -> tuple[tuple[ImageFile, ImageFile], ...]:
     images, masks = (posixpath.join(folder, name) for name in (IMAGES, MASKS))
     if not tf.io.gfile.isdir(masks):
         raise DatasetError(f"{masks}: no such folder; expected a mask for each file of {IMAGES}/")
-    return _matched(
+    return _pair_masks(
         {_stem(image.name): image for image in list_images(images)},
         {_stem(mask.name): mask for mask in list_images(masks)},
         masks,
     )
 
 
-def _matched(
+def _pair_masks(
     images: Mapping[str, ImageFile], masks: Mapping[str, ImageFile], where: str
 ) -> tuple[tuple[ImageFile, ImageFile], ...]:
     missing = [image.name for stem, image in images.items() if stem not in masks]

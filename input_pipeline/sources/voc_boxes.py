@@ -86,7 +86,7 @@ def list_voc_boxes(
         candidates = [each.format(name) for name in names for each in LISTS]
         file = first_present(path, candidates)
         if file is not None:
-            listed[split] = _listed(file, annotations, images)
+            listed[split] = _read_list(file, annotations, images)
             notes.append(f"{split} images: {posixpath.relpath(file, path)}")
     if "train" not in listed:
         raise DatasetError(f"{path}: no list of training images; expected {EXPECTED}")
@@ -97,7 +97,7 @@ def list_voc_boxes(
     class_names = _class_names(path, [found for _, _, found in read["train"]])
     number = {name: n for n, name in enumerate(class_names)}
     splits = {
-        split: tuple(_boxed(image, file, found, number) for image, file, found in rows)
+        split: tuple(_boxed_image(image, file, found, number) for image, file, found in rows)
         for split, rows in read.items()
     }
     return complete(path, BoxedImages(class_names, splits, tuple(notes)), validation_fraction)
@@ -138,7 +138,7 @@ def _folder(path: str, names: Iterable[str]) -> str:
     return found
 
 
-def _listed(file: str, annotations: str, images: str) -> list[tuple[ImageFile, str]]:
+def _read_list(file: str, annotations: str, images: str) -> list[tuple[ImageFile, str]]:
     """Return the images that a list names, with their XML files."""
     names = [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
     if not names:
@@ -180,7 +180,9 @@ def _class_names(path: str, train: Sequence[Annotated]) -> tuple[str, ...]:
     return tuple(sorted({name for each in train for name in each.names}))
 
 
-def _boxed(image: ImageFile, file: str, found: Annotated, number: dict[str, int]) -> BoxedImage:
+def _boxed_image(
+    image: ImageFile, file: str, found: Annotated, number: dict[str, int]
+) -> BoxedImage:
     for place, name in enumerate(found.names, 1):
         if name not in number:
             raise DatasetError(

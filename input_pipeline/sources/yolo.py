@@ -80,7 +80,7 @@ def list_yolo(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTIO
         for name in names:
             folders = _folders(path, name)
             if folders is not None:
-                splits[split] = _boxed(*folders, len(class_names))
+                splits[split] = _boxed_images(*folders, len(class_names))
                 notes.append(f"{split} images: {posixpath.relpath(folders[0], path)}/")
                 break
     return complete(path, BoxedImages(class_names, splits, tuple(notes)), validation_fraction)
@@ -141,7 +141,7 @@ def _names_of_yaml(file: str) -> tuple[str, ...]:
     return names
 
 
-def _boxed(images: str, labels: str, num_classes: int) -> tuple[BoxedImage, ...]:
+def _boxed_images(images: str, labels: str, num_classes: int) -> tuple[BoxedImage, ...]:
     here = set(_text_files(labels))
     found = []
     for image in list_images(images):

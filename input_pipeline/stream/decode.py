@@ -74,12 +74,14 @@ def decode_batches(
         value, problem = _check_record(info, target, encoded, features)
         problem = tf.cond(_is_lost(row), lambda: tf.constant(LOST), lambda: problem)
 
-        def shown() -> tuple[Row, Row, tf.Tensor]:
+        def show_and_place() -> tuple[Row, Row, tf.Tensor]:
             framed, seen = show(encoded, row)
             found, problem = target.place(value, seen)
             return view.finish(framed), dict(found), problem
 
-        made, found, problem = tf.cond(problem == "", shown, lambda: (blank, nothing, problem))
+        made, found, problem = tf.cond(
+            problem == "", show_and_place, lambda: (blank, nothing, problem)
+        )
         return {
             **{key: tf.ensure_shape(part, blank[key].shape) for key, part in made.items()},
             **{key: tf.ensure_shape(part, nothing[key].shape) for key, part in found.items()},

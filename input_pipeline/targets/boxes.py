@@ -112,14 +112,14 @@ class Boxes:
         boxes = value["boxes"] * tf.tile(height_width, [2])
         problem = _reaching_out(boxes, placement.source_size)
         if seen.view.training:
-            seen_part = _cut(_in_result(boxes, placement), placement.corner, placement.valid)
+            seen_part = _clip(_in_result(boxes, placement), placement.corner, placement.valid)
             boxes = seen.move_boxes(seen_part)
             keep = (_area(seen_part) > 0) & (_area(boxes) > 0) & (value["crowd"] == 0)
-            return self._padded({"boxes": boxes, "classes": value["classes"]}, keep), problem
-        boxes = _cut(boxes, tf.zeros([2], tf.int32), placement.source_size)
+            return self._pad_rows({"boxes": boxes, "classes": value["classes"]}, keep), problem
+        boxes = _clip(boxes, tf.zeros([2], tf.int32), placement.source_size)
         own = _area(boxes)
         area = tf.cond(tf.size(value["area"]) > 0, lambda: value["area"], lambda: own)
-        row = self._padded(
+        row = self._pad_rows(
             {
                 "boxes": boxes,
                 "classes": value["classes"],
@@ -167,7 +167,9 @@ class Boxes:
             "images with boxes cannot be mixed: set augment.mixup_alpha=0 and augment.cutmix_alpha=0"
         )
 
-    def _padded(self, columns: Mapping[str, tf.Tensor], keep: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    def _pad_rows(
+        self, columns: Mapping[str, tf.Tensor], keep: tf.Tensor
+    ) -> Mapping[str, tf.Tensor]:
         """Return the rows to `keep`, bool [n], first, and padding up to max_boxes."""
         padded = {}
         for name, values in columns.items():
@@ -186,7 +188,7 @@ def _in_result(boxes: tf.Tensor, placement: Placement) -> tf.Tensor:
     return tf.concat(ends, axis=1)
 
 
-def _cut(boxes: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def _clip(boxes: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Clip boxes to a window of `size` at `corner`, int32 [2] each."""
     first, extent = (tf.tile(tf.cast(part, tf.float32), [2]) for part in (corner, size))
     return tf.clip_by_value(boxes, first, first + extent)

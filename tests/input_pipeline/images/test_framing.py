@@ -78,7 +78,7 @@ def test_placements_are_composed():
         tf.constant([40, 32]),
         tf.constant([0, 0]),
         tf.constant([60, 64]),
-    ).mirrored()
+    ).mirror()
     both = first.then(second)
     points = tf.constant([[0.0, 0.0], [12.0, 7.0]])
     np.testing.assert_allclose(

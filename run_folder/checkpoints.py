@@ -137,7 +137,7 @@ class CheckpointStore:
             manifest = _read_manifest(checkpoint.path)
             if manifest is None:
                 raise OSError("it no longer exists")
-            measured = self._measured(checkpoint.step, metrics)
+            measured = self._evaluation_entries(checkpoint.step, metrics)
             _write_manifest(checkpoint.path, {**manifest, **measured})
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(
@@ -173,7 +173,7 @@ class CheckpointStore:
         measured = [c for c in checkpoints if not math.isnan(c.metrics.get(name, math.nan))]
         return max(measured, key=lambda c: (c.metrics[name], c.step), default=None)
 
-    def _measured(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+    def _evaluation_entries(self, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
         """Return the part of a manifest that an evaluation determines."""
         # Of equals the later is kept, so it must remember since when nothing was better.
         best = self._best_of(c for c in self._complete() if c.step < step)
@@ -197,7 +197,7 @@ class CheckpointStore:
     def _write(self, step: int, arrays: Arrays, metrics: Mapping[str, float]) -> None:
         path = posixpath.join(self.directory, f"step_{step:08d}")
         try:
-            _write_checkpoint(path, step, arrays, self._measured(step, metrics))
+            _write_checkpoint(path, step, arrays, self._evaluation_entries(step, metrics))
         except (OSError, tf.errors.OpError) as error:
             needed = sum(np.asarray(a).nbytes for a in arrays.values()) / 2**20
             with contextlib.suppress(tf.errors.OpError):

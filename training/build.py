@@ -155,7 +155,7 @@ def make_schedule(stage: Stage) -> schedules.Schedule:
     schedule = schedules.with_warmup(
         schedule, peak=peak, warmup_steps=warmup_steps, start=peak * given.warmup_from
     )
-    return schedules.shifted(schedule, float(offset))
+    return schedules.shift(schedule, float(offset))
 
 
 def _batch_norm(job: Job) -> Any:

@@ -73,7 +73,7 @@ def with_expectations(experiment: Experiment, spec_of: SpecOf) -> Experiment:
             continue
         assert expectations
         # In turn: the crop depends on the size.
-        expected = _expected(section, field, expectations, experiment, spec_of(experiment))
+        expected = _expected_setting(section, field, expectations, experiment, spec_of(experiment))
         if not expected.agrees:
             experiment = _settle(experiment, expected, expectations.source)
     return experiment
@@ -92,7 +92,7 @@ def _settle(experiment: Experiment, expected: Expected, source: str) -> Experime
     return experiment
 
 
-def _expected(
+def _expected_setting(
     section: str, field: str, given: Expectations, experiment: Experiment, spec: ModelSpec
 ) -> Expected:
     view = experiment.eval

@@ -236,9 +236,9 @@ class Run:
         make_dataset = train_dataset(self._stage_job, stage.first_step)
         with broken_data():
             for batch in make_dataset(0, self.job.distribution.num_hosts).take(1):
-                self.logs.images("augmented training images", step, self._drawn(batch))
+                self.logs.images("augmented training images", step, self._draw_labels(batch))
 
-    def _drawn(self, batch: Mapping[str, tf.Tensor]) -> np.ndarray:
+    def _draw_labels(self, batch: Mapping[str, tf.Tensor]) -> np.ndarray:
         """Draw the labels of the first images of a batch into them."""
         source = self.job.source()
         draw, names = source.target.draw, source.info.shown_names

@@ -47,13 +47,13 @@ def detection(labels: Labels, label_smoothing: float, **settings: Any) -> Detect
         detector_of(settings),
         label_smoothing,
         suppression=suppression_of(settings),
-        **_renamed(settings, OF_LOSS),
+        **_rename_settings(settings, OF_LOSS),
     )
 
 
 def suppression_of(settings: Settings) -> Suppression:
     """Build the suppression from the settings of the section `task`."""
-    return Suppression(**_renamed(settings, OF_SUPPRESSION))
+    return Suppression(**_rename_settings(settings, OF_SUPPRESSION))
 
 
 def detector_of(settings: Settings) -> DetectorSpec:
@@ -77,5 +77,5 @@ def detector_of(settings: Settings) -> DetectorSpec:
     return dataclasses.replace(spec, anchors=dataclasses.replace(spec.anchors, **anchors), **own)
 
 
-def _renamed(settings: Settings, names: Mapping[str, str]) -> dict[str, Any]:
+def _rename_settings(settings: Settings, names: Mapping[str, str]) -> dict[str, Any]:
     return {ours: settings[name] for name, ours in names.items()}

@@ -23,11 +23,11 @@ def resize_logits(
     for axis, extent in enumerate(size):
         centres = tf.cast(tf.range(extent), tf.float32) + 0.5
         place = centres * scale[:, axis, tf.newaxis] + offset[:, axis, tf.newaxis] - 0.5
-        logits = _interpolated(logits, place, axis + 1)
+        logits = _interpolate(logits, place, axis + 1)
     return logits
 
 
-def _interpolated(values: tf.Tensor, place: tf.Tensor, axis: int) -> tf.Tensor:
+def _interpolate(values: tf.Tensor, place: tf.Tensor, axis: int) -> tf.Tensor:
     """Interpolate along an axis at places, float32 [b, n], in pixels from the centre of the first."""
     last = tf.shape(values)[axis] - 1
     place = tf.clip_by_value(place, 0.0, tf.cast(last, tf.float32))
@@ -37,10 +37,10 @@ def _interpolated(values: tf.Tensor, place: tf.Tensor, axis: int) -> tf.Tensor:
     share = (
         share[:, :, tf.newaxis, tf.newaxis] if axis == 1 else share[:, tf.newaxis, :, tf.newaxis]
     )
-    below, above = (_gathered(values, index, axis) for index in (lower, upper))
+    below, above = (_gather(values, index, axis) for index in (lower, upper))
     return below + (above - below) * share
 
 
-def _gathered(values: tf.Tensor, index: tf.Tensor, axis: int) -> tf.Tensor:
+def _gather(values: tf.Tensor, index: tf.Tensor, axis: int) -> tf.Tensor:
     """Gather along an axis with indices of each example, int32 [b, n]."""
     return tf.gather(values, index, axis=axis, batch_dims=1)

@@ -10,7 +10,7 @@ from proofs.faults import Life, differences
 from run_folder.checkpoints import CheckpointStore
 from tests import runs
 from training import run
-from training.step.custom_gradients import registered
+from training.step.custom_gradients import registered_gradients
 from training.step.train_step import make_train_loop
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def undisturbed(folder: Path) -> tuple[Path, list[int]]:
     kept: list[int] = []
 
     def counted(*args: Any, **options: Any) -> Any:
-        kept.append(len(registered()))
+        kept.append(len(registered_gradients()))
         return make_train_loop(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -93,4 +93,4 @@ def test_a_stage_that_has_ended_keeps_no_gradients_in_memory(
     undisturbed: tuple[Path, list[int]],
 ) -> None:
     assert undisturbed[1] == [0, 0, 0]
-    assert registered()  # of the last stage
+    assert registered_gradients()  # of the last stage

@@ -452,10 +452,10 @@ def _record(
     for record in same:
         if record["image_size"] == spec.resolution:
             return record
-    return _interpolated(same, spec.resolution)
+    return _interpolate(same, spec.resolution)
 
 
-def _interpolated(records: Sequence[dict[str, Any]], size: Size) -> dict[str, Any] | None:
+def _interpolate(records: Sequence[dict[str, Any]], size: Size) -> dict[str, Any] | None:
     """Interpolate, by pixels, between the first records of a smaller and a larger size at one batch."""
     for low, high in itertools.permutations(records, 2):
         given = (low["image_size"], size, high["image_size"])

@@ -107,7 +107,7 @@ def with_warmup(
     return rate
 
 
-def shifted(schedule: Schedule, steps: float) -> Schedule:
+def shift(schedule: Schedule, steps: float) -> Schedule:
     """`schedule` as it is `steps` later (earlier if negative), which may be a fraction."""
     if not steps:
         return schedule

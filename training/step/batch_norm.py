@@ -54,10 +54,10 @@ class CrossReplicaBatchNormalization(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Normalise [batch, height, width, channels]; in training also move the averages."""
         if not training or self.frozen:
-            outputs, _, _ = self._fused(inputs, self.moving_mean, self.moving_variance)
+            outputs, _, _ = self._fused_batch_norm(inputs, self.moving_mean, self.moving_variance)
             return outputs
         if self.group_mean is None:
-            outputs, mean, variance = self._fused(inputs)
+            outputs, mean, variance = self._fused_batch_norm(inputs)
         else:
             mean, variance = _group_moments(inputs, self.group_mean)
             outputs = self._normalize(inputs, mean, variance, self.group_mean)
@@ -69,7 +69,7 @@ class CrossReplicaBatchNormalization(keras.layers.Layer):
         """Return the input's shape."""
         return input_shape
 
-    def _fused(
+    def _fused_batch_norm(
         self, inputs: tf.Tensor, mean: Any = None, variance: Any = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Normalize in one kernel by the replica's own moments or given ones; moments are float32."""

@@ -72,14 +72,14 @@ class TrainState:
         values = self.variables
         weights, statistics = values.weights, values.statistics
         arrays = {"step": values.step.numpy()}
-        arrays |= self._named("network", [v.numpy() for v in weights + statistics])
+        arrays |= self._arrays_by_path("network", [v.numpy() for v in weights + statistics])
         for slot, value in values.slots.items():
             if value.shape.rank:
-                arrays |= self._named(f"optimizer/{slot}", _split(value.numpy(), weights))
+                arrays |= self._arrays_by_path(f"optimizer/{slot}", _split(value.numpy(), weights))
             else:
                 arrays[f"optimizer/{slot}"] = value.numpy()
         if self.has_average:
-            arrays |= self._named("ema", _split(values.ema.numpy(), weights + statistics))
+            arrays |= self._arrays_by_path("ema", _split(values.ema.numpy(), weights + statistics))
         if values.loss_scale:
             named = values.loss_scale._asdict().items()
             arrays |= {f"loss_scale/{name}": variable.numpy() for name, variable in named}
@@ -119,7 +119,7 @@ class TrainState:
             for name, variable in values.loss_scale._asdict().items():
                 variable.assign(arrays[f"loss_scale/{name}"])
 
-    def _named(self, prefix: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    def _arrays_by_path(self, prefix: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
         # Without strict: the optimizer has slots for the weights, which come first, and no others.
         return {f"{prefix}/{path}": a for path, a in zip(self.paths, arrays, strict=False)}
 
@@ -148,7 +148,7 @@ def create_train_state(
     statistics = [v.value for v in network.non_trainable_variables]
     with distribution.strategy.scope():
 
-        def packed(tensors: list[tf.Tensor]) -> tf.Variable:
+        def packed_variable(tensors: list[tf.Tensor]) -> tf.Variable:
             return tf.Variable(pack(tensors), trainable=False)
 
         return TrainState(
@@ -158,14 +158,14 @@ def create_train_state(
                 weights=weights,
                 statistics=statistics,
                 slots={
-                    slot: packed([tf.fill(w.shape, start) for w in weights])
+                    slot: packed_variable([tf.fill(w.shape, start) for w in weights])
                     for slot, start in optimizer.initial_slots.items()
                 }
                 | {
                     name: tf.Variable(start, trainable=False, dtype=tf.float32)
                     for name, start in optimizer.initial_counts.items()
                 },
-                ema=packed([tf.convert_to_tensor(v) for v in weights + statistics])
+                ema=packed_variable([tf.convert_to_tensor(v) for v in weights + statistics])
                 if with_ema
                 else (),
                 loss_scale=LossScale(

@@ -273,7 +273,7 @@ def _update(
         gradient,
         {name: layout.take(x, trained) if x.shape.rank else x for name, x in values.slots.items()},
         _rates(learning_rate, weights, recipe.rate_multipliers),
-        recipe.weight_decay.decoupled(trained.names),
+        recipe.weight_decay.decoupled_rates(trained.names),
     )
     moving = variables.statistics.choose(values.statistics, variables.moving)
     after = values._replace(

@@ -35,7 +35,7 @@ class WeightDecay:
             return 0.0
         return self.rate * l2_loss(decayed)
 
-    def decoupled(self, paths: Sequence[str]) -> np.ndarray:
+    def decoupled_rates(self, paths: Sequence[str]) -> np.ndarray:
         """Return the decay that the optimizer applies to each variable: float32 [variables]."""
         rate = 0.0 if self.coupled else self.rate
         return np.array([rate * self.applies(path) for path in paths], np.float32)

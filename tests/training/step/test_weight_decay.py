@@ -32,10 +32,10 @@ WEIGHTS = [tf.constant([3.0]), tf.constant([5.0]), tf.constant([4.0])]
 def test_coupled_decay_is_a_part_of_the_loss_and_none_of_the_optimizers():
     decay = WeightDecay(0.1)
     assert float(decay.loss(PATHS, WEIGHTS)) == pytest.approx(0.1 * (9 + 16) / 2)
-    np.testing.assert_array_equal(decay.decoupled(PATHS), [0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(decay.decoupled_rates(PATHS), [0.0, 0.0, 0.0])
 
 
 def test_decoupled_decay_is_the_optimizers_and_no_part_of_the_loss():
     decay = WeightDecay(0.1, coupled=False, pattern=r".*/kernel$")
     assert decay.loss(PATHS, WEIGHTS) == 0.0
-    np.testing.assert_allclose(decay.decoupled(PATHS), [0.1, 0.0, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(decay.decoupled_rates(PATHS), [0.1, 0.0, 0.0], rtol=1e-6)

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     """
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
-        return _failed(f"{argv[1]!r} is not a flag; see python main.py --help", status=2)
+        return _report_error(f"{argv[1]!r} is not a flag; see python main.py --help", status=2)
     quiet_tensorflow()
     limit_malloc_arenas()
     folder = FLAGS.model_dir or "runs/NAME"
@@ -87,9 +87,11 @@ def main(argv: list[str]) -> int:
         with file_errors(advice):
             return run(experiment_from_flags(), FLAGS.mode)
     except UserError as error:
-        return _failed(str(error), status=error.status)
+        return _report_error(str(error), status=error.status)
     except KeyboardInterrupt:
-        return _failed("interrupted; the same command resumes from the last checkpoint", status=130)
+        return _report_error(
+            "interrupted; the same command resumes from the last checkpoint", status=130
+        )
 
 
 def experiment_from_flags() -> Experiment:
@@ -169,7 +171,7 @@ def run(experiment: Experiment, mode: str) -> int:
     return 0
 
 
-def _failed(message: str, *, status: int) -> int:
+def _report_error(message: str, *, status: int) -> int:
     print(f"main.py: {message}", file=sys.stderr)
     return status
 
@@ -179,7 +181,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return FLAGS(argv)
     except flags.Error as error:
-        sys.exit(_failed(f"{error}; see python main.py --help", status=2))
+        sys.exit(_report_error(f"{error}; see python main.py --help", status=2))
 
 
 if __name__ == "__main__":

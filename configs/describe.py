@@ -28,7 +28,7 @@ def known_part(path: Sequence[str | int]) -> tuple[str, ...]:
     return ()
 
 
-def allowed(path: Sequence[str]) -> str:
+def allowed_values(path: Sequence[str]) -> str:
     """Describe the values allowed at `path`, as the end of the sentence "it must be ..."."""
     if len(path) > 1 and path[0] in KINDS and path[-1] == KINDS[path[0]].key:
         return one_of(kind_labels(path[0]))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from configs.describe import allowed, kind_labels
+from configs.describe import allowed_values, kind_labels
 from configs.schema import KINDS, Experiment, Progressive, StageOverlay, section_classes
 from configs.sections import Section, own_fields, shared_class
 
@@ -85,7 +85,7 @@ def _table(path: tuple[str, ...], section: type[Section], fields: Collection[str
             continue
         key = ".".join((*path[:1], name))
         meaning = meanings[name].replace("None:", "null:")
-        cells = [f"`{key}`", f"`{_default(section, name)}`", allowed((*path, name)), meaning]
+        cells = [f"`{key}`", f"`{_default(section, name)}`", allowed_values((*path, name)), meaning]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

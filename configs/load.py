@@ -367,7 +367,7 @@ def _problems(
             if problem["type"].startswith("union_tag") and isinstance(tree[path[0]], dict):
                 path.append(KINDS[path[0]].key)  # the section is a mapping, so its kind is unknown
             keys = _keys(path)
-            must = f"{'.'.join(keys)} must be {describe.allowed(path)}"
+            must = f"{'.'.join(keys)} must be {describe.allowed_values(path)}"
             yield f"{origin_of(keys, layers)}: {must}, not {_format_value(value_at(tree, keys))}"
 
 

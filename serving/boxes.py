@@ -152,7 +152,7 @@ def boxes_from_pixels(
     anchors, settings = read_anchors(folder), suppression_of(card.recipe["task"])
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def placed(image_bytes: tf.Tensor) -> Placed:
+    def place(image_bytes: tf.Tensor) -> Placed:
         return place_all(image_bytes, view)
 
     @tf.function(autograph=False)
@@ -162,7 +162,7 @@ def boxes_from_pixels(
         return _answer(found, batch.valid, card.class_names)
 
     def predict(images: Sequence[bytes]) -> list[Found]:
-        batch = placed(tf.constant(list(images), tf.string))
+        batch = place(tf.constant(list(images), tf.string))
         found = outputs(pixels_of(batch.framed, mean_rgb).numpy())
         return split(answer(tf.constant(found["classes"]), tf.constant(found["boxes"]), batch))
 

@@ -207,11 +207,11 @@ def maps_from_pixels(
     """Wrap a network that takes framed pixels as a function from encoded images to class maps."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def placed(image_bytes: tf.Tensor) -> Placed:
+    def place(image_bytes: tf.Tensor) -> Placed:
         return place_all(image_bytes, view)
 
     def predict(images: Sequence[bytes]) -> ClassMaps:
-        batch = placed(tf.constant(list(images), tf.string))
+        batch = place(tf.constant(list(images), tf.string))
         pixels = batch.framed["image"]
         if view.framing.pads:
             pixels = pixels_of(batch.framed, mean_rgb)

@@ -223,7 +223,7 @@ def _print_boxes(args: Namespace, files: Sequence[str], folder: str) -> int:
             if not found.valid:
                 broken += 1
                 print(f"serving.predict: {name}: {BROKEN}", file=sys.stderr)
-            shown = _shown(found, names)
+            shown = _list_detections(found, names)
             if found.valid:
                 _write_boxes(name, content, shown)
             if args.json:
@@ -241,7 +241,7 @@ def _print_boxes(args: Namespace, files: Sequence[str], folder: str) -> int:
     return 1 if broken else 0
 
 
-def _shown(found: Found, names: Sequence[str]) -> list[dict[str, Any]]:
+def _list_detections(found: Found, names: Sequence[str]) -> list[dict[str, Any]]:
     """List the detections of an image that score at least SHOWN."""
     rows = zip(found.boxes, found.scores, found.classes, strict=True)
     return [

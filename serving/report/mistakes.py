@@ -162,14 +162,14 @@ def _heats(
 def _show(
     task: Task, example: _Example, heat: np.ndarray | None, names: tuple[str, ...]
 ) -> Mistake:
-    pictures = _drawn(task, example, names) if task.draws else [example.columns["image"]]
+    pictures = _draw(task, example, names) if task.draws else [example.columns["image"]]
     if heat is not None:
         pictures.append(overlay(example.columns["image"], heat))
     caption = task.caption(example.output, example.columns, names)
     return Mistake(example.number, example.error, pictures, caption)
 
 
-def _drawn(task: Task, example: _Example, names: tuple[str, ...]) -> list[np.ndarray]:
+def _draw(task: Task, example: _Example, names: tuple[str, ...]) -> list[np.ndarray]:
     outputs = tf.nest.map_structure(lambda x: x[np.newaxis], example.output)
     columns = {name: column[np.newaxis] for name, column in example.columns.items()}
     return task.draw(outputs, columns, names)[0]

@@ -123,7 +123,7 @@ def _content(
         "confusion": part("confusion", lambda: _confusion_chart(results, names)),
         "classes": part("classes", lambda: _class_table(results, names)),
         "mistakes": mistakes,
-        "shown": part("pictures", lambda: _shown(mistakes)) or [],
+        "shown": part("pictures", lambda: _shown_mistakes(mistakes)) or [],
         "predictions": part("predictions", lambda: _predictions(model_dir)),
         "starts": starts,
         "versions": _versions(starts),
@@ -210,7 +210,7 @@ def _mistakes(model_dir: str) -> Mistakes:
     return find_mistakes(load_trained_network(model_dir, None))
 
 
-def _shown(mistakes: Mistakes | None) -> list[ShownMistake]:
+def _shown_mistakes(mistakes: Mistakes | None) -> list[ShownMistake]:
     shown = []
     for mistake in mistakes.worst if mistakes else []:
         pictures = [_picture(picture, PICTURE_SIDE) for picture in mistake.pictures]

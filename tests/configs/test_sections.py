@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from configs.describe import allowed, kind_labels
+from configs.describe import allowed_values, kind_labels
 from configs.load import ConfigError, difference, load_experiment, to_yaml
 from configs.schema import (
     KINDS,
@@ -238,7 +238,9 @@ def test_every_kind_says_which_it_is_in_the_fields_that_all_share(name):
         assert shared_class(section) is shared_class(kinds.classes[kinds.default])
         assert kinds.key not in own_fields(section)
         assert kinds.of({kinds.key: kind}) == kind
-    assert all(label in allowed((name, kinds.default, kinds.key)) for label in kind_labels(name))
+    assert all(
+        label in allowed_values((name, kinds.default, kinds.key)) for label in kind_labels(name)
+    )
 
 
 def test_own_settings_are_the_values_of_the_kind_alone():

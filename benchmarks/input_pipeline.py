@@ -31,11 +31,11 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.photographs import jpegs
-from benchmarks.published_augment import Augment, published_structure
+from benchmarks.published_augment import AugmentFunction, published_structure
 from benchmarks.ratios import median_ratio
 from benchmarks.turns import (
     SHORT_TURN,
-    Speed,
+    PipelineSpeed,
     measure_in_short_turns,
     measure_in_turns,
 )
@@ -107,7 +107,7 @@ def stage_datasets(
             image_bytes, seed(index), framing.RandomCrop(), size, flip=flip
         ).image
 
-    def make_augment_step(augment: Augment) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def make_augment_step(augment: AugmentFunction) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         return lambda index, image_bytes: augment(frame(index, image_bytes), seed(index))
 
     def mix(images: tf.Tensor) -> tf.Tensor:
@@ -234,7 +234,7 @@ def write_records(
 
 def published_datasets(
     source: Source,
-    augments: Mapping[str, Augment | None],
+    augments: Mapping[str, AugmentFunction | None],
     image_size: int,
     batch: int,
     threads: int,
@@ -245,7 +245,7 @@ def published_datasets(
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
 
-    def dataset(augment: Augment | None) -> tf.data.Dataset:
+    def dataset(augment: AugmentFunction | None) -> tf.data.Dataset:
         parse = tf.autograph.experimental.do_not_convert(
             lambda row: _published_example(row, augment, image_size)
         )
@@ -256,7 +256,7 @@ def published_datasets(
 
 
 def _published_example(
-    row: dict[str, tf.Tensor], augment: Augment | None, image_size: int
+    row: dict[str, tf.Tensor], augment: AugmentFunction | None, image_size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     features = {
         "image/encoded": tf.io.FixedLenFeature([], tf.string, ""),
@@ -410,7 +410,7 @@ def _report_operations(flags: Namespace, encoded: Sequence[bytes]) -> str:
     return f"## Operation by operation\n\n{table}"
 
 
-def _measure(flags: Namespace, datasets: Mapping[str, tf.data.Dataset]) -> dict[str, Speed]:
+def _measure(flags: Namespace, datasets: Mapping[str, tf.data.Dataset]) -> dict[str, PipelineSpeed]:
     elements = max(1, flags.images // flags.batch_size)
     return measure_in_turns(datasets, flags.batch_size, elements, flags.rounds)
 

@@ -15,10 +15,10 @@ import tensorflow as tf
 from input_pipeline.augment import policies
 from input_pipeline.draws import draw_uniforms
 
-Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+AugmentFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def published_structure(image_size: int) -> Augment:
+def published_structure(image_size: int) -> AugmentFunction:
     """Build (uint8 [S, S, 3], seed) -> image: AutoAugment() in the published code's structure."""
     sub_policies = [
         [(_operation(name, level, image_size), chance) for name, chance, level in pair]

@@ -33,7 +33,7 @@ STEPS_PER_TURN = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class BenchmarkNetwork:
     """A network to train."""
 
     model: str
@@ -46,10 +46,15 @@ class Network:
         return f"{self.model}, {self.image_size} px, batch {self.batch}"
 
 
-NETWORKS = (Network("efficientnet-b0", 224, 16), Network("efficientnet-b2", 260, 8))
+NETWORKS = (
+    BenchmarkNetwork("efficientnet-b0", 224, 16),
+    BenchmarkNetwork("efficientnet-b2", 260, 8),
+)
 
 
-def measure(network: Network, torch_python: str | None, rounds: int) -> dict[str, list[Turn]]:
+def measure(
+    network: BenchmarkNetwork, torch_python: str | None, rounds: int
+) -> dict[str, list[Turn]]:
     """Measure every side in turns; timm only with an interpreter for it.
 
     Raises:
@@ -113,7 +118,9 @@ processor seconds, this project is the faster. Peak memory is that of the proces
 
 
 def page(
-    results: Mapping[Network, Mapping[str, Sequence[Turn]]], conditions: str, torch: str | None
+    results: Mapping[BenchmarkNetwork, Mapping[str, Sequence[Turn]]],
+    conditions: str,
+    torch: str | None,
 ) -> str:
     """Render the page of results.
 

@@ -22,7 +22,7 @@ ORDER_SEED = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Speed:
+class PipelineSpeed:
     """The figures of each round, and their medians."""
 
     rounds: tuple[tuple[float, float], ...]  # images/s, and processor ms per image
@@ -40,7 +40,7 @@ class Speed:
 
 def measure_in_turns(
     datasets: Mapping[str, tf.data.Dataset], images_per_element: int, elements: int, rounds: int
-) -> dict[str, Speed]:
+) -> dict[str, PipelineSpeed]:
     """Iterate every dataset for so many elements, one after the other, round after round.
 
     Datasets are endless, so as much is prefetched when the clock stops as when it starts.
@@ -60,7 +60,7 @@ def measure_in_turns(
             runs[name].append((images / wall, 1e3 * processor / images))
             del iterator  # stops its prefetching
     print(f"\r{'':<60}\r", end="", file=sys.stderr)
-    return {name: Speed(tuple(figures)) for name, figures in runs.items()}
+    return {name: PipelineSpeed(tuple(figures)) for name, figures in runs.items()}
 
 
 def measure_in_short_turns(

@@ -55,12 +55,12 @@ PUBLISHED = {
 }
 
 
-class ImagesError(UserError):
+class ImageNetError(UserError):
     """The images cannot be read as images of ImageNet."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class NetworkAccuracy:
     """What one network made of the images."""
 
     model: str
@@ -83,7 +83,7 @@ HEADER = """\
 
 def measure(
     source: Source, model: str, weights: str, batch_size: int, distribution: Distribution
-) -> Row:
+) -> NetworkAccuracy:
     """Evaluate a network with `weights` on the split "validation" of a source.
 
     Raises:
@@ -100,14 +100,14 @@ def measure(
     job = make_job(experiment, source.info, distribution, lambda: source)
     state, _ = make_state(job, initial_weights=weights)
     size = max(height_width(job.spec.eval_resolution))
-    return Row(model, size, Evaluator(job, state)())
+    return NetworkAccuracy(model, size, Evaluator(job, state)())
 
 
 def imagenet_source(folder: Path) -> Source:
     """List the images of a folder by their classes among ImageNet's 1,000.
 
     Raises:
-      ImagesError: no image there, or one whose path has none of ImageNet's WordNet numbers.
+      ImageNetError: no image there, or one whose path has none of ImageNet's WordNet numbers.
     """
     number = {name: place for place, name in enumerate(wordnet_numbers())}
     labelled: list[Labelled] = []
@@ -115,7 +115,7 @@ def imagenet_source(folder: Path) -> Source:
         *folders, name = image.name.split("/")
         found = [match[0] for part in (*folders, name) if (match := WORDNET_NUMBER.match(part))]
         if not found or found[-1] not in number:
-            raise ImagesError(
+            raise ImageNetError(
                 f"{folder}/{image.name}: no class of ImageNet in its path; expected n01440764/NAME or "
                 "n01440764_NAME"
             )

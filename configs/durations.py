@@ -126,7 +126,7 @@ def exact(number: float) -> Fraction:
 
 
 # The length of a stage of a training.
-Part = Annotated[
+StageLength = Annotated[
     Duration | Percentage,
     PlainValidator(parse_part, json_schema_input_type=str),
     PlainSerializer(str, return_type=str),

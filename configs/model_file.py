@@ -83,7 +83,7 @@ class Stem(_Part):
     pooling: Literal["none", "max"] = "none"
 
 
-class Stage(_Part):
+class NetworkStage(_Part):
     """A run of equal blocks; only the first takes the stride."""
 
     repeats: Count
@@ -124,7 +124,7 @@ class Network(_Part):
     resolution: Size
     eval_resolution: Size | None = None
     stem: Stem | None
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] | None = None
+    stages: Annotated[tuple[NetworkStage, ...], Field(min_length=1)] | None = None
     blocks: Annotated[tuple[Block, ...], Field(min_length=1)] | None = None
     head: Head
     activation: Text = "silu"
@@ -229,7 +229,12 @@ def _key(location: Any) -> str:
 
 
 def _known_keys(location: Any) -> list[str]:
-    parts: dict[str, type[_Part]] = {"stem": Stem, "stages": Stage, "blocks": Block, "head": Head}
+    parts: dict[str, type[_Part]] = {
+        "stem": Stem,
+        "stages": NetworkStage,
+        "blocks": Block,
+        "head": Head,
+    }
     return list((parts[location[0]] if location else Network).model_fields)
 
 

@@ -77,7 +77,7 @@ Growth = Annotated[
     tuple[NotNegative, NotNegative],
     Field(description="[first, last], two numbers of at least 0"),
 ]
-Sides = Annotated[
+SideRange = Annotated[
     tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
     Field(description="[first, last], two whole numbers of at least 8"),
 ]

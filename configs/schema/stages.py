@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.durations import Part
-from configs.schema.fields import ConflictError, Growth, Sides, StageSettings
+from configs.durations import StageLength
+from configs.schema.fields import ConflictError, Growth, SideRange, StageSettings
 from configs.sections import Section
 
 # What a stage may set; a section stands for all of its fields. The rest is fixed when a run begins: it
@@ -34,7 +34,7 @@ STAGE_KEYS = (
 class StageOverlay(Section):
     """A part of the training with settings of its own."""
 
-    duration: Part | None = None  # a share of train.duration, or a duration; None: the rest
+    duration: StageLength | None = None  # a share of train.duration, or a duration; None: the rest
     set: StageSettings = Field(default_factory=dict)  # values of this stage by key
 
 
@@ -43,7 +43,7 @@ class Progressive(Section):
 
     stages: Annotated[int, Field(ge=2, le=8)] = 4  # number of stages
     rule: Literal["code", "paper"] = "code"  # how sizes grow: as the published code or the paper
-    image_size: Sides | None = None  # [first, last]; None: constant; by code, stage 1 is larger
+    image_size: SideRange | None = None  # [first, last]; None: constant; by code, stage 1 is larger
     magnitude: Growth | None = None  # of RandAugment, [first stage, last stage]; None: constant
     mixup_alpha: Growth | None = None  # [first stage, last stage]; None: constant
     cutmix_alpha: Growth | None = None  # [first stage, last stage]; None: constant

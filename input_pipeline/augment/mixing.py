@@ -15,12 +15,12 @@ from input_pipeline.draws import draw_uniforms, seed_of_stream
 # Mixed into the seed, so that one seed may serve all of these and the other augmentations.
 MIXUP_STREAM, CUTMIX_STREAM, ERASING_STREAM = 0x317C0, 0xC0731, 0xE7A5E
 
-Batch = tuple[tf.Tensor, tf.Tensor]
+MixedBatch = tuple[tf.Tensor, tf.Tensor]
 
 
 def mixup(
     images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, *, alpha: float, num_classes: int
-) -> Batch:
+) -> MixedBatch:
     """Blend every image with its neighbour.
 
     The image's own share is lambda ~ Beta(alpha, alpha) or 1 - lambda, whichever is larger, to the next
@@ -51,7 +51,7 @@ def mixup(
 
 def cutmix(
     images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor, *, alpha: float, num_classes: int
-) -> Batch:
+) -> MixedBatch:
     """Put a rectangle of its neighbour into every image.
 
     The rectangle has the image's proportions and 1 - lambda of its area, lambda ~ Beta(alpha, alpha); its
@@ -78,7 +78,7 @@ def mix(
     mixup_alpha: float = 0.0,
     cutmix_alpha: float = 0.0,
     num_classes: int,
-) -> Batch:
+) -> MixedBatch:
     """Mixup, cutmix, or, where both are asked for, the two in turns: one pair mixup, the next cutmix.
 
     Args and returns as `mixup`; an alpha of 0 leaves that kind out, and labels become one-hot in any case.

@@ -12,7 +12,7 @@ from input_pipeline.augment.geometry import replace_rectangle
 from input_pipeline.augment.mixing import (
     CUTMIX_STREAM,
     MIXUP_STREAM,
-    Batch,
+    MixedBatch,
     as_shares,
     draw_beta,
     rectangle,
@@ -27,7 +27,7 @@ def mix_reversed(
     mixup_alpha: float = 0.0,
     cutmix_alpha: float = 0.0,
     num_classes: int,
-) -> Batch:
+) -> MixedBatch:
     """Mix a batch as published; arguments and results are those of `mixing.mix`."""
     shares = as_shares(labels, num_classes)
     if not (mixup_alpha and cutmix_alpha):
@@ -40,7 +40,7 @@ def mix_reversed(
 
 def _mix(
     images: tf.Tensor, shares: tf.Tensor, seeds: tf.Tensor, mixup_alpha: float, cutmix_alpha: float
-) -> Batch:
+) -> MixedBatch:
     if mixup_alpha:
         own, _ = draw_beta(seeds, MIXUP_STREAM, mixup_alpha)
         return blend_with_reverse(images, shares, own)
@@ -51,7 +51,7 @@ def _mix(
     return images, shares
 
 
-def blend_with_reverse(images: tf.Tensor, shares: tf.Tensor, own: tf.Tensor) -> Batch:
+def blend_with_reverse(images: tf.Tensor, shares: tf.Tensor, own: tf.Tensor) -> MixedBatch:
     """Blend every image with the one at its place from the end (mixup).
 
     Args:
@@ -73,7 +73,7 @@ def blend_with_reverse(images: tf.Tensor, shares: tf.Tensor, own: tf.Tensor) -> 
 
 def paste_from_reverse(
     images: tf.Tensor, shares: tf.Tensor, kept: tf.Tensor, centre: tf.Tensor
-) -> Batch:
+) -> MixedBatch:
     """Paste a rectangle of the image at its place from the end into every image (cutmix).
 
     Args:

@@ -12,6 +12,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from serving.report.timing import LogRow
+
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # "building the font cache", on stderr
 
 TRAIN, EVALUATION, MARK = "#3465a4", "#cc5500", "#888888"
@@ -32,8 +34,6 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.4,
 }
 
-Row = Mapping[str, Any]
-
 
 class Chart(NamedTuple):
     """A picture of the report.
@@ -50,7 +50,7 @@ class Chart(NamedTuple):
 
 
 def curves(
-    rows: Sequence[Row], stages: Sequence[tuple[int, str]], best_step: int | None
+    rows: Sequence[LogRow], stages: Sequence[tuple[int, str]], best_step: int | None
 ) -> list[Chart]:
     """Draw a chart for each figure of the log, with training and evaluation together.
 
@@ -82,7 +82,7 @@ def _has_curve(name: str) -> bool:
     return name not in ("kind", "step", "finite") and "/" not in name
 
 
-def speed(times: Sequence[Row], stages: Sequence[tuple[int, str]]) -> list[Chart]:
+def speed(times: Sequence[LogRow], stages: Sequence[tuple[int, str]]) -> list[Chart]:
     """Draw the images per second of the calls of the training loop, without the first calls of stages."""
     calls = [row for row in times if row["phase"] == "train" and not row["first"]]
     if not calls:

@@ -37,7 +37,7 @@ PICTURE_SIDE, SHEET_SIDE = (
 )  # pixels of the longer side of a mistake, and of the predictions
 MOST_CLASSES = 1000  # rows of the table of classes
 
-Part = TypeVar("Part")
+PagePart = TypeVar("PagePart")
 
 
 class ShownMistake(NamedTuple):
@@ -89,7 +89,7 @@ class _Parts:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def __call__(self, name: str, make: Callable[[], Part]) -> Part | None:
+    def __call__(self, name: str, make: Callable[[], PagePart]) -> PagePart | None:
         """Return what `make` returns; None after any error."""
         try:
             return make()

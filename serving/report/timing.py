@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-Row = Mapping[str, Any]
+LogRow = Mapping[str, Any]
 
 
-def seconds_by_part(times: Sequence[Row]) -> dict[str, float]:
+def seconds_by_part(times: Sequence[LogRow]) -> dict[str, float]:
     """Add up the seconds of each part of a run; parts that took none are left out.
 
     The first call of a stage also compiles the step and prepares the first batch. Its time beyond the median
@@ -39,15 +39,15 @@ def seconds_by_part(times: Sequence[Row]) -> dict[str, float]:
     return {name: value for name, value in parts.items() if value > 0}
 
 
-def images_per_second(times: Sequence[Row]) -> float | None:
+def images_per_second(times: Sequence[LogRow]) -> float | None:
     """Return the median speed of the calls of the training loop without first calls; None without calls."""
     calls = [row for row in times if row["phase"] == "train" and not row["first"]]
     return float(np.median([row["images"] / row["seconds"] for row in calls])) if calls else None
 
 
-def _stages(times: Sequence[Row]) -> Iterator[list[Row]]:
+def _stages(times: Sequence[LogRow]) -> Iterator[list[LogRow]]:
     """Yield the calls of the training loop by stage: from each first call to the next."""
-    group: list[Row] = []
+    group: list[LogRow] = []
     for row in times:
         if row["phase"] == "train":
             if row["first"] and group:

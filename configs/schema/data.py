@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.schema.fields import Address, BelowOne, ConflictError, Count, Natural, Positive, Text
 from configs.sections import Section
@@ -20,6 +20,12 @@ class Data(Section):
     service: Address | None = None  # grpc://HOST:PORT of a data service that makes training images
     on_error: Literal["fail", "skip"] = "fail"  # at a broken image; skipped ones are counted
     max_error_fraction: BelowOne = 0.001  # of the examples read; more than that stops the run
+
+    @field_validator("data_dir", check_fields=False)
+    @classmethod
+    def _without_last_slash(cls, path: str | None) -> str | None:
+        """Give a folder one name, so that a run resumes whether or not a shell completed its path."""
+        return path and (path.rstrip("/") or "/")
 
     @model_validator(mode="after")
     def _check_eval_split(self) -> "Data":

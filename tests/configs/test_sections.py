@@ -340,3 +340,11 @@ def test_a_pattern_that_is_no_regular_expression_is_one_line():
 def test_a_setting_that_another_one_turns_off_is_refused(overrides, message):
     with pytest.raises(ConfigError, match=message):
         load_experiment(overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("given", "held"), [("photos/", "photos"), ("gs://b/photos//", "gs://b/photos"), ("/", "/")]
+)
+def test_a_folder_of_data_has_one_name(given: str, held: str) -> None:
+    overrides = ["data.source=image_folder", f"data.data_dir={given}"]
+    assert load_experiment(overrides=overrides).data.data_dir == held

@@ -5,14 +5,14 @@
 
 trains a small network twice with main.py: once undisturbed, and once with `kill -9` at random moments
 within a step, a checkpoint's write, an evaluation and an export, restarted with the same command each time.
-The training has stages, of different image sizes: kills hit all of them, and the steps between them.
-faults_v2.yaml is a small EfficientNetV2 by progressive learning.
+The training has stages, of different image sizes and batches: kills hit all of them, the switch from one
+to the next, and the first step after it. faults_v2.yaml is a small EfficientNetV2 by progressive learning.
 Then it compares, bit for bit, weights, optimizer, averages, metrics, metrics.jsonl, TensorBoard's curves
 and the exported model. With --workers=2 two processes train together and one of them is killed.
 
 To time the kills, main.py runs with its parts wrapped to announce when they begin; nothing else is changed.
 Every process is forked from one that has only imported TensorFlow, which saves a third of the start-up time.
-A kill that arrives after its target part has ended is counted as "between".
+A kill that arrives after its target part has ended is counted as "between parts".
 """
 
 import collections
@@ -39,18 +39,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from configs.load import load_experiment
+from configs.load import load_experiment, stage_experiments
 from configs.schema import Experiment
 from system.command import Parser, command
 from system.conditions import ROOT, conditions
 from system.tensorflow_log import quiet_tensorflow
-from training.plan import Plan, make_plan
+from training.plan import Plan, Stage, make_plan
 
 if TYPE_CHECKING:
     from input_pipeline.sources.dataset_info import DatasetInfo
 
 PLACES = ("step", "checkpoint", "evaluation", "export")
-BETWEEN = "between"
+SWITCH = "switch to the next stage"  # its input is opened and its training step traced
+FIRST_STEP = "first step after a switch"  # of the first call of the training loop
+PLACES_OF_STAGES = (SWITCH, FIRST_STEP)
+BETWEEN = "between parts"
 NETWORK = ROOT / "proofs/two_blocks.yaml"  # tracing takes most of a process's time
 SECONDS_TO_WAIT = 1200.0  # beyond this a process counts as hanging
 SECONDS_AFTER_A_KILL = 120.0  # beyond this the other workers do
@@ -76,10 +79,26 @@ def announce_and_run(arguments: Sequence[str]) -> None:
 
         return announce_and_call
 
-    make_train_loop = run.make_train_loop
-    run.make_train_loop = lambda *args, **options: announced(
-        "step", make_train_loop(*args, **options)
-    )
+    enter, make_train_loop = run.Run.enter, run.make_train_loop
+    switched = False  # since the last step
+
+    def enter_and_announce(self: run.Run, stage: Stage) -> None:
+        nonlocal switched
+        switched = stage.number > 0 and self.step == stage.first_step
+        (announced(SWITCH, enter) if switched else enter)(self, stage)
+
+    def make_announced_loop(*args: Any, **options: Any) -> Callable[..., Any]:
+        loop = make_train_loop(*args, **options)
+
+        def announce_and_train(*args: Any) -> Any:
+            nonlocal switched
+            place, switched = FIRST_STEP if switched else "step", False
+            return announced(place, loop)(*args)
+
+        return announce_and_train
+
+    parts: Any = run
+    parts.Run.enter, parts.make_train_loop = enter_and_announce, make_announced_loop
     evaluator.evaluate = announced("evaluation", evaluator.evaluate)
     checkpoints: Any = run_folder.checkpoints
     checkpoints._write_checkpoint = announced("checkpoint", checkpoints._write_checkpoint)
@@ -210,10 +229,12 @@ def _worker_environment(addresses: list[str], index: int) -> dict[str, str]:
 
 @dataclasses.dataclass
 class Toll:
-    """Count of kills by place and by stage, and what they damaged."""
+    """Count of kills by place, by stage and by process, and what they damaged."""
 
+    batches: list[int] = dataclasses.field(default_factory=list)  # of the stages
     kills: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     stages: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    victims: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     resumes: int = 0
     differences: list[str] = dataclasses.field(default_factory=list)
     bytes_lost: int = 0
@@ -225,11 +246,35 @@ class Toll:
         )
 
 
+def make_aims(kills: int, stages: int) -> list[str]:
+    """Return the places to kill in, in order, for a training in `stages`.
+
+    The export comes last. Each switch and the first step after it get at least one kill, and the stages
+    share the others evenly.
+    """
+    switches = stages - 1
+    at_switch = max(kills // (10 * max(switches, 1)), 1)
+    in_export = max((kills - 2 * switches) // 5, 1)
+    others = kills - in_export - 2 * at_switch * switches
+    aims: list[str] = []
+    for stage in range(stages):
+        if stage:
+            aims += [SWITCH] * at_switch + [FIRST_STEP] * at_switch
+        share = range(others * stage // stages, others * (stage + 1) // stages)
+        aims += [PLACES[number % 3] for number in share]
+    return aims + ["export"] * in_export
+
+
+def fewest_kills(stages: int) -> int:
+    """Return the number of kills that `make_aims` needs to reach every place."""
+    return len(PLACES) + 2 * (stages - 1)
+
+
 def survive(
     folder: Path,
     *,
     config: Path = CONFIG,
-    kills: int,
+    aims: Sequence[str],
     workers: int = 1,
     seed: int = 0,
     log: Callable[[str], None] = lambda line: None,
@@ -239,7 +284,7 @@ def survive(
     Args:
       folder: an empty folder.
       config: experiment, whose duration the number of kills decides.
-      kills: least number of kills; len(PLACES) or more reaches every place.
+      aims: places to kill in, in order: exports last, switches not before the steps of earlier stages.
       workers: processes that train together; one of them is killed at a time.
       seed: of the random moments of the kills.
       log: called with a line for each kill.
@@ -247,25 +292,25 @@ def survive(
     Raises:
       RuntimeError: a run that was not killed failed; the message is what it printed.
     """
-    moments, toll = random.Random(seed), Toll()
-    # A life that is killed gets no or two steps further, sometimes more; few kills need two evaluations.
-    given = [f"--config={config}", f"--set=train.duration={8 * max(kills // 2, 12)} examples"]
+    moments, toll, remaining = random.Random(seed), Toll(), list(aims)
+    # Three kills in a row take up to eight steps of a stage; few kills need two evaluations.
+    given = [f"--config={config}", f"--set=train.duration={8 * max(2 * len(aims), 12)} examples"]
     undisturbed, killed = folder / "undisturbed", folder / "killed"
     arguments = [*given, *(["--strategy=multi_worker"] if workers > 1 else [])]
     seconds = _undisturbed([*arguments, f"--model_dir={undisturbed}"], workers)
     plan, best_metric = _plan_of(undisturbed), _best_metric_of(undisturbed)
+    toll.batches = [stage.global_batch_size for stage in plan.stages]
     arguments.append(f"--model_dir={killed}")
 
-    # The export comes last, so its kills do; the others in turn.
-    in_export = max(kills // 5, 1) if kills >= len(PLACES) else 0
-    aims = [PLACES[i % 3] for i in range(kills - in_export)] + ["export"] * in_export
     newest, ended = 0, False
-    while aims:
-        aim = "export" if ended else aims[0]
+    while remaining:
+        if remaining[0] in PLACES_OF_STAGES and newest > plan.stages[-1].first_step:
+            remaining[0] = "step"  # an earlier kill came too late, and no switch is left
+        aim = "export" if ended else remaining[0]
         # A run that has ended is exported again, by one process.
         again = [*given, f"--model_dir={killed}", "--mode=export"]
         life = Life(again, 1) if ended else Life(arguments, workers)
-        place = _kill(life, aim, seconds, moments)
+        place, victim = _kill(life, aim, seconds, moments)
         if place != aim:
             seconds[aim] /= 2  # it ended sooner than in the undisturbed run
         if place is None:
@@ -274,13 +319,17 @@ def survive(
             ended = True
             continue
         if place == aim:
-            aims.pop(0)
+            remaining.pop(0)
         toll.kills[place] += 1
+        toll.victims[victim] += 1
         toll.differences += [] if ended else _not_resumed(life, newest)
         newest, lost = _inspect(killed, newest, best_metric)
         toll.bytes_lost += lost
-        toll.stages[_stage_of(newest, plan)] += 1
-        log(f"kill {toll.kills.total()} in {place}; newest checkpoint {newest}, {lost} bytes lost")
+        toll.stages[_stage_of(place, newest, plan)] += 1
+        log(
+            f"kill {toll.kills.total()}, of process {victim + 1}: {place}; "
+            f"newest checkpoint {newest}, {lost} bytes lost"
+        )
     life = Life(arguments, workers)
     if any(life.end()):
         raise RuntimeError(life.output())
@@ -311,18 +360,26 @@ def _described(model_dir: Path) -> tuple[Experiment, "DatasetInfo"]:
     return load_experiment(model_dir / EXPERIMENT_FILE), read_dataset_info(str(model_dir))
 
 
-def _stage_of(newest: int, plan: Plan) -> str:
-    """Return in which stage a run was killed whose newest checkpoint is `newest`."""
-    for stage in plan.stages:
-        if newest == stage.end_step < plan.total_steps:
-            return f"stages {stage.number + 1} and {stage.number + 2}, between them"
-    return f"stage {plan.stage_until(newest).number + 1}"
+def _stage_of(place: str, newest: int, plan: Plan) -> str:
+    """Return in which stage a run was killed in `place`, when its newest checkpoint is `newest`."""
+    if place not in PLACES_OF_STAGES:
+        return f"stage {plan.stage_at(newest).number + 1}"
+    # The checkpoint at the end of the stage before may not have been written to its end.
+    entered = next(stage for stage in plan.stages[1:] if newest <= stage.first_step)
+    number = entered.number + 1
+    return (
+        f"stages {number - 1} and {number}, between them" if place == SWITCH else f"stage {number}"
+    )
 
 
 def _undisturbed(arguments: Sequence[str], workers: int) -> dict[str, float]:
-    """Run to the end; return the median seconds of each part, which tracing hardly affects."""
+    """Run to the end; return the median seconds of each part, which tracing hardly affects.
+
+    Of a switch and the step after it, half: there are few, so a kill must not come too late, and the first
+    half of the call of two steps is its first step.
+    """
     life = Life(arguments, workers)
-    took: dict[str, list[float]] = {place: [] for place in PLACES}
+    took: dict[str, list[float]] = collections.defaultdict(list)
     began: dict[str, float] = {}
     for place in life.places():
         ended = place.removeprefix("end of ")
@@ -331,14 +388,20 @@ def _undisturbed(arguments: Sequence[str], workers: int) -> dict[str, float]:
         began[place] = time.monotonic()
     if any(life.end()):
         raise RuntimeError(life.output())
-    return {place: float(np.median(seconds)) for place, seconds in took.items()}
+    return {
+        place: float(np.median(seconds)) / (2 if place in PLACES_OF_STAGES else 1)
+        for place, seconds in took.items()
+    }
 
 
-def _kill(life: Life, aim: str, seconds: Mapping[str, float], moments: random.Random) -> str | None:
+def _kill(
+    life: Life, aim: str, seconds: Mapping[str, float], moments: random.Random
+) -> tuple[str | None, int]:
     """Kill a process at a random moment of the first or second `aim`.
 
     Returns:
-      Where the kill hit: `aim`, BETWEEN if that part had ended, or None if the process had.
+      Where the kill hit: `aim`, BETWEEN if that part had ended, or None if the process had. And the number
+      of the process.
     """
     wanted = moments.randint(1, 2) if aim in ("step", "checkpoint") else 1
     for found in life.places():
@@ -353,9 +416,9 @@ def _kill(life: Life, aim: str, seconds: Mapping[str, float], moments: random.Ra
         if victim == 0:
             inside = life.is_in(aim)  # again, now that all its output is read
         if life.processes[victim].exitcode != -signal.SIGKILL:
-            return None
-        return aim if inside else BETWEEN
-    return None
+            return None, victim
+        return aim if inside else BETWEEN, victim
+    return None, 0
 
 
 def _not_resumed(life: Life, newest: int) -> list[str]:
@@ -460,13 +523,19 @@ def _exported(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def page(toll: Toll, config: Path, workers: int, seconds: float) -> str:
     """Render the results in Markdown."""
-    places = "\n".join(f"| {place} | {toll.kills[place]} |" for place in (*PLACES, BETWEEN))
-    stages = "\n".join(f"| {stage} | {count} |" for stage, count in sorted(toll.stages.items()))
+    several = len(toll.batches) > 1
+    notes = [f"Images in a batch, stage by stage: {', '.join(map(str, toll.batches))}."]
+    if workers > 1:
+        counts = [f"{toll.victims[n]} of process {n + 1}" for n in range(workers)]
+        notes.append(f"Kills by process: {', '.join(counts)}.")
+    places = (*PLACES, *(PLACES_OF_STAGES if several else ()), BETWEEN)
+    counted = [(place, toll.kills[place]) for place in places] + sorted(toll.stages.items())
+    table = "\n".join(f"| {name} | {count} |" for name, count in counted)
     found = "\n".join(f"- {line}" for line in toll.differences) or "None."
     return (
         f"## {config.name}, {workers} process{'es' if workers > 1 else ''}\n\n"
-        f"{conditions()}; {seconds / 60:.0f} min.\n\n{toll}\n\n"
-        f"| killed in | times |\n|---|---|\n{places}\n{stages}\n\nDifferences: {found}\n"
+        f"{conditions()}; {seconds / 60:.0f} min.\n\n{toll}\n\n{' '.join(notes)}\n\n"
+        f"| killed in | times |\n|---|---|\n{table}\n\nDifferences: {found}\n"
     )
 
 
@@ -482,8 +551,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="empty folder for the runs [temporary]")
     parser.add_argument("--output", type=Path, help="Markdown file to append to")
     options = parser.parse_args(argv)
-    if options.kills < len(PLACES) or options.workers < 1:
-        parser.error(f"--kills must be at least {len(PLACES)} and --workers at least 1")
+    stages = len(stage_experiments(load_experiment(options.config)))
+    fewest = fewest_kills(stages)
+    if options.kills < fewest or options.workers < 1:
+        parser.error(f"--kills must be at least {fewest} and --workers at least 1")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -493,7 +564,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         toll = survive(
             folder,
             config=options.config,
-            kills=options.kills,
+            aims=make_aims(options.kills, stages),
             workers=options.workers,
             seed=options.seed,
             log=lambda line: print(line, flush=True),

@@ -3,36 +3,55 @@
 Most of a kill's cost is the tracing of the next start. proofs/results/faults.md reports many more kills.
 """
 
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from proofs.faults import CONFIG, PLACES, survive
-
-pytestmark = pytest.mark.slow
+from proofs.faults import CONFIG, FIRST_STEP, PLACES, SWITCH, make_aims, survive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("workers", "kills", "seed", "name"),
-    # Seed 0 kills the second worker in its second step, which has a checkpoint before it.
+    ("workers", "aims", "formats", "seed"),
     [
-        (1, 4, 1, "faults"),
-        (2, 1, 0, "faults"),
-        (1, 3, 2, "faults_segmentation"),
-        (1, 3, 2, "faults_detection"),
+        (1, ["checkpoint", SWITCH, FIRST_STEP, "export"], "[saved_model]", 1),
+        # Seed 3 kills the chief first and last, and the other worker at the switch.
+        (2, ["evaluation", SWITCH, FIRST_STEP], "[]", 3),
     ],
-    ids=["1-process", "2-workers", "segmentation", "detection"],
+    ids=["1-process", "2-workers"],
 )
-def test_a_run_killed_anywhere_ends_with_the_same_bits(
-    tmp_path: Path, workers: int, kills: int, seed: int, name: str
+def test_a_run_in_stages_killed_anywhere_ends_with_the_same_bits(
+    tmp_path: Path, workers: int, aims: list[str], formats: str, seed: int
 ) -> None:
-    config = CONFIG.with_name(f"{name}.yaml")
-    if kills < len(PLACES):  # one stage is enough of these: a start traces each that is left
-        given, config = config, tmp_path / "one_stage.yaml"
-        config.write_text(f"base: {given}\nstages: []\n")
-    toll = survive(tmp_path / "runs", config=config, kills=kills, workers=workers, seed=seed)
-    places = PLACES if kills >= len(PLACES) else PLACES[: min(kills, 3)]
-    assert all(toll.kills[place] for place in places), toll.kills
-    assert toll.kills.total() >= kills
+    config = tmp_path / "stages.yaml"
+    config.write_text(f"base: {CONFIG}\nexport: {{formats: {formats}}}\n")
+    toll = survive(tmp_path / "runs", config=config, aims=aims, workers=workers, seed=seed)
+    assert toll.batches == [4, 8]  # the first step after a switch is the first of another batch
+    assert not Counter(aims) - toll.kills, toll.kills
+    assert len(toll.victims) == workers
     assert toll.resumes == toll.kills.total()
     assert (toll.differences, toll.bytes_lost) == ([], 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_a_run_of_another_task_killed_anywhere_ends_with_the_same_bits(
+    tmp_path: Path, task: str
+) -> None:
+    config = tmp_path / "one_stage.yaml"  # a start traces each stage that is left
+    config.write_text(f"base: {CONFIG.with_name(f'faults_{task}.yaml')}\nstages: []\n")
+    aims = ["step", "checkpoint", "evaluation"]
+    toll = survive(tmp_path / "runs", config=config, aims=aims, seed=2)
+    assert not Counter(aims) - toll.kills, toll.kills
+    assert toll.resumes == toll.kills.total()
+    assert (toll.differences, toll.bytes_lost) == ([], 0)
+
+
+@pytest.mark.parametrize(("kills", "stages"), [(4, 1), (20, 2), (6, 2), (10, 4), (50, 4)])
+def test_kills_are_aimed_at_every_place_and_at_every_switch(kills: int, stages: int) -> None:
+    aims = make_aims(kills, stages)
+    assert len(aims) == kills
+    assert set(aims) >= set(PLACES)
+    assert list(pairwise(aims)).count((SWITCH, FIRST_STEP)) == stages - 1

@@ -375,7 +375,7 @@ def _stage_of(place: str, newest: int, plan: Plan) -> str:
 def _undisturbed(arguments: Sequence[str], workers: int) -> dict[str, float]:
     """Run to the end; return the median seconds of each part, which tracing hardly affects.
 
-    Of a switch and the step after it, half: there are few, so a kill must not come too late, and the first
+    Of a switch and the step after it, half: there are few, so a kill should not come too late, and the first
     half of the call of two steps is its first step.
     """
     life = Life(arguments, workers)
@@ -408,7 +408,10 @@ def _kill(
         wanted -= found == aim
         if wanted:
             continue
-        time.sleep(moments.uniform(0.0, seconds[aim]))
+        # If the part ends first, kill at once, before the checkpoint that would put a switch out of reach.
+        moment = time.monotonic() + moments.uniform(0.0, seconds[aim])
+        while (left := moment - time.monotonic()) > 0 and life.is_in(aim):
+            time.sleep(min(left, 0.005))
         # Only the chief exports.
         victim = 0 if aim == "export" else moments.randrange(len(life.processes))
         inside = life.is_in(aim)

@@ -25,7 +25,7 @@ from absl import app, flags, logging
 
 from configs.load import FLAG_KEYS, ConfigError, config_for_model, load_experiment
 from configs.schema import Experiment
-from system.errors import UserError
+from system.errors import UserError, first_line, is_out_of_memory
 from system.files import file_errors
 from system.memory import limit_malloc_arenas
 from system.tensorflow_log import quiet_tensorflow
@@ -91,6 +91,16 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return _report_error(
             "interrupted; the same command resumes from the last checkpoint", status=130
+        )
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        from input_pipeline.errors import plain_message
+
+        return _report_error(
+            f"out of memory ({plain_message(first_line(error))}); set a smaller train.global_batch_size or "
+            "eval.global_batch_size, or a smaller network or model.image_size",
+            status=1,
         )
 
 

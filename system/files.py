@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO, TypedDict
 
-from system.errors import UserError, first_line
+from system.errors import UserError, first_line, is_out_of_memory
 
 _BLOCK_BYTES = 2**24
 
@@ -174,8 +174,9 @@ def file_errors(advice: str = "") -> Iterator[None]:
 def _is_file_error(error: Exception) -> bool:
     if not type(error).__module__.startswith("tensorflow"):
         return False
-    unknown_scheme = "File system scheme" in str(error)
-    return type(error).__name__ in _FILE_ERRORS or unknown_scheme
+    name, unknown_scheme = type(error).__name__, "File system scheme" in str(error)
+    full = name == "ResourceExhaustedError" and not is_out_of_memory(error)  # the disk
+    return name in _FILE_ERRORS or unknown_scheme or full
 
 
 @contextlib.contextmanager

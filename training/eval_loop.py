@@ -16,7 +16,7 @@ from training.best import BestSoFar
 from training.build import make_state
 from training.devices.distribution import Distribution
 from training.evaluator import Evaluator
-from training.failures import TrainingError
+from training.failures import TrainingError, evaluation_memory
 from training.job import Job, open_job
 from training.run import log_notes, restore
 
@@ -47,7 +47,8 @@ def follow(
       TrainingError: no new checkpoint within eval.timeout_minutes.
     """
     job = open_job(experiment, distribution)
-    state, _ = make_state(job)
+    with evaluation_memory(job):
+        state, _ = make_state(job)
     evaluator = Evaluator(job, state)
     store, plan = CheckpointStore(job.model_dir, best_metric=job.task.best), job.plan
     folder = posixpath.join(job.model_dir, FOLDER)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from input_pipeline.errors import DatasetError, plain_message
 from input_pipeline.stream.pipeline import describe_data_error
-from system.errors import UserError, first_line
+from system.errors import UserError, first_line, is_out_of_memory
 from training.devices.distribution import Distribution
 from training.job import Job
 
@@ -40,6 +40,8 @@ def training_memory(job: Job) -> Iterator[None]:
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         shares = job.distribution.num_replicas * train.accumulation_steps
         raise TrainingError(
             f"out of memory: training with train.global_batch_size={train.global_batch_size} and "
@@ -56,6 +58,8 @@ def evaluation_memory(job: Job) -> Iterator[None]:
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(
             f"out of memory: evaluating with eval.global_batch_size={job.eval_batch_size}, which is "
             f"{job.eval_batch_size // job.distribution.num_replicas} images on each replica "
@@ -64,9 +68,11 @@ def evaluation_memory(job: Job) -> Iterator[None]:
 
 
 def _allocation(error: Exception) -> str:
-    """Return the line of an out-of-memory error that names the allocation, if there is one."""
+    """Return the line of an out-of-memory error that names the allocation, else its first line."""
     lines = [plain_message(line) for line in str(error).splitlines()]
-    return next(filter(_OUT_OF_MEMORY.search, lines), first_line(error))
+    # TensorFlow's hint, how to list the tensors "when OOM happens", may come first.
+    named = (x for x in lines if _OUT_OF_MEMORY.search(x) and not x.startswith("Hint:"))
+    return next(named, plain_message(first_line(error)))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from training.build import make_state
 from training.devices.distribution import Distribution
 from training.evaluate import Evaluation
 from training.evaluator import Evaluator
-from training.failures import training_memory
+from training.failures import evaluation_memory, training_memory
 from training.job import ExperimentError, Job, open_job
 from training.model_dir import changed_settings, exclusive_model_dir, save_settings
 from training.other_labels import labelled_job
@@ -127,8 +127,9 @@ def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured
     job = open_it(experiment, distribution)
     log_notes(job)
     checkpoint = best_checkpoint(job.model_dir, job.task.best, log=log)
-    state, _ = make_state(job)
-    restore(state, checkpoint)
+    with evaluation_memory(job):
+        state, _ = make_state(job)
+        restore(state, checkpoint)
     step = job.plan.name_step(checkpoint.step)
     return Measured(step, Evaluator(job, state)(), job.data_info.class_names)
 
@@ -155,7 +156,8 @@ def _finish(run: Run, evaluator: Evaluator | None) -> Outcome:
     if job.distribution.is_chief:
         write_results(job.model_dir, _results(job, best.step, evaluation))
         write_hyperparameters(job.model_dir, _hyperparameters(job), best.step, evaluation.figures)
-        pictures = write_predictions(job, run.state)
+        with evaluation_memory(job):
+            pictures = write_predictions(job, run.state)
     measured = Measured(job.plan.name_step(best.step), evaluation, job.data_info.class_names)
     return Outcome(run.step, best, measured, pictures=pictures)
 

@@ -94,7 +94,8 @@ def run_range_test(experiment: Experiment, distribution: Distribution) -> RangeT
 
 def _losses(job: Job, num_steps: int) -> Iterator[float]:
     """Yield the loss of each step at a rate that rises from lr_range.lowest to lr_range.highest."""
-    state, noise = make_state(job, initial_weights=job.experiment.init.weights)
+    with training_memory(job):
+        state, noise = make_state(job, initial_weights=job.experiment.init.weights)
     check_trainable(job, state.network)
     stage_job = job.at(0)
     stage, given = stage_job.current_stage, job.experiment.lr_range

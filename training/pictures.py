@@ -24,7 +24,7 @@ from system import files
 from system.command import Parser, command, positive
 from system.errors import UsageError
 from training.devices.distribution import connect
-from training.failures import broken_data
+from training.failures import broken_data, training_memory
 from training.inputs import train_dataset
 from training.job import Job, open_job
 from training.plan import Stage, format_stage
@@ -42,10 +42,10 @@ def stage_images(job: Job, stage: Stage, count: int) -> np.ndarray:
       stage: one of its stages.
       count: largest number of images; a batch may have fewer.
     """
-    make_dataset = train_dataset(job.at(stage.first_step), stage.first_step)
-    with broken_data():
-        (batch,) = make_dataset(0, 1).take(1)
-    return batch["image"][:count].numpy()
+    stage_job = job.at(stage.first_step)
+    with training_memory(stage_job), broken_data():
+        (batch,) = train_dataset(stage_job, stage.first_step)(0, 1).take(1)
+        return batch["image"][:count].numpy()
 
 
 def draw_stages(job: Job, stages: Sequence[Stage], count: int) -> np.ndarray:

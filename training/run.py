@@ -86,10 +86,10 @@ class Run:
         # The last stage's input and graph are released before there are others.
         self._batches, self._loop = iter(()), None
         release_all()
-        make_dataset = train_dataset(job, self.step)
-        if self.step == stage.first_step:
-            self._show_stage(stage)
         with training_memory(job):
+            make_dataset = train_dataset(job, self.step)
+            if self.step == stage.first_step:
+                self._show_stage(stage)
             batches = job.distribution.batches(make_dataset, stage.global_batch_size)
             self._batches = iter(batches)
             self._recipe = make_recipe(job, self.state.network, self._noise)

@@ -137,6 +137,7 @@ def test_the_local_path_needs_no_tensorflow(tmp_path: Path) -> None:
         PermissionError(13, "Permission denied"),
         tf.errors.PermissionDeniedError(None, None, "Permission denied\nat file.cc:1"),
         tf.errors.UnimplementedError(None, None, "File system scheme 'x' not implemented"),
+        tf.errors.ResourceExhaustedError(None, None, "x; No space left on device"),
     ],
 )
 def test_an_error_about_a_file_becomes_one_line_with_advice(error: Exception) -> None:
@@ -151,6 +152,7 @@ def test_an_error_about_a_file_becomes_one_line_with_advice(error: Exception) ->
         ValueError("a bug"),
         tf.errors.InvalidArgumentError(None, None, "a bug"),
         tf.errors.UnimplementedError(None, None, "no such kernel"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
     ],
 )
 def test_other_errors_pass_unchanged(error: Exception) -> None:

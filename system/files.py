@@ -144,7 +144,9 @@ def _replacing_local(path: str, temporary: str) -> Iterator[str]:
 def _replacing_remote(path: str, temporary: str) -> Iterator[str]:
     import tensorflow as tf
 
-    tf.io.gfile.makedirs(posixpath.dirname(path))
+    folder = posixpath.dirname(path)
+    if is_remote(folder):  # not "ram:", which would be a local folder
+        tf.io.gfile.makedirs(folder)
     try:
         yield temporary
         tf.io.gfile.rename(temporary, path, overwrite=True)

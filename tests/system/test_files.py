@@ -122,6 +122,14 @@ def test_a_file_system_that_is_not_there_is_an_oserror() -> None:
         files.write_text("nosuch://b/x", "")
 
 
+def test_a_remote_file_without_a_folder_makes_none_here(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = f"ram://{tmp_path.name}.png"
+    files.write_bytes(path, b"new")
+    assert content(path) == b"new"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_local_path_needs_no_tensorflow(tmp_path: Path) -> None:
     program = (
         "import sys; from system import files; files.write_text(sys.argv[1], 'x');"

@@ -125,16 +125,21 @@ def replacing(path: str) -> Iterator[str]:
         yield from _replacing_local(path, temporary)
 
 
+def replace_synced(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Sync a local file to disk (fsync), then rename it to `path` atomically."""
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+
+
 def _replacing_local(path: str, temporary: str) -> Iterator[str]:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     try:
         yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
+        replace_synced(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)

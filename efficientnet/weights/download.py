@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ import keras
 
 from efficientnet.weights.matching import WeightsError
 from system.errors import first_line
+from system.files import fingerprint, replace_synced
 
 BLOCK = 2**20  # bytes
 TIMEOUT = 60.0  # seconds without an answer
@@ -44,7 +44,7 @@ def download(url: str, target: Path, sha256: str | None) -> Path:
                 if not target.exists():
                     _fetch(url, partial)
                     _check(partial, sha256, url)
-                    os.replace(partial, target)
+                    replace_synced(partial, target)
         except (OSError, ValueError) as error:  # URLError is an OSError, as is a timeout
             raise WeightsError(
                 f"cannot download {url} ({first_line(error)}). Fix: put the file at {target}"
@@ -95,8 +95,7 @@ def _copy(response: Any, partial: Path, done: int, total: int) -> None:
 def _check(file: Path, sha256: str | None, url: str) -> None:
     if sha256 is None:
         return
-    with open(file, "rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    found = fingerprint(str(file))["sha256"]
     if not found.startswith(sha256):
         partial = file.suffix == ".part"
         if partial:

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import os
 import re
 import threading
 
@@ -140,6 +141,14 @@ def test_a_whole_unfinished_file_is_taken(server, tmp_path):
     (tmp_path / "x.part").write_bytes(b"whole")
     digest = hashlib.sha256(b"whole").hexdigest()
     assert download(f"{server.url}/x", tmp_path / "x", digest).read_bytes() == b"whole"
+
+
+def test_a_download_is_synced_before_it_takes_its_name(server, tmp_path, monkeypatch):
+    server.files["/x"], synced = b"whole", []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((tmp_path / "x").exists()))
+    download(f"{server.url}/x", tmp_path / "x", hashlib.sha256(b"whole").hexdigest())
+    assert synced == [False]
+    assert (tmp_path / "x").read_bytes() == b"whole"
 
 
 def test_another_file_is_refused_before_and_after_it_is_in_the_cache(server, tmp_path):

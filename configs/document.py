@@ -6,12 +6,14 @@ The meaning of a field is the comment on its line in configs/schema/.
 import inspect
 import json
 import re
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from configs.describe import allowed_values, kind_labels
 from configs.schema import KINDS, Experiment, Progressive, StageOverlay, section_classes
 from configs.sections import Section, own_fields, shared_class
+from system.command import Parser, command
 
 PAGE = Path(__file__).parent.parent / "docs" / "experiments.md"
 BEGIN = "<!-- fields: written by `python -m configs.document` -->"
@@ -102,5 +104,13 @@ def _meanings(section: type[Section]) -> dict[str, str]:
     return {line["name"]: line["meaning"] for line in map(_FIELD.fullmatch, lines) if line}
 
 
-if __name__ == "__main__":
+@command("configs.document")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the tables; return the exit status."""
+    Parser("configs.document", __doc__).parse_args(argv)
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

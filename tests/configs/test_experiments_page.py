@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from configs.document import BEGIN, PAGE, tables, with_tables
+from configs.document import BEGIN, PAGE, main, tables, with_tables
 from configs.load import FOLDER, ConfigError, load_experiment
 from configs.schema import KINDS, Experiment, Progressive, StageOverlay, section_classes
 from configs.sections import own_fields, shared_class
@@ -32,6 +32,14 @@ def test_the_tables_hold_every_field_of_every_kind():
     keys += [f"progressive.{key}" for key in Progressive.model_fields]
     written = re.findall(r"^\| `([a-z_0-9.]+)`", tables(), flags=re.MULTILINE)
     assert sorted(written) == sorted(keys)
+
+
+def test_an_unknown_flag_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--foo"])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err == "configs.document: unrecognized arguments: --foo; see --help\n"
 
 
 def test_a_page_without_marks_is_refused():

@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.turn_server import Turn
 from system.conditions import ROOT
 from system.errors import UserError
+from system.tensorflow_log import is_logging, log_level
 
 TURN_SERVER = ROOT / "benchmarks/turn_server.py"
 SUBJECTS = ROOT / "benchmarks/subjects"
@@ -95,11 +96,14 @@ def take_turns(subjects: Mapping[str, Subject], rounds: int) -> dict[str, list[T
 
 @contextlib.contextmanager
 def _started(subject: Subject) -> Iterator[Callable[[], Turn]]:
-    """Run the subject's process within the block; yield a function that asks it for a turn."""
+    """Run the subject's process within the block; yield a function that asks it for a turn.
+
+    With EFFICIENTNET_TENSORFLOW_LOGS=1 what it printed is copied to stderr at the end.
+    """
     paths = {
         "PYTHONPATH": str(subject.checkout)
     }  # nothing else: packages of two checkouts must not mix
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": log_level(), "CUDA_VISIBLE_DEVICES": "-1"}
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(
@@ -137,6 +141,10 @@ def _started(subject: Subject) -> Iterator[Callable[[], Turn]]:
             yield turn
         finally:
             process.kill()
+            if is_logging():
+                process.wait()
+                log.seek(0)
+                sys.stderr.write(log.read())
 
 
 def _progress(line: str) -> None:

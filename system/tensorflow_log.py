@@ -14,6 +14,16 @@ FATAL = "3"  # other levels are off: failures raise an exception anyway
 _SET_MIN_LOG_LEVEL = "_ZN4absl12lts_2025012714SetMinLogLevelENS0_18LogSeverityAtLeastE"
 
 
+def is_logging() -> bool:
+    """Return whether EFFICIENTNET_TENSORFLOW_LOGS=1 asks for TensorFlow's log."""
+    return os.environ.get(TENSORFLOW_LOGS) == "1"
+
+
+def log_level() -> str:
+    """Return the TF_CPP_MIN_LOG_LEVEL for this process and for those that it starts."""
+    return "0" if is_logging() else os.environ.get("TF_CPP_MIN_LOG_LEVEL", FATAL)
+
+
 def quiet_tensorflow() -> None:
     """Turn off the log of TensorFlow's C++ code; commands call it before they import TensorFlow.
 
@@ -26,10 +36,9 @@ def quiet_tensorflow() -> None:
     With EFFICIENTNET_TENSORFLOW_LOGS=1 everything is logged. Otherwise a TF_CPP_MIN_LOG_LEVEL that is
     set applies to both.
     """
-    if os.environ.get(TENSORFLOW_LOGS) == "1":
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+    level = os.environ["TF_CPP_MIN_LOG_LEVEL"] = log_level()
+    if is_logging():
         return
-    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", FATAL)
     package = importlib.util.find_spec("tensorflow")
     if package is None or package.origin is None or not level.isdecimal():
         return

@@ -2,24 +2,25 @@
 
     python tpu_scripts/check_environment.py
 
-Exit status: 0 with a usable accelerator, else 1. Imports nothing of the project, so that it runs
-before anything else works.
+Exit status: 0 with a usable accelerator, 1 without one, 2 for a flag: there are none. Imports nothing of
+the project, so that it runs before anything else works. EFFICIENTNET_TENSORFLOW_LOGS=1 also prints
+TensorFlow's log.
 """
 
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("tensorflow", "tensorflow-tpu", "libtpu", "keras", "numpy", "cloud-tpu-client")
 NEEDS = "ConfigureDistributedTpuOp_DoWork"  # of libtpu, by TensorFlow 2.20; later libtpus lack it
+TENSORFLOW_LOGS = "EFFICIENTNET_TENSORFLOW_LOGS"  # as in system/tensorflow_log.py
 
 # Runs in its own process: an incompatible libtpu aborts the process that loads it.
 SEE_DEVICES = """
-import os
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow as tf
 for device in tf.config.list_physical_devices():
     print(device.device_type)
@@ -62,9 +63,17 @@ def chips() -> int:
 
 def devices() -> tuple[dict[str, int], str]:
     """Count the devices that TensorFlow sees, by kind; return them and an error, or an empty string."""
+    logs = os.environ.get(TENSORFLOW_LOGS) == "1"
+    level = "0" if logs else os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     done = subprocess.run(
-        [sys.executable, "-c", SEE_DEVICES], capture_output=True, text=True, check=False
+        [sys.executable, "-c", SEE_DEVICES],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": level},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    if logs:
+        print(done.stderr, end="", file=sys.stderr)
     kinds = done.stdout.split()
     lines = done.stderr.strip().splitlines()
     return (
@@ -122,8 +131,17 @@ def advice(
     )
 
 
-def main() -> int:
-    """Print everything; return the exit status, 0 if an accelerator can be used."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Print everything; return the exit status: 0 with a usable accelerator, 1 without one, 2 for a flag."""
+    if list(arguments) in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    if arguments:
+        print(
+            f"check_environment.py: unrecognized arguments: {' '.join(arguments)}; it takes none",
+            file=sys.stderr,
+        )
+        return 2
     versions, library, number = installed_versions(), libtpu_file(), chips()
     fits = has_symbol(library, NEEDS) if library else None
     seen, error = devices()
@@ -138,4 +156,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.children import ChildError, Subject, take_turns
+from system.tensorflow_log import TENSORFLOW_LOGS
 
 SUBJECT = """
 import os
@@ -22,6 +23,10 @@ def count(log, name):
             file.write(f"{name} {os.getpid()} {turns}\\n")
         return 10 * turns
     return turn
+
+def report_level():
+    print("level", os.environ["TF_CPP_MIN_LOG_LEVEL"], flush=True)
+    return lambda: 1
 
 def fail():
     def turn():
@@ -75,6 +80,23 @@ def test_subjects_take_turns_in_processes_and_checkouts_of_their_own(
     assert [turn.images for turn in turns["new"]] == [10, 10, 10]
     assert turns["two"][0].peak_mib > turns["one"][0].peak_mib + 150
     assert all(turn.wall_s > 0 and turn.processor_s > 0 for turn in turns["one"])
+
+
+def test_a_variable_brings_tensorflows_log_back(
+    subject_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    folder = checkout(tmp_path / "present", "settings_module", mib=1)
+    subjects = {"one": Subject(subject_file, "report_level", {}, folder)}
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    monkeypatch.delenv(TENSORFLOW_LOGS, raising=False)
+    take_turns(subjects, rounds=1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(TENSORFLOW_LOGS, "1")
+    take_turns(subjects, rounds=1)
+    assert "level 0\n" in capsys.readouterr().err
 
 
 def test_a_subject_that_fails_is_one_line_with_its_last_words(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from system.tensorflow_log import TENSORFLOW_LOGS
 from tests import runs
 from tpu_scripts import check_environment
 
@@ -39,12 +40,41 @@ def test_what_is_wrong_has_a_remedy(versions, chips, fits, seen, error, good, wo
     assert words in text
 
 
+def run(*flags, **environment):
+    mine = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        [sys.executable, ROOT / "tpu_scripts/check_environment.py", *flags],
+        env=mine | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=runs.TIMEOUT_SECONDS,
+    )
+
+
+def test_a_flag_is_refused_in_one_line():
+    done = run("--bogus")
+    assert (done.returncode, done.stdout) == (2, "")
+    line = "check_environment.py: unrecognized arguments: --bogus; it takes none\n"
+    assert done.stderr == line
+
+
+def test_help_is_the_docstring():
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == check_environment.__doc__.strip()
+
+
+@pytest.mark.slow
+def test_a_variable_brings_tensorflows_log_back():
+    assert check_environment.TENSORFLOW_LOGS == TENSORFLOW_LOGS
+    assert "cpu_feature_guard" in run(**{TENSORFLOW_LOGS: "1"}).stderr
+    assert run().stderr == ""
+
+
 @pytest.mark.slow
 def test_the_report_fits_a_screen():
-    command = [sys.executable, ROOT / "tpu_scripts/check_environment.py"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=runs.TIMEOUT_SECONDS
-    )
+    done = run()
     lines = done.stdout.splitlines()
     assert done.returncode in (0, 1), done.stderr
     assert len(lines) < 24

@@ -16,13 +16,14 @@ FAMILIES: tuple[Family, ...] = (V1, LITE, *v2.FAMILIES)
 
 
 class UnknownModelError(ValueError):
-    """A model name that is not in the catalog; the message lists similar ones."""
+    """A model name that is not in the catalog; the message lists similar ones, or else all."""
 
     def __init__(self, name: str) -> None:
         known = list_models()
         near = [model for model in known if name and name.lower() in model]
-        near = near or difflib.get_close_matches(name.lower(), known, n=4) or known
-        super().__init__(f"unknown model {name!r}: did you mean {', '.join(near)}?")
+        near = near or difflib.get_close_matches(name.lower(), known, n=4)
+        hint = f"did you mean {', '.join(near)}?" if near else f"expected one of {', '.join(known)}"
+        super().__init__(f"unknown model {name!r}: {hint}")
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -102,9 +102,11 @@ def get_detector(name: str) -> DetectorSpec:
     """Look up a published detector.
 
     Raises:
-      SpecError: the name is unknown; the message lists similar ones.
+      SpecError: the name is unknown; the message lists similar ones, or else all.
     """
     if name not in DETECTORS:
-        near = difflib.get_close_matches(name, DETECTORS, n=4) or list(DETECTORS)
-        raise SpecError(f"unknown detector {name!r}: did you mean {', '.join(near)}?")
+        near = difflib.get_close_matches(name, DETECTORS, n=4)
+        known = f"expected one of {', '.join(DETECTORS)}"
+        hint = f"did you mean {', '.join(near)}?" if near else known
+        raise SpecError(f"unknown detector {name!r}: {hint}")
     return DETECTORS[name]

@@ -10,6 +10,13 @@ def test_part_of_a_name_is_taken_for_those_that_contain_it():
         get_spec("b4")
 
 
+def test_a_name_without_a_similar_one_gets_the_list():
+    with pytest.raises(UnknownModelError) as raised:
+        get_spec("nonsense")
+    expected = ", ".join(list_models())
+    assert str(raised.value) == f"unknown model 'nonsense': expected one of {expected}"
+
+
 def test_models_are_listed_by_pattern_in_the_papers_order():
     assert list_models("efficientnet-b*") == [f"efficientnet-b{i}" for i in range(9)]
     assert list_models("*lite*") == [f"efficientnet-lite{i}" for i in range(5)]

@@ -99,5 +99,7 @@ def test_convolutions_of_the_heads_are_shared_and_batch_norms_are_not():
 def test_a_detector_of_another_name_is_refused():
     with pytest.raises(SpecError, match="did you mean efficientdet-d7"):
         get_detector("efficientdet-d8")
+    with pytest.raises(SpecError, match=r"'nonsense': expected one of efficientdet-d0, .*-lite4$"):
+        get_detector("nonsense")
     with pytest.raises(SpecError, match="scale has 2 numbers, expected 5"):
         Anchors(scale=(1.0, 2.0))

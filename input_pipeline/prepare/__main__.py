@@ -14,7 +14,7 @@ and where the validation images have no class folders, as ImageNet's, add
 
 The command can be stopped at any time; run it again to resume. --seed alone decides which image is in
 which shard. Several machines share the work with --shard_range=FIRST:LAST; the last to finish writes
-dataset_info.json. prepare_report.json lists the images that were converted or rejected and the boxes that
+dataset_info.json. prepare_report.json lists the images that were re-encoded or rejected and the boxes that
 were dropped, and why.
 """
 
@@ -275,9 +275,10 @@ def _progress_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 def _summary(output: str, info: DatasetInfo | None, reports: Sequence[ShardReport]) -> str:
-    converted = sum(len(report.converted) for report in reports)
+    written = sum(report.num_examples for report in reports)
+    encoded = sum(len(report.converted) for report in reports)
     rejected = [pair for report in reports for pair in report.rejected]
-    lines = [f"converted {converted} images, rejected {len(rejected)}"]
+    lines = [f"wrote {written} images, {encoded} of them re-encoded; rejected {len(rejected)}"]
     lines += [f"  rejected {image}: {reason}" for image, reason in rejected[:3]]
     dropped = [pair for report in reports for pair in report.dropped]
     if dropped:

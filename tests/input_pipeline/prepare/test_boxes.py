@@ -65,7 +65,7 @@ def test_boxes_that_cannot_be_written_are_reported(prepared: Path, capsys):
     flags = [f"--source={prepared}/raw", f"--output={prepared}/records", "--train_shards=2"]
     assert prepare([*flags, "--target=boxes"]) == 0
     out = capsys.readouterr().out
-    assert "converted 0 images, rejected 1" in out
+    assert "wrote 3 images, 0 of them re-encoded; rejected 1\n" in out
     assert "dropped 5 boxes of 1 images" in out
     assert "dropped of a.jpg: box 3 of 8: negative size" in out
 

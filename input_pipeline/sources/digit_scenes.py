@@ -50,7 +50,10 @@ def open_digit_scenes(request: SourceRequest) -> Source:
     For masks the background is class 0, before the classes of the digits.
     """
     data_dir = request.data_dir or "data/digit_scenes"
-    info = find_written(data_dir, "digit_scenes") or write_digit_scenes(data_dir)
+    recipe = "segmentation" if MASK in request.target.features else "detection"
+    info = find_written(
+        data_dir, "digit_scenes", own_images=f"configs/{recipe}_finetune.yaml"
+    ) or write_digit_scenes(data_dir)
     splits = {
         name: sharded_examples(data_dir, split, request.target)
         for name, split in info.splits.items()

@@ -3,6 +3,7 @@
 They are read exactly as ImageNet is: TFRecords of encoded images, labels from 1.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import records
 from input_pipeline.sources.dataset_info import (
+    FILE_NAME,
     DatasetInfo,
     ShardInfo,
     SplitInfo,
@@ -23,6 +25,11 @@ from input_pipeline.sources.dataset_info import (
 from input_pipeline.sources.source import Source, SourceRequest, sharded_examples
 
 NUM_SHARDS = {"train": 8, "validation": 2}
+# Files that an interrupted `write` leaves: shards, and the temporary file of `system.files.replacing`.
+OWN_FILE = re.compile(
+    rf"({'|'.join(f'{split}-[0-9]{{5}}-of-{total:05d}' for split, total in NUM_SHARDS.items())}"
+    rf"|{re.escape(FILE_NAME)}|[0-9a-f]{{16}}\.tmp)"
+)
 
 
 class Picture(NamedTuple):
@@ -89,22 +96,47 @@ class PackagedSet:
         )
 
 
-def find_written(data_dir: str, name: str) -> DatasetInfo | None:
+def find_written(
+    data_dir: str, name: str, *, own_images: str = "configs/finetune.yaml"
+) -> DatasetInfo | None:
     """Return the description of the set called `name` in `data_dir`, or None if it must be written.
 
+    Args:
+      data_dir: folder (local or gs://) of the records, which may be missing.
+      name: of the set.
+      own_images: the recipe to recommend to users who have images of their own.
+
     Raises:
-      DatasetError: the folder holds another data set.
+      DatasetError: the folder holds another data set, or files that are not records of this one.
     """
     try:
         info = read_dataset_info(data_dir)
-        check_shards(info, data_dir)
     except DatasetError:
+        _check_only_records(data_dir, name, own_images)
         return None
     if info.name != name:
         raise DatasetError(
             f"{data_dir}: holds the data set {info.name!r}; use another data_dir for the {name}"
         )
+    try:
+        check_shards(info, data_dir)
+    except DatasetError:
+        _check_only_records(data_dir, name, own_images)
+        return None
     return info
+
+
+def _check_only_records(data_dir: str, name: str, own_images: str) -> None:
+    """Raise DatasetError if records of the set would be written among files of the user."""
+    if not tf.io.gfile.exists(data_dir):
+        return
+    there = tf.io.gfile.listdir(data_dir) if tf.io.gfile.isdir(data_dir) else [data_dir]
+    if all(OWN_FILE.fullmatch(each) for each in there):
+        return
+    raise DatasetError(
+        f"{data_dir}: holds other files; the {name} are written into an empty or new folder only. "
+        f"For your own images give --config={own_images}, or another --data_dir"
+    )
 
 
 def write_shards(

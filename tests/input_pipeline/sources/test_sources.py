@@ -9,6 +9,13 @@ import tensorflow as tf
 from input_pipeline.errors import DatasetError
 from input_pipeline.sources import SOURCES, IndexedExamples, ShardedExamples, get_source
 from input_pipeline.sources.cache import load_into_memory
+from input_pipeline.sources.dataset_info import (
+    DatasetInfo,
+    ShardInfo,
+    SplitInfo,
+    write_dataset_info,
+)
+from input_pipeline.targets import parse_target
 from tests.input_pipeline.conftest import label_of
 
 
@@ -96,6 +103,7 @@ def test_digits_left_unfinished_are_written_again(digits_dir, tmp_path: Path, lo
         if name != lost:
             (tmp_path / name).write_bytes(Path(digits_dir, name).read_bytes())
     (tmp_path / "train-00001-of-00008").write_bytes(b"torn")
+    (tmp_path / "0123456789abcdef.tmp").write_bytes(b"of a killed process")
     get_source("digits", str(tmp_path))
     for name in os.listdir(digits_dir):
         assert (tmp_path / name).read_bytes() == Path(digits_dir, name).read_bytes()
@@ -108,6 +116,48 @@ def test_digits_do_not_overwrite_another_data_set(digits_dir, tmp_path: Path):
     (tmp_path / "dataset_info.json").write_text(text.replace('"digits"', '"letters"'))
     with pytest.raises(DatasetError, match="holds the data set 'letters'"):
         get_source("digits", str(tmp_path))
+
+
+@pytest.mark.parametrize("records", ["none", "unfinished", "damaged"])
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("digits", "finetune.yaml"),
+        ("textures", "finetune.yaml"),
+        ("digit_scenes", "segmentation_finetune.yaml"),
+    ],
+)
+def test_packaged_sets_are_never_written_among_other_files(
+    tmp_path: Path, name: str, recipe: str, records: str
+):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "0.jpg").write_bytes(b"mine")
+    if records != "none":
+        (tmp_path / "train-00000-of-00008").write_bytes(b"torn")
+    if records == "damaged":
+        info = DatasetInfo(
+            name, 1, splits={"train": SplitInfo(1, (ShardInfo("train-00000-of-00008", 1, 99),))}
+        )
+        write_dataset_info(info, str(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    target = parse_target("mask" if name == "digit_scenes" else "class")
+    with pytest.raises(DatasetError) as raised:
+        get_source(name, str(tmp_path), target=target)
+    assert str(raised.value) == (
+        f"{tmp_path}: holds other files; the {name} are written into an empty or new folder only. "
+        f"For your own images give --config=configs/{recipe}, or another --data_dir"
+    )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_set_of_another_name_is_not_overwritten(tmp_path: Path):
+    info = DatasetInfo(
+        "letters", 1, splits={"train": SplitInfo(1, (ShardInfo("train-00000-of-00008", 1, 99),))}
+    )
+    write_dataset_info(info, str(tmp_path))
+    with pytest.raises(DatasetError, match="holds the data set 'letters'"):
+        get_source("digits", str(tmp_path))
+    assert os.listdir(tmp_path) == ["dataset_info.json"]
 
 
 @pytest.mark.parametrize("num_classes", [3, 64, 100])

@@ -7,6 +7,7 @@ image.) A broken row then raises an error, or is replaced by another image of it
 shape of the batch and the positions of all other rows do not change.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Literal
@@ -26,6 +27,7 @@ LARGEST_CHUNK = 64
 ERRORS_LOGGED = 20  # broken examples logged one by one
 LOG_EVERY = 100  # after that, the total whenever it passes a multiple of this
 LOST = "the record is lost: its file is truncated or damaged"
+ROUNDING = 1e-9  # 0.29 * 100 is a little below 29
 NO_EXAMPLE = -1  # the index of a row that is padding
 
 
@@ -153,7 +155,12 @@ def stop_at_broken(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def count_broken(
-    batches: tf.data.Dataset, *, max_error_fraction: float, num_examples: int
+    batches: tf.data.Dataset,
+    *,
+    max_error_fraction: float,
+    num_examples: int,
+    at_least: int = 0,
+    start: int = 0,
 ) -> tf.data.Dataset:
     """Log broken rows, and raise an error when there are too many.
 
@@ -161,13 +168,16 @@ def count_broken(
 
     Args:
       batches: result of decode_batches.
-      max_error_fraction: fraction of the rows read so far that may be broken, or of `num_examples`
-        if that is more.
+      max_error_fraction: fraction of `num_examples` that may be broken, rounded down. Every epoch that
+        has begun adds as many, because each epoch reads the same broken examples.
       num_examples: examples of an epoch on this host.
+      at_least: number of broken examples that every epoch may have, however small `num_examples` is.
+      start: examples of the first epoch that were read before the first batch.
 
     Returns:
       `batches`, which raise tf.errors.InvalidArgumentError beyond the limit.
     """
+    per_epoch = max(at_least, int(max_error_fraction * num_examples + ROUNDING))
 
     def log_broken(batch: Row, before: tf.Tensor, broken: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
         problems = tf.boolean_mask(batch["problem"], batch["problem"] != "")
@@ -181,17 +191,19 @@ def count_broken(
             output_stream=sys.stderr,
             end="",
         )
-        allowed = max_error_fraction * tf.cast(tf.maximum(seen, num_examples), tf.float64)
+        epochs = (start + seen - 1) // num_examples + 1
         too_many = tf.strings.join(
             [
                 *counts,
-                f" examples are broken, more than data.max_error_fraction="
-                f"{max_error_fraction:g} of an epoch; last: ",
+                f" examples read are broken; data.max_error_fraction={max_error_fraction:g} allows "
+                f"{per_epoch} of the {num_examples} in an epoch. Repair them",
+                _remedy(broken, seen, epochs, num_examples),
+                "; last: ",
                 problems[-1],
             ]
         )
         with tf.control_dependencies(
-            [tf.debugging.Assert(tf.cast(broken, tf.float64) <= allowed, [too_many])]
+            [tf.debugging.Assert(broken <= per_epoch * epochs, [too_many])]
         ):
             return tf.identity(broken)
 
@@ -233,6 +245,18 @@ def replace_broken(batches: tf.data.Dataset) -> tf.data.Dataset:
         return tf.cond(fine, lambda: batch, lambda: replace(batch))
 
     return batches.map(check)
+
+
+def _remedy(broken: tf.Tensor, seen: tf.Tensor, epochs: tf.Tensor, num_examples: int) -> tf.Tensor:
+    """Name a data.max_error_fraction that allows so many broken examples: string [], "" if none does."""
+    each_epoch = tf.math.ceil(broken / epochs) / num_examples
+    share = tf.maximum(each_epoch, broken / seen)  # the rest may be broken as often
+    digit = 10.0 ** (tf.math.floor(tf.math.log(share) / math.log(10.0)) - 1.0)
+    rounded = tf.math.ceil(share / digit - ROUNDING) * digit  # up, to two digits
+    setting = tf.strings.join(
+        [", or set data.max_error_fraction=", tf.strings.as_string(rounded, shortest=True)]
+    )
+    return tf.where(rounded < 1.0, setting, "")
 
 
 def _chunk_size(host_batch_size: int) -> int:

@@ -78,7 +78,8 @@ class Reading:
     Attributes:
       on_error: "fail" stops at a broken image, naming file and example; "skip" puts another image of
         the batch in its place in training, and gives it mask 0 in evaluation.
-      max_error_fraction: of the examples read, or of one epoch if that is more; beyond it "skip" stops.
+      max_error_fraction: fraction of an epoch's examples, rounded down, that "skip" may skip in an epoch;
+        training may always skip one. Beyond it the iteration fails.
       shuffle_buffer_mib: in training, MiB of encoded images held for shuffling and reading ahead, when
         the split is larger than IN_MEMORY_BYTES.
       service: in training, grpc://HOST:PORT of a data service whose workers decode the images. Records
@@ -186,6 +187,8 @@ def make_train_dataset(
                 dataset,
                 max_error_fraction=reading.max_error_fraction,
                 num_examples=per_epoch,
+                at_least=1,
+                start=position.start_step * host_batch_size % per_epoch,
             )
         )
     else:

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -379,7 +380,77 @@ def test_too_many_broken_images_stop_the_run(broken_source):
         train(broken_source, 20, on_error="skip", max_error_fraction=3 / 62)
     message = pipeline.describe_data_error(raised.value)
     assert message.startswith("4 of ")
-    assert "examples are broken, more than data.max_error_fraction=0.0483871" in message
+    assert "data.max_error_fraction=0.0483871 allows 3 of the 62 in an epoch" in message
+
+
+def counted(broken: list[int], size: int, **settings) -> tf.data.Dataset:
+    """Batches of `size` rows with so many broken ones in each, counted."""
+    problems = [["x.png: torn"] * count + [""] * (size - count) for count in broken]
+    batches = tf.data.Dataset.from_tensor_slices(
+        {"index": np.zeros([len(broken), size], np.int32), "problem": problems}
+    )
+    return decode.count_broken(batches, **settings)
+
+
+@pytest.mark.parametrize(
+    ("broken", "size", "fraction", "num_examples", "message"),
+    [
+        (
+            [0, 1, 1],
+            32,
+            0.001,
+            324,
+            "2 of 96 examples read are broken; data.max_error_fraction=0.001 allows 1 of the 324 in"
+            " an epoch. Repair them, or set data.max_error_fraction=0.021; last: x.png: torn",
+        ),
+        (
+            [1, 0, 3],  # the second epoch begins in the third batch
+            8,
+            0.001,
+            20,
+            "4 of 24 examples read are broken; data.max_error_fraction=0.001 allows 1 of the 20 in"
+            " an epoch. Repair them, or set data.max_error_fraction=0.17; last: x.png: torn",
+        ),
+        (
+            [4],
+            4,
+            0.5,
+            4,
+            "4 of 4 examples read are broken; data.max_error_fraction=0.5 allows 2 of the 4 in an"
+            " epoch. Repair them; last: x.png: torn",
+        ),
+    ],
+)
+def test_the_limit_of_broken_images_names_a_value_that_would_do(
+    broken: list[int], size: int, fraction: float, num_examples: int, message: str
+):
+    settings = {"num_examples": num_examples, "at_least": 1}
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+        list(counted(broken, size, max_error_fraction=fraction, **settings))
+    assert pipeline.describe_data_error(raised.value) == message
+    value = re.search(r"set data\.max_error_fraction=([0-9.]+);", message)
+    if value is not None:
+        larger = float(value.group(1))
+        assert len(list(counted(broken, size, max_error_fraction=larger, **settings))) == len(
+            broken
+        )
+
+
+@pytest.mark.parametrize(("start", "broken"), [(0, [1, 0, 0, 1]), (6, [1, 1, 0, 0, 1])])
+def test_each_epoch_may_have_one_broken_image_wherever_a_run_resumes(start: int, broken: list[int]):
+    settings = {"max_error_fraction": 0.001, "num_examples": 9, "at_least": 1}
+    assert len(list(counted(broken, 3, start=start, **settings))) == len(broken)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="allows 1 of the 9"):
+        list(counted([*broken, 1], 3, start=start, **settings))
+
+
+@pytest.mark.slow
+def test_one_broken_image_of_a_small_set_is_skipped_in_every_epoch(make_records):
+    data_dir = make_records([5, 6])
+    rewrite(data_dir, "train-00001-of-00002", {4: NO_IMAGE})
+    source = get_source("tfrecord", data_dir, num_classes=5)
+    batches = train(source, 8, host_batch_size=4, on_error="skip")
+    assert same(batches[4:], train(source, 4, host_batch_size=4, start_step=4, on_error="skip"))
 
 
 @pytest.mark.slow
@@ -423,7 +494,9 @@ def test_a_skipped_validation_image_has_mask_0(make_records):
             masks = np.concatenate([batch["mask"] for batch in dataset])
             assert masks.tolist() == [1.0] * 7 + [0.0, 1.0] + [0.0] * 3
         else:
-            with pytest.raises(tf.errors.InvalidArgumentError, match="1 of 8 examples are broken"):
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match="1 of 8 examples read are broken"
+            ):
                 list(dataset)
 
 

@@ -22,6 +22,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from system.tensorflow_log import quiet_tensorflow
 
@@ -36,12 +37,12 @@ from input_pipeline.prepare.convert import REPORT_NAME, ShardReport, prepare
 from input_pipeline.prepare.ground_truth import label_validation
 from input_pipeline.sources.boxed import BoxedImages
 from input_pipeline.sources.coco import is_coco, list_coco
-from input_pipeline.sources.csv_list import read_lists
+from input_pipeline.sources.csv_list import TRAIN_LIST, read_lists
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo
 from input_pipeline.sources.listing import (
     DEFAULT_VALIDATION_FRACTION,
     ClassImages,
-    arrange,
+    list_classes,
     list_images,
 )
 from input_pipeline.sources.mask_folder import CLASSES_FILE, list_masks, list_voc
@@ -201,17 +202,25 @@ def gather(
             candidates = [os.path.join(folder, name) for name in LABEL_FILES]
             here = [path for path in candidates if tf.io.gfile.exists(path)]
             validation_labels = validation_labels or (here[0] if here else None)
-    images = list_images(source)
     if validation is None:
-        return arrange(images, source, validation_fraction)
+        return _with_unread_list(list_classes(source, validation_fraction), source)
     if validation_labels is None:
         raise DatasetError(
             f"{validation}: the classes of these images are unknown; set --validation_labels=FILE"
         )
-    train = arrange(images, source, train_only=True)
+    train = _with_unread_list(list_classes(source, train_only=True), source)
     labelled = label_validation(list_images(validation), validation_labels, train.class_names)
     splits = {**train.splits, "validation": labelled}
     return ClassImages(train.class_names, splits, train.notes)
+
+
+def _with_unread_list(images: ClassImages, source: str) -> ClassImages:
+    """Add a note if `source` also holds a list, which gives other classes than the folders."""
+    path = os.path.join(source, TRAIN_LIST)
+    if not tf.io.gfile.isdir(source) or not tf.io.gfile.exists(path):
+        return images
+    note = f"{TRAIN_LIST} is not read; to read it, give --source={path}"
+    return replace(images, notes=(*images.notes, note))
 
 
 def _parser() -> Parser:

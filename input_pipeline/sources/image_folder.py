@@ -15,8 +15,7 @@ from input_pipeline.sources.dataset_info import DatasetInfo, SplitInfo
 from input_pipeline.sources.listing import (
     ClassImages,
     Labelled,
-    arrange,
-    list_images,
+    list_classes,
     parse_fraction,
 )
 from input_pipeline.sources.source import (
@@ -46,11 +45,8 @@ def open_image_folder(request: SourceRequest) -> Source:
         )
     if not tf.io.gfile.isdir(request.data_dir):
         raise DatasetError(f"{request.data_dir}: no such folder; data_dir must hold class folders")
-    images = arrange(
-        list_images(request.data_dir),
-        request.data_dir,
-        parse_fraction("image_folder", request.argument),
-    )
+    fraction = parse_fraction("image_folder", request.argument)
+    images = list_classes(request.data_dir, fraction)
     return read_files(request.data_dir.rstrip("/").rsplit("/", 1)[-1], images, request.sampling)
 
 

@@ -9,7 +9,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -84,6 +84,21 @@ def list_images(path: str) -> list[ImageFile]:
     return sorted(images, key=lambda image: image.name)
 
 
+def list_classes(
+    path: str,
+    validation_fraction: float = DEFAULT_VALIDATION_FRACTION,
+    *,
+    train_only: bool = False,
+) -> ClassImages:
+    """List the images in a folder or tar and arrange them, with a note for each empty class folder.
+
+    See `list_images` and `arrange`, also for the errors.
+    """
+    images = list_images(path)
+    classes = arrange(images, path, validation_fraction, train_only=train_only)
+    return replace(classes, notes=(*classes.notes, *_empty_folders(path, images, classes)))
+
+
 def arrange(
     images: Sequence[ImageFile],
     where: str,
@@ -109,7 +124,7 @@ def arrange(
     if not 0.0 <= validation_fraction < 1.0:
         raise DatasetError(f"invalid validation fraction {validation_fraction:g}; expected [0, 1)")
     parts = [image.name.split("/") for image in images]
-    has_splits = any(folders[0] == "train" and len(folders) > 2 for folders in parts)
+    has_splits = _has_splits(parts)
     split_of = {"train": "train"} if train_only else _split_folders(parts)
     found: dict[str, list[tuple[ImageFile, str]]] = {"train": []}
     unused: Counter[str] = Counter()
@@ -156,6 +171,25 @@ def parse_fraction(source: str, argument: str) -> float:
             f"data source {source}:{argument}: invalid fraction {argument!r}; expected the fraction "
             f"of the images to validate on, as in {source}:0.1"
         ) from None
+
+
+def _has_splits(parts: Sequence[Sequence[str]]) -> bool:
+    """Return whether the class folders are in train/; `parts` are the folders and the name of every image."""
+    return any(folders[0] == "train" and len(folders) > 2 for folders in parts)
+
+
+def _empty_folders(path: str, images: Sequence[ImageFile], classes: ClassImages) -> Iterator[str]:
+    """Yield a note for each folder that would be a class if an image were in it."""
+    if not tf.io.gfile.isdir(path):
+        return
+    parts = [image.name.split("/") for image in images]
+    below = "train/" if _has_splits(parts) else ""
+    used = {*classes.class_names} if below else {folders[0] for folders in parts}
+    root = os.path.join(path, below)
+    for name in sorted(each.rstrip("/") for each in tf.io.gfile.listdir(root)):
+        hidden = not name or name.startswith(".")
+        if not hidden and name not in used and tf.io.gfile.isdir(os.path.join(root, name)):
+            yield f"{below}{name}/: no images; not a class"
 
 
 def _split_folders(parts: Sequence[Sequence[str]]) -> Mapping[str, str]:

@@ -143,6 +143,19 @@ def test_what_is_evaluated_and_what_is_not_used_is_printed(tmp_path: Path, capsy
     }
 
 
+def test_empty_class_folders_and_an_unread_list_are_printed(tmp_path: Path, capsys):
+    images = tmp_path / "images"
+    for number, name in enumerate(("cat", "dog", "bird")):
+        (images / name).mkdir(parents=True)
+        if name != "bird":
+            (images / name / "0.JPEG").write_bytes(an_image(number))
+    (images / "train.csv").write_text("path,label\ncat/0.JPEG,tabby\n")
+    assert main([f"--source={images}", f"--output={tmp_path}/records"]) == 0
+    printed = capsys.readouterr().out
+    assert "bird/: no images; not a class\n" in printed
+    assert f"train.csv is not read; to read it, give --source={images}/train.csv\n" in printed
+
+
 @pytest.mark.slow
 def test_what_was_prepared_trains(prepared: Path):
     source = get_source("tfrecord", str(prepared))

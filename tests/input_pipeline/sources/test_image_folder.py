@@ -59,6 +59,17 @@ def test_what_a_folder_is_evaluated_on_is_in_its_notes(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("below", ["", "train/"])
+def test_a_class_folder_without_images_is_in_the_notes(tmp_path: Path, below: str):
+    make_images(tmp_path, {f"{below}cat": 2, f"{below}dog": 2, f"{below}bird": 0})
+    (tmp_path / below / "bird" / "0.heic").write_bytes(b"another format")
+    (tmp_path / below / ".git").mkdir()
+    (tmp_path / below / "notes.txt").write_text("no folder")
+    source = get_source("image_folder", str(tmp_path))
+    assert source.info.class_names == ("cat", "dog")
+    assert source.notes[1:] == (f"{below}bird/: no images; not a class",)
+
+
 @pytest.mark.slow
 def test_a_broken_image_file_is_named(tmp_path: Path):
     make_images(tmp_path, {"a": 2})

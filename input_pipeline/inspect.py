@@ -29,7 +29,7 @@ from input_pipeline.images.framing import TRAIN_FRAMINGS, Squash
 from input_pipeline.images.view import EvalView, TrainView
 from input_pipeline.sources import Examples, IndexedExamples, Source, get_source
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, ShardInfo
-from input_pipeline.stream.decode import LOST
+from input_pipeline.stream.decode import LOST, no_image
 from input_pipeline.stream.order import indexed_once, sharded_once, sharded_sample
 from input_pipeline.stream.pipeline import resident, show_train, train_rows
 from input_pipeline.targets import TARGET_HELP, parse_target
@@ -61,25 +61,33 @@ class ExampleView:
 class Survey:
     """Statistics of a number of examples of a split."""
 
-    num_examples: int
+    num_examples: int  # with the broken ones
     label_range: tuple[int, int]  # as written
     class_counts: dict[int, int]  # by label as written
     sizes: dict[str, list[int]]  # quantiles of height, width and encoded bytes
     failures: list[tuple[str, str]]  # (file and number, reason)
 
 
-def survey(source: Source, split: str, *, limit: int = 0, workers: int = 4) -> Survey:
+def survey(
+    source: Source, split: str, *, data_dir: str | None = None, limit: int = 0, workers: int = 4
+) -> Survey:
     """Read and decode examples of a split.
 
     Args:
       source: data set to inspect.
       split: one of its splits.
+      data_dir: folder of the data, or a list in it; files are named by their paths in this folder. None: by
+        their full paths.
       limit: approximate number of examples to decode, spread over the split; 0: all.
       workers: threads.
     """
-    examples = source.examples(split)
+    examples, folder = source.examples(split), _folder(data_dir)
     views = list(
-        _parallel(lambda row: _view_example(source, examples, row), _rows(examples, limit), workers)
+        _parallel(
+            lambda row: _view_example(source, examples, row, folder),
+            _rows(examples, limit),
+            workers,
+        )
     )
     sound = [view for view in views if not view.problem]
     counts = Counter(label for view in sound for label in view.labels)
@@ -107,6 +115,7 @@ def contact_sheet(
     view: TrainView,
     num_images: int,
     seed: int = 0,
+    data_dir: str | None = None,
 ) -> np.ndarray:
     """Draw the first training images, and the network's input from them in the first epochs.
 
@@ -115,13 +124,14 @@ def contact_sheet(
       view: as for make_train_dataset, which gives the same pixels; pictures are scaled to TILE pixels.
       num_images: rows of the sheet.
       seed: of the run.
+      data_dir: as for `survey`.
 
     Returns:
       uint8 [height, width, 3].
     """
     from PIL import Image, ImageDraw
 
-    examples = resident(source.examples("train"), "fail")
+    examples, folder = resident(source.examples("train"), "fail"), _folder(data_dir)
     rows = train_rows(examples, seed=seed, host_batch_size=num_images, shuffle_buffer_mib=16.0)
     width, height = (1 + EPOCHS_SHOWN) * TILE, TILE + CAPTION
     sheet = Image.new("RGB", (width, num_images * height), "white")
@@ -144,7 +154,7 @@ def contact_sheet(
             left, top = column * TILE, number * height
             sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
         names = ", ".join(_class_name(info, label) for label in source.target.labels(features))
-        caption = f"{names}  {_place(examples, row)}"
+        caption = f"{names}  {_place(examples, row, folder)}"
         draw.text((2, number * height + TILE + 2), caption, fill="black")
     return np.asarray(sheet)
 
@@ -175,12 +185,16 @@ def _rows(examples: Examples, limit: int) -> Iterable[dict[str, tf.Tensor]]:
     return sharded_once(examples, skip_damage=True)
 
 
-def _view_example(source: Source, examples: Examples, row: dict[str, tf.Tensor]) -> ExampleView:
-    place = _place(examples, row)
+def _view_example(
+    source: Source, examples: Examples, row: dict[str, tf.Tensor], folder: str | None
+) -> ExampleView:
+    place = _place(examples, row, folder)
     if "record" in row and not row["record"].numpy():
         return ExampleView(place, problem=LOST)
     try:
         encoded, features = _read(examples, row)
+        if not encoded.numpy():
+            return ExampleView(place, problem=no_image(examples))
         value, problem = _check(source, features)
         if problem != "":
             return ExampleView(place, problem=problem.numpy().decode())
@@ -207,10 +221,27 @@ def _read(examples: Examples, row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, Fea
     return examples.parse(row["record"])
 
 
-def _place(examples: Examples, row: dict[str, tf.Tensor]) -> str:
+def _place(examples: Examples, row: dict[str, tf.Tensor], folder: str | None) -> str:
     indexed = isinstance(examples, IndexedExamples)
     file = examples.file(row["index"]) if indexed else row["file"]  # type: ignore[union-attr]
-    return f"{os.path.basename(file.numpy().decode())}, example {int(row['index'])}"
+    return f"{_below(file.numpy().decode(), folder)}, example {int(row['index'])}"
+
+
+def _folder(data_dir: str | None) -> str | None:
+    """Return the folder of the data, where `data_dir` may be a list in it."""
+    if data_dir is None or tf.io.gfile.isdir(data_dir):
+        return data_dir
+    return os.path.dirname(data_dir)
+
+
+def _below(path: str, folder: str | None) -> str:
+    """Return `path` relative to `folder` if it is in there."""
+    if folder is None:
+        return path
+    if files.is_remote(path):
+        return path.removeprefix(os.path.join(folder, ""))
+    relative = os.path.relpath(path, folder)
+    return path if relative.startswith(os.pardir) else relative
 
 
 def _class_name(info: DatasetInfo, label: int) -> str:
@@ -299,7 +330,13 @@ def _print_findings(source: Source, flags: Namespace) -> int:
     print(f"{source.info.name}: {source.info.num_classes} classes")
     failures = 0
     for split in source.splits:
-        found = survey(source, split, limit=flags.examples, workers=flags.workers)
+        found = survey(
+            source,
+            split,
+            data_dir=flags.data_dir or None,
+            limit=flags.examples,
+            workers=flags.workers,
+        )
         _print_split(source.info, split, found)
         _print_failures(split, found.failures)
         failures += len(found.failures)
@@ -318,7 +355,8 @@ def _print_split(info: DatasetInfo, split: str, found: Survey) -> None:
         else {n + info.label_offset: 0 for n in range(info.num_classes)} | found.class_counts
     )
     rarest = sorted(counts, key=lambda label: (counts[label], label))
-    table = Table(title=f"{split}: {described.num_examples} examples, {found.num_examples} decoded")
+    decoded = found.num_examples - len(found.failures)
+    table = Table(title=f"{split}: {described.num_examples} examples, {decoded} decoded")
     for heading in ("", *(f"{q:.0%}" for q in QUANTILES)):
         table.add_column(heading, justify="right")
     for name, values in found.sizes.items():
@@ -357,6 +395,7 @@ def _draw(source: Source, flags: Namespace) -> None:
         ),
         num_images=min(flags.images, source.examples("train").num_examples),
         seed=flags.seed,
+        data_dir=flags.data_dir or None,
     )
     files.write_bytes(flags.sheet, tf.io.encode_png(sheet).numpy())
     print(f"{flags.sheet}: originals, then the network's input in epochs 0 to {EPOCHS_SHOWN - 1}")

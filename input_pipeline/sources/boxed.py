@@ -232,6 +232,7 @@ def _examples(members: Sequence[BoxedImage]) -> IndexedExamples:
         num_bytes=len(members) * ASSUMED_BYTES,
         read=read,
         file=lambda index: tf.gather(paths, index),
+        image_files=True,
     )
 
 

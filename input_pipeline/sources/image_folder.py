@@ -102,4 +102,5 @@ def _examples(files: Sequence[Labelled]) -> IndexedExamples:
         num_bytes=len(files) * ASSUMED_BYTES,
         read=read,
         file=lambda index: tf.gather(paths, index),
+        image_files=True,
     )

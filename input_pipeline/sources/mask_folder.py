@@ -240,6 +240,7 @@ def _examples(pairs: Sequence[tuple[ImageFile, ImageFile]]) -> IndexedExamples:
         num_bytes=len(pairs) * ASSUMED_BYTES,
         read=read,
         file=lambda index: tf.gather(paths, index),
+        image_files=True,
     )
 
 

@@ -97,6 +97,7 @@ class IndexedExamples:
     read: Parse
     file: Callable[[tf.Tensor], tf.Tensor]
     in_memory: bool = False
+    image_files: bool = False  # each image is a file, not a feature of a record
     classes: ClassGroups | None = None  # to be trained on equally often; None: as the examples are
 
 

@@ -73,7 +73,7 @@ def decode_batches(
 
     def decode_row(place: tf.Tensor, row: Row) -> Row:
         encoded, features = _read(examples, row)
-        value, problem = _check_record(info, target, encoded, features)
+        value, problem = _check_record(info, target, examples, encoded, features)
         problem = tf.cond(_is_lost(row), lambda: tf.constant(LOST), lambda: problem)
 
         def show_and_place() -> tuple[Row, Row, tf.Tensor]:
@@ -279,14 +279,20 @@ def _is_empty(text: tf.Tensor) -> tf.Tensor:
     return tf.strings.length(text) == 0
 
 
+def no_image(examples: Examples) -> str:
+    """Describe the problem of an example whose encoded image is ""."""
+    is_file = isinstance(examples, IndexedExamples) and examples.image_files
+    return "the file is empty" if is_file else "feature image/encoded is missing"
+
+
 def _check_record(
-    info: DatasetInfo, target: Target, encoded: tf.Tensor, features: Features
+    info: DatasetInfo, target: Target, examples: Examples, encoded: tf.Tensor, features: Features
 ) -> tuple[Row, tf.Tensor]:
     """Return what the target takes of the record, and the problem, string [] ("" if there is none)."""
     row, problem = target.check(
         features, num_classes=info.num_classes, label_offset=info.label_offset
     )
-    missing = tf.constant("feature image/encoded is missing")
+    missing = tf.constant(no_image(examples))
     return dict(row), tf.cond(_is_empty(encoded), lambda: missing, lambda: problem)
 
 

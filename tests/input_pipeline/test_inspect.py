@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def broken(make_records) -> str:
 
 
 def test_a_survey_counts_labels_sizes_and_failures(broken: str):
-    found = inspect.survey(get_source("tfrecord", broken), "train")
+    found = inspect.survey(get_source("tfrecord", broken), "train", data_dir=broken)
     assert found.num_examples == 21
     assert found.label_range == (1, 5)
     assert sum(found.class_counts.values()) == 18
@@ -46,7 +47,8 @@ def test_a_truncated_file_is_surveyed_to_its_end(make_records):
     find_dataset_info(data_dir, num_classes=5)
     path = Path(data_dir, "train-00002-of-00003")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    found = inspect.survey(get_source("tfrecord", data_dir, skip_damage=True), "train")
+    source = get_source("tfrecord", data_dir, skip_damage=True)
+    found = inspect.survey(source, "train", data_dir=data_dir)
     assert found.num_examples == 21
     assert [place for place, _ in found.failures] == [
         f"train-00002-of-00003, example {n}" for n in (18, 19, 20)
@@ -107,11 +109,29 @@ def test_the_command_tells_what_it_found_and_fails_on_broken_images(
     flags = [f"--data_dir={broken}", "--examples=0", "--policy=none", "--image_size=16"]
     assert inspect.main([*flags, "--sheet="]) == 1
     output = capsys.readouterr().out
-    assert "train: 21 examples, 21 decoded" in output
+    assert "train: 21 examples, 18 decoded" in output
+    assert "example 9: feature image/encoded is missing" in output
     assert "labels 1..5, allowed 1..5" in output
     assert "train: 3 broken" in output
     assert "validation: 0 broken" in output
     assert not sheet.exists()
+
+
+def test_a_broken_file_is_named_by_its_path_in_the_folder(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(2):
+            path = tmp_path / "photos" / name / f"{number}.png"
+            path.write_bytes(tf.io.encode_png(np.zeros([8, 8, 3], np.uint8)).numpy())
+    (tmp_path / "photos/dog/1.png").write_bytes(b"")
+    (tmp_path / "photos/train.csv").write_text("path,label\ndog/0.png,dog\ndog/1.png,dog\n")
+    monkeypatch.chdir(tmp_path)
+    for data_dir, source in (("./photos/", "image_folder:0.5"), ("photos/train.csv", "csv:0.5")):
+        assert inspect.main([f"--data_dir={data_dir}", f"--source={source}", "--sheet="]) == 1
+        printed = capsys.readouterr().out
+        assert re.search(r"^  dog/1\.png, example \d: the file is empty$", printed, re.MULTILINE)
 
 
 def test_the_command_draws_and_succeeds_on_sound_data(make_records, tmp_path: Path, capsys):

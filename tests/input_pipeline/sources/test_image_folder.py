@@ -71,14 +71,22 @@ def test_a_class_folder_without_images_is_in_the_notes(tmp_path: Path, below: st
 
 
 @pytest.mark.slow
-def test_a_broken_image_file_is_named(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\x89PNG\r\n\x1a\nno more", "the image cannot be read or decoded"),
+        (b"", "the file is empty"),
+    ],
+    ids=["broken", "empty"],
+)
+def test_a_broken_image_file_is_named(tmp_path: Path, content: bytes, problem: str):
     make_images(tmp_path, {"a": 2})
-    (tmp_path / "a" / "0.PNG").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    (tmp_path / "a" / "0.PNG").write_bytes(content)
     source = get_source("image_folder:0", str(tmp_path))
     dataset = train_dataset(source, image_size=4, host_batch_size=2, seed=0)
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         list(dataset.take(1))
-    wanted = f"{tmp_path}/a/0.PNG, example 0: the image cannot be read or decoded"
+    wanted = f"{tmp_path}/a/0.PNG, example 0: {problem}"
     assert pipeline.describe_data_error(raised.value) == wanted
 
 

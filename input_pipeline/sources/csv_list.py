@@ -28,6 +28,7 @@ from input_pipeline.sources.listing import (
     parse_fraction,
 )
 from input_pipeline.sources.source import Source, SourceRequest
+from input_pipeline.targets.class_label import ClassLabel
 from system.files import beside
 
 TRAIN_LIST = "train.csv"
@@ -56,11 +57,20 @@ def open_csv(request: SourceRequest) -> Source:
         raise DatasetError(
             f"data source csv needs data_dir: a CSV file, or a folder with {TRAIN_LIST}"
         )
-    images = read_lists(request.data_dir, parse_fraction("csv", request.argument))
+    images = read_lists(
+        request.data_dir,
+        parse_fraction("csv", request.argument),
+        one_class=isinstance(request.target, ClassLabel),
+    )
     return read_files(os.path.basename(request.data_dir.rstrip("/")), images, request.sampling)
 
 
-def read_lists(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTION) -> ClassImages:
+def read_lists(
+    path: str,
+    validation_fraction: float = DEFAULT_VALIDATION_FRACTION,
+    *,
+    one_class: bool = False,
+) -> ClassImages:
     """Read the lists of training and evaluation images.
 
     Args:
@@ -68,17 +78,18 @@ def read_lists(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTI
         it: validation.csv, val.csv, or test.csv if it has labels.
       validation_fraction: in [0, 1); fraction of the training images to hold out, at random and
         rounded, if there is no evaluation list.
+      one_class: require exactly one class for each image.
 
     Raises:
       DatasetError: a list or an image is missing, a list is malformed or empty, an image is listed
-        twice, or a class is unknown.
+        twice, a class is unknown, or an image has more or fewer than `one_class` requires.
     """
     if not 0.0 <= validation_fraction < 1.0:
         raise DatasetError(f"invalid validation fraction {validation_fraction:g}; expected [0, 1)")
     if tf.io.gfile.isdir(path):
         path = os.path.join(path, TRAIN_LIST)
     path = beside(path, os.path.basename(path))  # spelled as those of the other lists
-    listed = {"train": _read_list(path)}
+    listed = {"train": _read_list(path, one_class)}
     notes = [f"evaluation images: {validation_fraction:.4g} of the training images"]
     for name in VALIDATION_LISTS:
         other = beside(path, name)
@@ -87,7 +98,7 @@ def read_lists(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTI
         if not _has_labels(other):
             notes.append(f"not used: {name} (no column {LABEL} or {LABELS})")
             continue
-        listed["validation"] = _read_list(other)
+        listed["validation"] = _read_list(other, one_class)
         notes[0] = f"evaluation images: {name}"
         break
     _check_images([row for rows in listed.values() for row in rows])
@@ -98,12 +109,18 @@ def read_lists(path: str, validation_fraction: float = DEFAULT_VALIDATION_FRACTI
     return ClassImages(class_names, splits, tuple(notes))
 
 
-def _read_list(path: str) -> list[_Row]:
+def _read_list(path: str, one_class: bool) -> list[_Row]:
     with _reader(path) as reader:
         column = _label_column(path, reader.fieldnames or ())
         rows = [_row(path, f"{path}, line {reader.line_num}", cells, column) for cells in reader]
     if not rows:
         raise DatasetError(f"{path}: lists no images")
+    for row in rows:
+        if one_class and len(row.names) != 1:
+            raise DatasetError(
+                f"{row.place}: {len(row.names)} labels; expected 1, or task.name=multi_label "
+                "(input_pipeline.inspect: --target=classes)"
+            )
     return rows
 
 

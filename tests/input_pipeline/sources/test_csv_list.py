@@ -108,15 +108,41 @@ def test_a_survey_counts_every_label_of_an_image(tmp_path: Path, capsys: pytest.
     assert inspect.main([*arguments, "--target=classes"]) == 0
     assert "rarest: red (1), blue (2)" in capsys.readouterr().out
     assert inspect.main(arguments) == 1
-    assert "example 0: 2 labels; expected 1" in capsys.readouterr().out
+    assert "line 2: 2 labels; expected 1" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_images_of_several_classes_are_broken_where_one_is_expected(tmp_path: Path):
-    source = get_source("csv:0", write(tmp_path, train=SEVERAL))
-    dataset = eval_dataset(source, "train", image_size=4, host_batch_size=1)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="2 labels; expected 1"):
-        next(iter(dataset))
+ONE = "path,labels\nimages/0.png,red\nimages/1.png,blue\n"
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": SEVERAL}, "train.csv, line 2: 2 labels; expected 1, or task.name=multi_label"),
+        (
+            {"train": ONE, "validation": "path,labels\nimages/2.png,\n"},
+            "validation.csv, line 2: 0 labels; expected 1, or task.name=multi_label",
+        ),
+    ],
+)
+def test_several_classes_are_refused_where_one_is_expected(
+    tmp_path: Path, lists: dict[str, str], message: str
+):
+    data_dir = write(tmp_path, **lists)
+    with pytest.raises(DatasetError) as raised:
+        get_source("csv", data_dir)
+    assert str(raised.value).startswith(f"{data_dir}/{message}")
+    assert get_source("csv:0.5", data_dir, target=TARGET).info.num_classes == 2
+
+
+def test_a_list_of_images_without_any_label_is_refused(tmp_path: Path):
+    data_dir = write(tmp_path, train="path,labels\nimages/0.png,\n")
+    with pytest.raises(DatasetError, match=r"train\.csv: no image has a label$"):
+        get_source("csv", data_dir, target=TARGET)
+
+
+def test_one_class_in_the_column_of_several_is_read(tmp_path: Path):
+    source = get_source("csv:0", write(tmp_path, train=ONE))
+    assert source.info.splits["train"].class_counts == (1, 1)
 
 
 def test_classes_are_numbered_by_their_file(tmp_path: Path):
@@ -153,7 +179,7 @@ def test_a_fraction_is_held_out_where_there_is_no_second_list(tmp_path: Path):
         ("path,class\n", None, "train.csv, line 1: the columns are path,class; expected"),
         ("path,label,labels\n", None, "train.csv, line 1: the columns are path,label,labels"),
         ("path,label\n", None, "train.csv: lists no images"),
-        ("path,labels\nimages/0.png,\n", None, "train.csv: no image has a label"),
+        ("path,labels\nimages/0.png,\n", None, "train.csv, line 2: 0 labels; expected 1"),
         (
             "path,label\nimages/0.png,a\n\nimages/1.png\n",
             None,

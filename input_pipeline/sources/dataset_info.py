@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
 from system import files
+from system.console import log
 
 FILE_NAME = "dataset_info.json"
 FORMAT_VERSION = 1
@@ -150,15 +151,13 @@ def find_dataset_info(
         except DatasetError as error:
             if not skip_damage:
                 raise
-            tf.get_logger().warning("%s", error)
+            log(str(error))
         return info
     info = count_records(data_dir, num_classes=num_classes)
     try:
         write_dataset_info(info, data_dir)
     except (tf.errors.OpError, OSError):
-        tf.get_logger().info(
-            "%s is not writable; its records will be counted at every start", data_dir
-        )
+        log(f"{data_dir}: not writable; its records will be counted at every start")
     return info
 
 

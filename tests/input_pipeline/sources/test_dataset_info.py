@@ -123,7 +123,7 @@ def test_a_folder_that_is_missing_or_empty_says_what_was_looked_for(tmp_path: Pa
         find_dataset_info(str(tmp_path))
 
 
-def test_a_shard_that_changed_since_it_was_described_is_named(make_records):
+def test_a_shard_that_changed_since_it_was_described_is_named(make_records, capfd):
     data_dir = make_records(train=[3, 3])
     info = find_dataset_info(data_dir, num_classes=5)
     path = Path(data_dir, "train-00001-of-00002")
@@ -134,9 +134,10 @@ def test_a_shard_that_changed_since_it_was_described_is_named(make_records):
     with pytest.raises(DatasetError, match=r"train-00001-of-00002: missing"):
         find_dataset_info(data_dir)
     assert find_dataset_info(data_dir, skip_damage=True) == info
+    assert capfd.readouterr() == (f"{path}: missing, but listed in dataset_info.json\n", "")
 
 
-def test_a_folder_that_cannot_be_written_is_counted_all_the_same(make_records, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_counted_all_the_same(make_records, monkeypatch, capfd):
     def refuse(*_: object) -> None:
         raise PermissionError
 
@@ -144,3 +145,5 @@ def test_a_folder_that_cannot_be_written_is_counted_all_the_same(make_records, m
     data_dir = make_records(train=[3])
     assert find_dataset_info(data_dir, num_classes=5).splits["train"].num_examples == 3
     assert not os.path.exists(os.path.join(data_dir, "dataset_info.json"))
+    line = f"{data_dir}: not writable; its records will be counted at every start\n"
+    assert capfd.readouterr() == (line, "")

@@ -9,6 +9,7 @@ order as they arrive. A batch that is lost with its worker, or that is late, is 
 host.
 """
 
+import errno
 import queue
 import socket
 import sys
@@ -26,6 +27,7 @@ import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
 from system.command import ArgumentTypeError, Namespace, Parser, command
+from system.console import log
 from system.errors import UserError, first_line
 from system.memory import limit_malloc_arenas
 
@@ -109,9 +111,7 @@ def in_order(
             continue
         arrival = next_arrival() if len(waiting) < most_waiting else None
         if arrival is None:
-            tf.get_logger().warning(
-                "data service: step %d did not arrive; making it on this host", step
-            )
+            log(f"data service: step {step} did not arrive; making it on this host")
             yield make_locally(step)
             step += 1
         elif arrival[0] >= step:
@@ -187,21 +187,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     service = tf.data.experimental.service
     try:
         if flags.role == "dispatcher":
-            server = service.DispatchServer(
-                service.DispatcherConfig(
-                    port=flags.port, worker_timeout_ms=int(WORKER_TIMEOUT_SECONDS * 1000)
-                )
+            config = service.DispatcherConfig(
+                port=flags.port, worker_timeout_ms=int(WORKER_TIMEOUT_SECONDS * 1000)
             )
+            server = service.DispatchServer(config)
             port = server.target.rpartition(":")[2]
             print(f"dispatcher ready: grpc://{socket.gethostname()}:{port}", flush=True)
         else:
             check_reachable(f"grpc://{flags.dispatcher}")
             server = service.WorkerServer(_worker_config(flags))
             print(f"worker ready, serving {flags.dispatcher}", flush=True)
-    except tf.errors.OpError as error:  # a port in use, for one
-        raise UserError(f"cannot serve: {first_line(error)}") from error
+    except (tf.errors.OpError, RuntimeError) as error:  # a port in use is a RuntimeError
+        raise UserError(_port_problem(flags.port) or f"cannot serve: {first_line(error)}") from None
     server.join()
     return 0
+
+
+def _port_problem(port: int) -> str:
+    """Describe why a server cannot listen on a port; "" if it can."""
+    try:
+        with socket.socket() as probe:
+            probe.bind(("", port))
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        reason = "is in use" if in_use else f"cannot be used ({error.strerror})"
+        return f"port {port} {reason}; give another --port"
+    return ""
 
 
 def _worker_config(flags: Namespace) -> Any:

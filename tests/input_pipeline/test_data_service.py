@@ -1,4 +1,5 @@
 import itertools
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,9 +104,12 @@ def test_a_batch_that_comes_too_late_or_twice_is_dropped():
     assert ordered(arrivals, 4, 2) == ["made 5", "came 6", "came 7", "came 8"]
 
 
-def test_waiting_in_vain_makes_batches_locally():
+def test_waiting_in_vain_makes_batches_locally(capsys):
     arrivals = [(5, "came 5"), None, (7, "came 7"), None]
     assert ordered(arrivals, 4, 8) == ["came 5", "made 6", "came 7", "made 8"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"data service: step {step} did not arrive; making it on this host" for step in (6, 8)
+    ]
 
 
 def test_an_error_of_a_worker_is_raised_here():
@@ -125,6 +129,19 @@ def test_wrong_use_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
     assert data_service.main(["worker", "--dispatcher=localhost:1"]) == 1
     assert "cannot connect to grpc://localhost:1" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_one_line(service, capsys):
+    dispatcher = service[0].removeprefix("grpc://")
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for flags in (["dispatcher"], ["worker", f"--dispatcher={dispatcher}", "--host=localhost"]):
+            assert data_service.main([*flags, f"--port={port}"]) == 1
+            assert capsys.readouterr().err == (
+                f"input_pipeline.data_service: port {port} is in use; give another --port\n"
+            )
 
 
 @pytest.mark.parametrize("port", ["-1", "99999", "http"])

@@ -52,7 +52,7 @@ def open_digit_scenes(request: SourceRequest) -> Source:
     data_dir = request.data_dir or "data/digit_scenes"
     recipe = "segmentation" if MASK in request.target.features else "detection"
     info = find_written(
-        data_dir, "digit_scenes", own_images=f"configs/{recipe}_finetune.yaml"
+        data_dir, "digit_scenes", CLASS_NAMES, own_images=f"configs/{recipe}_finetune.yaml"
     ) or write_digit_scenes(data_dir)
     splits = {
         name: sharded_examples(data_dir, split, request.target)

@@ -57,7 +57,7 @@ class PackagedSet:
     def open(self, request: SourceRequest) -> Source:
         """Open the records in `request.data_dir` (default: data/NAME); write them if missing."""
         data_dir = request.data_dir or f"data/{self.name}"
-        info = find_written(data_dir, self.name) or self.write(data_dir)
+        info = find_written(data_dir, self.name, self.class_names) or self.write(data_dir)
         splits = {
             name: sharded_examples(data_dir, split, request.target)
             for name, split in info.splits.items()
@@ -97,13 +97,18 @@ class PackagedSet:
 
 
 def find_written(
-    data_dir: str, name: str, *, own_images: str = "configs/finetune.yaml"
+    data_dir: str,
+    name: str,
+    class_names: Sequence[str],
+    *,
+    own_images: str = "configs/finetune.yaml",
 ) -> DatasetInfo | None:
     """Return the description of the set called `name` in `data_dir`, or None if it must be written.
 
     Args:
       data_dir: folder (local or gs://) of the records, which may be missing.
       name: of the set.
+      class_names: of the set.
       own_images: the recipe to recommend to users who have images of their own.
 
     Raises:
@@ -112,7 +117,7 @@ def find_written(
     try:
         info = read_dataset_info(data_dir)
     except DatasetError:
-        _check_only_records(data_dir, name, own_images)
+        _check_only_own(data_dir, name, class_names, own_images)
         return None
     if info.name != name:
         raise DatasetError(
@@ -121,22 +126,41 @@ def find_written(
     try:
         check_shards(info, data_dir)
     except DatasetError:
-        _check_only_records(data_dir, name, own_images)
+        _check_only_own(data_dir, name, class_names, own_images)
         return None
     return info
 
 
-def _check_only_records(data_dir: str, name: str, own_images: str) -> None:
-    """Raise DatasetError if records of the set would be written among files of the user."""
+def _check_only_own(data_dir: str, name: str, class_names: Sequence[str], own_images: str) -> None:
+    """Raise DatasetError if records of the set would be written among files of the user, or over them."""
     if not tf.io.gfile.exists(data_dir):
         return
     there = tf.io.gfile.listdir(data_dir) if tf.io.gfile.isdir(data_dir) else [data_dir]
-    if all(OWN_FILE.fullmatch(each) for each in there):
+    if all(OWN_FILE.fullmatch(each) for each in there) and not any(
+        _holds_others(f"{data_dir}/{each}", class_names) for each in there
+    ):
         return
     raise DatasetError(
         f"{data_dir}: holds other files; the {name} are written into an empty or new folder only. "
         f"For your own images give --config={own_images}, or another --data_dir"
     )
+
+
+def _holds_others(path: str, class_names: Sequence[str]) -> bool:
+    """Return whether a file holds readable records, the first of which names other classes or none."""
+    try:
+        first = next(iter(tf.data.TFRecordDataset(path)))
+    except (tf.errors.OpError, StopIteration):
+        return False
+    keys = ("image/class/synset", "image/object/class/text")
+    try:
+        found = tf.io.parse_single_example(
+            first, dict.fromkeys(keys, tf.io.VarLenFeature(tf.string))
+        )
+    except tf.errors.OpError:
+        return True
+    named = {text.decode(errors="replace") for key in keys for text in found[key].values.numpy()}
+    return not named or not named <= set(class_names)
 
 
 def write_shards(

@@ -109,6 +109,16 @@ def test_scenes_are_the_same_everywhere(few, monkeypatch: pytest.MonkeyPatch, tm
     assert all((data_dir / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
 
 
+def test_scenes_left_unfinished_are_written_again(
+    few, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    _, data_dir = few
+    for path in data_dir.glob("train-*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(digit_scenes, "NUM_SCENES", {"train": 12, "validation": 4})
+    assert get_source("digit_scenes", str(tmp_path)).info.splits.keys() == {"train", "validation"}
+
+
 @pytest.mark.slow
 def test_boxes_of_scenes_have_the_classes_of_their_digits(few):
     _, data_dir = few

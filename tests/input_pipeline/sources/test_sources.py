@@ -7,7 +7,13 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.errors import DatasetError
-from input_pipeline.sources import SOURCES, IndexedExamples, ShardedExamples, get_source
+from input_pipeline.sources import (
+    SOURCES,
+    IndexedExamples,
+    ShardedExamples,
+    get_source,
+    records,
+)
 from input_pipeline.sources.cache import load_into_memory
 from input_pipeline.sources.dataset_info import (
     DatasetInfo,
@@ -148,6 +154,25 @@ def test_packaged_sets_are_never_written_among_other_files(
         f"For your own images give --config=configs/{recipe}, or another --data_dir"
     )
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        records.serialize(records.ImageRecord(b"mine", 1, 1, 1)),
+        records.serialize(records.ImageRecord(b"mine", 1, 1, 1, synset="cat")),
+        b"no Example",
+    ],
+    ids=["no class", "another class", "no Example"],
+)
+def test_records_of_the_same_file_names_are_not_overwritten(tmp_path: Path, record: bytes):
+    path = tmp_path / "train-00007-of-00008"
+    records.write_shard(str(path), [record])
+    before = path.read_bytes()
+    with pytest.raises(DatasetError, match="holds other files; the digits are written into"):
+        get_source("digits", str(tmp_path))
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == before
 
 
 def test_a_damaged_set_of_another_name_is_not_overwritten(tmp_path: Path):

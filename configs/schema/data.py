@@ -19,7 +19,7 @@ class Data(Section):
     cache_dir: Text | None = None  # for cache=disk: a folder on a local disk
     service: Address | None = None  # grpc://HOST:PORT of a data service that makes training images
     on_error: Literal["fail", "skip"] = "fail"  # at a broken image; skipped ones are counted
-    max_error_fraction: BelowOne = 0.001  # of the examples read; more than that stops the run
+    max_error_fraction: BelowOne = 0.001  # of an epoch's images; more than that stops the run
 
     @field_validator("data_dir", check_fields=False)
     @classmethod

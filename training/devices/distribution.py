@@ -31,6 +31,11 @@ CONNECT_SECONDS = 20.0  # to wait for a grpc:// address
 
 STRATEGIES = ("auto", "tpu", "mirrored", "multi_worker", "cpu")
 
+_TF_CONFIG = (
+    'for example TF_CONFIG=\'{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}\''
+)
+
 
 class DistributionError(UsageError):
     """Devices are missing, or cannot be used as requested."""
@@ -420,18 +425,60 @@ def _tpu_advice(error: Exception) -> str:
 
 
 def _connect_workers() -> Distribution:
-    text = os.environ.get("TF_CONFIG", "")
+    workers, index = _read_tf_config(os.environ.get("TF_CONFIG", ""))
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except ValueError as error:  # an incomplete task, such as one without type
+        raise DistributionError(f"TF_CONFIG: {first_line(error)}; {_TF_CONFIG}") from error
+    except tf.errors.OpError as error:
+        raise DistributionError(
+            f"TF_CONFIG: worker {index} cannot listen at {workers[index]} ({first_line(error)}); expected an "
+            "address of this host with a free port. Fix: end the process that uses the port, or change it "
+            "in the TF_CONFIG of every worker"
+        ) from error
+    return Distribution(strategy, num_hosts=len(workers), host_index=index)
+
+
+def _read_tf_config(text: str) -> tuple[list[str], int]:
+    """Return the addresses of the workers, and the number of this one.
+
+    Raises:
+      DistributionError: TF_CONFIG is empty or incomplete.
+    """
+    if not text:
+        raise DistributionError(
+            f"--strategy=multi_worker needs TF_CONFIG, which is not set; {_TF_CONFIG}"
+        )
     try:
         config = json.loads(text)
-        workers, index = config["cluster"]["worker"], int(config["task"]["index"])
-    except (ValueError, KeyError, TypeError):
+    except ValueError as error:
         raise DistributionError(
-            "--strategy=multi_worker needs TF_CONFIG, for example TF_CONFIG="
-            '\'{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
-            '"task": {"type": "worker", "index": 0}}\''
+            f"TF_CONFIG is not JSON ({first_line(error)}); {_TF_CONFIG}"
         ) from None
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    return Distribution(strategy, num_hosts=len(workers), host_index=index)
+    workers, index = (
+        _value_at(config, *keys) for keys in (("cluster", "worker"), ("task", "index"))
+    )
+    if not (isinstance(workers, list) and workers and all(isinstance(x, str) for x in workers)):
+        raise DistributionError(
+            f"TF_CONFIG lacks cluster.worker, the list of all workers' addresses; {_TF_CONFIG}"
+        )
+    try:
+        number = int(index)
+    except (ValueError, TypeError):
+        raise DistributionError(
+            f"TF_CONFIG lacks task.index, the number of this worker; {_TF_CONFIG}"
+        ) from None
+    if not 0 <= number < len(workers):
+        raise DistributionError(
+            f"TF_CONFIG: task.index is {number}; expected 0 to {len(workers) - 1}, a number in cluster.worker"
+        )
+    return workers, number
+
+
+def _value_at(tree: Any, *keys: str) -> Any:
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
 
 
 def _gpus() -> list[Any]:

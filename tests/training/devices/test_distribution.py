@@ -1,6 +1,8 @@
 """Groups of replicas, and what a user reads who asks for devices that are not there."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -90,17 +92,34 @@ def test_a_tpu_and_another_strategy_contradict_each_other():
 
 
 @pytest.mark.parametrize(
-    "config",
-    [None, "", "{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {}}'],
+    ("config", "problem"),
+    [
+        (None, "--strategy=multi_worker needs TF_CONFIG, which is not set"),
+        ("", "--strategy=multi_worker needs TF_CONFIG, which is not set"),
+        ("{", "TF_CONFIG is not JSON (Expecting property name"),
+        ("[]", "TF_CONFIG lacks cluster.worker"),
+        ('{"cluster": {}}', "TF_CONFIG lacks cluster.worker"),
+        ('{"cluster": {"worker": "a:1"}, "task": {"index": 0}}', "TF_CONFIG lacks cluster.worker"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {}}', "TF_CONFIG lacks task.index"),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"index": 0}}',
+            "TF_CONFIG: When `cluster_spec`",
+        ),
+    ],
 )
-def test_workers_need_to_know_one_another(config, monkeypatch):
+def test_workers_need_to_know_one_another(config, problem, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if config is not None:
         monkeypatch.setenv("TF_CONFIG", config)
     message = refused("multi_worker")
-    assert message.startswith("--strategy=multi_worker needs TF_CONFIG, for example ")
-    example = message.split("TF_CONFIG=", 1)[1].strip("'")
+    assert message.startswith(problem)
+    example = message.split("for example TF_CONFIG=", 1)[1].strip("'")
     assert set(json.loads(example)) == {"cluster", "task"}
+
+
+def test_a_worker_that_is_not_in_the_list_is_refused(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 2}}')
+    assert refused("multi_worker").startswith("TF_CONFIG: task.index is 2; expected 0 to 1")
 
 
 # A failed search for a TPU leaves TensorFlow's runtime in a state of its own: in a fresh process.
@@ -122,3 +141,22 @@ def test_a_machine_without_tpu_is_one_line_with_advice():
     lines = done.stdout.strip().splitlines()
     assert len(lines) == 1, done
     assert lines[0].startswith("--tpu=local: this TensorFlow has no TPU support; install")
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_one_line_with_the_address(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = {"cluster": {"worker": [address]}, "task": {"type": "worker", "index": 0}}
+        done = subprocess.run(
+            [sys.executable, "main.py", "--strategy=multi_worker", f"--model_dir={tmp_path}"],
+            cwd=ROOT,
+            env=os.environ | {"TF_CONFIG": json.dumps(config)},
+            capture_output=True,
+            text=True,
+            timeout=runs.TIMEOUT_SECONDS,
+            check=False,
+        )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"main.py: TF_CONFIG: worker 0 cannot listen at {address} (")

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from efficientnet.weights.recognize import recognize_network
 from system.errors import UserError
 
 Weights = dict[str, np.ndarray]
 """Arrays by the path of our variable, such as `block_3_expand_bn/gamma`."""
-
-MAX_LISTED = 5  # names of a kind in a message; the exception's attributes hold them all
 
 
 class WeightsError(UserError):
@@ -59,23 +58,21 @@ def require_match(
         if name in found and tuple(found[name]) != tuple(shape)
     }
     problems = [
-        f"{len(names)} {kind}: {_join_names(names)}"
-        for kind, names in (
-            ("missing", missing),
-            ("extra", extra),
-            ("of another shape", list(misshaped.values())),
+        f"{count} (first: {names[0]})"
+        for count, names in (
+            (f"{len(missing)} of the model's {len(expected)} weights are missing", missing),
+            (f"{len(extra)} of the {len(found)} found are not in it", extra),
+            (f"{len(misshaped)} have another shape", list(misshaped.values())),
         )
         if names
     ]
     if problems:
+        network = recognize_network(found.values())
+        held = f"holds {network} and" if network not in (None, spec_name) else ""
         raise WeightsError(
-            f"{source} does not match {spec_name}: {'; '.join(problems)}",
+            f"{' '.join(filter(None, (source, held)))} does not match {spec_name}: {', '.join(problems)}. "
+            "Fix: give the model of these weights (--model)",
             missing=missing,
             extra=extra,
             misshaped=misshaped,
         )
-
-
-def _join_names(names: list[str]) -> str:
-    more = len(names) - MAX_LISTED
-    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

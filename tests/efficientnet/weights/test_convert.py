@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from efficientnet import build_model, get_spec, normalize_images
+from efficientnet.complexity import complexity
 from efficientnet.weights import convert, load_weights, read_weights_file
 from efficientnet.weights.convert import main
+from efficientnet.weights.keras_file import write_weights_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -93,6 +95,19 @@ def test_an_absent_checkpoint_is_one_line_and_exit_code_1(tmp_path, capsys):
     assert error.count("\n") == 1
     assert str(tmp_path / "absent") in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_network_are_one_line_with_the_input_and_its_network(tmp_path, capsys):
+    b0 = get_spec("efficientnet-b0")
+    shapes = complexity(b0, num_classes=None).variable_shapes
+    weights = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    file = tmp_path / "b0.weights.h5"
+    write_weights_file(file, b0, weights)
+    output = f"--output={tmp_path / 'x.weights.h5'}"
+    assert main([f"--input={file}", "--model=efficientnet-b1", output]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{file} holds efficientnet-b0 and does not match efficientnet-b1: " in line
+    assert main([f"--input={file}", "--model=efficientnet-b0", output]) == 0
 
 
 def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_1(goldens, tmp_path, capsys):

@@ -34,7 +34,8 @@ def test_lite0_is_read_whole(file):
 
 def test_another_network_is_refused_with_what_differs(file):
     with pytest.raises(
-        WeightsError, match=r"does not match efficientnet-b0: \d+ missing: .*se_reduce"
+        WeightsError,
+        match=r"holds efficientnet-lite0 and does not match efficientnet-b0: .* missing .*se_reduce",
     ):
         open_weights(file, get_spec("efficientnet-b0"))
 

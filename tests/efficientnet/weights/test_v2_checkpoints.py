@@ -57,9 +57,9 @@ def test_another_network_is_refused_with_what_differs(folder, read):
     deeper = get_spec("efficientnetv2-b0", width=0.125, depth=0.6)
     with pytest.raises(WeightsError, match=r"does not match efficientnetv2-b0: .* missing"):
         read(path, deeper)
-    with pytest.raises(WeightsError, match="of another shape"):
+    with pytest.raises(WeightsError, match="have another shape"):
         read(path, get_spec("efficientnetv2-b0", width=0.25, depth=0.3))
-    with pytest.raises(WeightsError, match=r"[12] of another shape"):
+    with pytest.raises(WeightsError, match=r"[12] have another shape"):
         read(path, SPEC, num_classes=7)
 
 
@@ -67,7 +67,7 @@ def test_an_unknown_object_is_refused(tmp_path):
     tf.train.Checkpoint(_stem=tf.train.Checkpoint(other=tf.Variable(1.0))).write(
         str(tmp_path / "x")
     )
-    with pytest.raises(WeightsError, match="1 extra: _stem/other"):
+    with pytest.raises(WeightsError, match=r"1 of .* not in it \(first: _stem/other"):
         read_tf2_checkpoint(tmp_path / "x", SPEC)
 
 

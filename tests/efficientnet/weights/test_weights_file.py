@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from efficientnet import build_model, get_spec
+from efficientnet.complexity import complexity
 from efficientnet.weights import WeightsError, load_weights, read_weights_file, write_weights_file
+from efficientnet.weights.matching import require_match
+from efficientnet.weights.recognize import recognize_network
 
 SPEC = get_spec("efficientnet-b0", width=0.25, depth=0.1)
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -97,12 +100,37 @@ def test_another_network_is_refused_and_leaves_the_model_as_it_was(file):
     model = build_model(get_spec("efficientnet-b0", width=0.5, depth=0.1), num_classes=6)
     before = as_dict(model)
     with pytest.raises(
-        WeightsError, match=r"six\.weights\.h5 does not match .* of another shape: "
+        WeightsError, match=r"six\.weights\.h5 does not match .* another shape \(first: "
     ):
         load_weights(model, file)
     assert_equal(as_dict(model), before)
-    with pytest.raises(WeightsError, match=r"missing: .*; .* extra: "):
+    with pytest.raises(WeightsError, match=r"are missing .*, .* not in it "):
         load_weights(build_model(SPEC, include="features"), _rename(file, "stem_conv", "root"))
+
+
+@pytest.mark.parametrize("headless", [False, True])
+def test_a_published_network_is_recognised_by_its_weights(headless):
+    shapes = complexity(get_spec("efficientnet-b0"), num_classes=6).variable_shapes
+    names = [
+        path for path in shapes if not (headless and path.startswith(("head_", "classifier/")))
+    ]
+    found = {path: shapes[path] for path in names}
+    expected = complexity(get_spec("efficientnet-b1"), num_classes=6).variable_shapes
+    with pytest.raises(WeightsError) as error:
+        require_match(found, expected, "b0.weights.h5", "efficientnet-b1")
+    message = str(error.value)
+    assert message.startswith(
+        "b0.weights.h5 holds efficientnet-b0 and does not match efficientnet-b1: "
+    )
+    assert message.endswith("Fix: give the model of these weights (--model)")
+    assert len(message) < 400
+    require_match(expected, expected, "b1.weights.h5", "efficientnet-b1")
+
+
+def test_an_unpublished_network_is_not_named():
+    shapes = complexity(get_spec("efficientnet-b0", width=0.25), num_classes=6).variable_shapes
+    assert recognize_network(shapes.values()) is None
+    assert recognize_network([]) is None
 
 
 def _rename(file, layer, name):
@@ -143,7 +171,7 @@ def test_files_that_are_not_local_are_read_too(file, weights):
 
 def test_only_whole_networks_are_written_and_nothing_is_left_behind(weights, tmp_path):
     partial = {path: array for path, array in weights.items() if path != "stem_conv/kernel"}
-    with pytest.raises(WeightsError, match="1 missing: stem_conv/kernel"):
+    with pytest.raises(WeightsError, match=r"1 of .* missing \(first: stem_conv/kernel\)"):
         write_weights_file(tmp_path / "partial.weights.h5", SPEC, partial)
     with pytest.raises(WeightsError, match=r"must end in \.weights\.h5"):
         write_weights_file(tmp_path / "name.h5", SPEC, weights)

@@ -82,7 +82,7 @@ class BatchNorm(Section):
 class Init(Section):
     """The source of the initial weights."""
 
-    weights: Text | None = None  # a run, checkpoint, file or published name; None: random
+    weights: Text | None = None  # run, checkpoint, file or name (imagenet, wheel...); None: random
     strict: bool = False  # fail where a value is set that the weights do not expect
 
     @model_validator(mode="after")

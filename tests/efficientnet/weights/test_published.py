@@ -174,6 +174,19 @@ def test_without_a_network_one_line_names_the_file_and_where_to_put_it(server, t
     assert line.endswith(f"Fix: put the file at {tmp_path}/cache/efficientnet/{name}")
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("imagnet", "did you mean imagenet? "), ("weel", "did you mean wheel? "), ("./a.h5", "")],
+)
+def test_an_unknown_name_is_refused_with_what_is_accepted(name, hint):
+    with pytest.raises(WeightsError) as error:
+        open_weights(name, SPEC)
+    assert str(error.value) == (
+        f"no weights at {name}; {hint}expected imagenet, advprop, noisy-student, imagenet21k, wheel, "
+        "hf-hub:timm/MODEL, or a file or folder"
+    )
+
+
 def test_the_table_has_every_model_and_names_each_file_with_its_digits():
     assert FILES.keys() == set(list_models())
     for model, files in FILES.items():

@@ -1,7 +1,9 @@
 """Base of every `python -m ...` command: flag parsing, one-line errors and exit statuses."""
 
 import argparse
+import difflib
 import functools
+import itertools
 import sys
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
@@ -43,9 +45,29 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse flags; report an unknown one before those that are required and missing.
+
+        A misspelled required flag is both, and only the misspelling names the mistake.
+        """
+        given = [*(sys.argv[1:] if args is None else args)]
+        if self._subparsers is None:  # a subcommand checks its own
+            self._check_known(given)
+        return super().parse_known_args(given, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Print the message in one line and exit with status 2."""
-        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; see --help\n")
+        see = " See" if message.endswith("?") else "; see"
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}{see} --help\n")
+
+    def _check_known(self, args: Sequence[str]) -> None:
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        for arg in itertools.takewhile(lambda arg: arg != "--", args):
+            flag = arg.partition("=")[0]
+            if flag.startswith("--") and " " not in flag and flag not in known:
+                near = difflib.get_close_matches(flag, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                self.error(f"unknown flag {flag}{hint}")
 
 
 def command(program: str) -> Callable[[Main], Command]:

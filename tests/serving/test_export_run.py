@@ -301,7 +301,7 @@ def test_what_is_wrong_with_a_prediction_is_one_line(
         (features, [], "the following arguments are required: --output"),
         (predict, ["--top=0"], "argument --top: '0' is not a whole number of at least 1"),
         (predict, ["--format=caffe"], "argument --format: invalid choice: 'caffe'"),
-        (predict, ["--batch=3"], "unrecognized arguments: --batch=3"),
+        (predict, ["--batch=3"], "unknown flag --batch; see --help"),
     ],
 )
 def test_a_mistake_in_the_arguments_is_one_line(command, arguments, message, capsys):

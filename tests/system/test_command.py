@@ -27,7 +27,6 @@ def test_numbers_are_parsed() -> None:
         ("--images=1.5", "argument --images: '1.5' is not a whole number of at least 1"),
         ("--seed=-1", "argument --seed: '-1' is not a whole number of at least 0"),
         ("--sizes=1,,2", "argument --sizes: '' is not a whole number of at least 1"),
-        ("--image=3", "unrecognized arguments: --image=3"),  # no abbreviations
     ],
 )
 def test_a_mistake_in_a_flag_is_one_line_and_status_2(argument, message, capsys) -> None:
@@ -35,6 +34,42 @@ def test_a_mistake_in_a_flag_is_one_line_and_status_2(argument, message, capsys)
         parser().parse_args([argument])
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"package.module: {message}; see --help\n"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "--image=3",
+            "unknown flag --image; did you mean --images? See --help",
+        ),  # no abbreviations
+        ("--modle_dir=x", "unknown flag --modle_dir; did you mean --model_dir? See --help"),
+        ("--zzz", "unknown flag --zzz; see --help"),
+    ],
+)
+def test_an_unknown_flag_is_reported_before_a_required_one(argument, message, capsys) -> None:
+    flags = parser()
+    flags.add_argument("--model_dir", required=True)
+    with pytest.raises(SystemExit) as stop:
+        flags.parse_args([argument])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"package.module: {message}\n"
+
+
+def test_what_follows_two_dashes_is_no_flag() -> None:
+    flags = parser()
+    flags.add_argument("files", nargs="*")
+    assert flags.parse_args(["--seed=1", "--", "--seed=2", "--x"]).files == ["--seed=2", "--x"]
+
+
+def test_a_subcommand_reports_an_unknown_flag(capsys) -> None:
+    parser = Parser("package.module")
+    role = parser.add_subparsers(dest="role", required=True).add_parser("worker")
+    role.add_argument("--port", required=True)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["worker", "--prot=1"])
+    error = capsys.readouterr().err
+    assert error == "package.module worker: unknown flag --prot; did you mean --port? See --help\n"
 
 
 def test_subcommands_report_their_mistakes_in_the_same_way(capsys) -> None:

@@ -114,9 +114,10 @@ def experiment_from_flags() -> Experiment:
     config = FLAGS.config or (config_for_model(FLAGS.model) if FLAGS.model else None)
     if not config and FLAGS.model_dir:
         config = run_experiment_file(FLAGS.model_dir)
-        if not config and FLAGS.mode in ("eval", "eval_loop", "replay"):
+        if not config and FLAGS.mode in ("eval", "eval_loop", "export", "replay"):
+            fix = "" if FLAGS.mode == "export" else ", or give --config"
             raise ConfigError(
-                f"--model_dir={FLAGS.model_dir}: no run here; start training first, or give --config"
+                f"--model_dir={FLAGS.model_dir}: no run here; start training first{fix}"
             )
     values = {key: FLAGS[flag].value for flag, key in FLAG_KEYS.items()}
     experiment = load_experiment(config, overrides=FLAGS.set, values=values)
@@ -190,6 +191,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     """Parse the flags; exit with status 2 and one line for a mistake in them."""
     try:
         return FLAGS(argv)
+    except SystemExit:  # --help and its like, which absl ends with 1
+        sys.exit(0)
     except flags.Error as error:
         sys.exit(_report_error(f"{error}; see python main.py --help", status=2))
 

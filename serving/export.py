@@ -15,11 +15,11 @@ from input_pipeline.images.view import EvalView
 from input_pipeline.sources.dataset_info import FILE_NAME, DatasetInfo, read_dataset_info
 from input_pipeline.stream.pipeline import make_eval_dataset
 from run_folder.checkpoints import Checkpoint, best_checkpoint
-from run_folder.experiment import EXPERIMENT_FILE, run_experiment_file
+from run_folder.experiment import run_experiment_file
 from serving.boxes import box_signatures, write_anchors
 from serving.class_maps import map_signatures
 from serving.model_card import ModelCard, Preprocessing, write_model_card
-from serving.network import ExportError, build_inference_network
+from serving.network import ExportError, NoRunError, build_inference_network
 from serving.onnx import write_onnx
 from serving.saved_model import (
     Servable,
@@ -87,7 +87,8 @@ def export_run(
       Path of each export by format.
 
     Raises:
-      ExportError: there is no run, it keeps no average to export, the number of class names is not
+      NoRunError: there is no run.
+      ExportError: the run keeps no average to export, the number of class names is not
         the number of classes, or a file cannot be written.
       CheckpointError: the run has no checkpoint.
     """
@@ -117,7 +118,8 @@ def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNet
         run keeps one, otherwise the last weights.
 
     Raises:
-      ExportError: there is no run, it keeps no average, or the number of class names is not the
+      NoRunError: there is no run.
+      ExportError: the run keeps no average, or the number of class names is not the
         number of classes.
       CheckpointError: the run has no checkpoint.
     """
@@ -160,7 +162,7 @@ def load_trained_network(model_dir: str, kind: WeightsKind | None) -> TrainedNet
 def _load_run_experiment(model_dir: str) -> Experiment:
     path = run_experiment_file(model_dir)
     if path is None:
-        raise ExportError(f"{model_dir}: no run here (no {EXPERIMENT_FILE}); train first")
+        raise NoRunError(model_dir)
     return load_experiment(path)
 
 

@@ -11,11 +11,21 @@ from efficientnet import ModelSpec, Size
 from efficientnet.blocks import Node
 from efficientnet.builder import build_network
 from efficientnet.network import network_layers
-from system.errors import UserError
+from run_folder.experiment import EXPERIMENT_FILE
+from system.errors import UsageError, UserError
 
 
 class ExportError(UserError):
     """An export that cannot be written or cannot be read."""
+
+
+class NoRunError(ExportError):
+    """A folder that was given as a run holds none: a mistake in the command line."""
+
+    status = UsageError.status
+
+    def __init__(self, model_dir: str) -> None:
+        super().__init__(f"{model_dir}: no run here (no {EXPERIMENT_FILE}); train first")
 
 
 # From logits to probabilities, by the name that the task gives.

@@ -7,10 +7,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from run_folder.experiment import run_experiment_file
 from serving.boxes import Found, boxes_from_pixels, split
 from serving.class_maps import ClassMaps, cut, maps_from_pixels
 from serving.model_card import ModelCard, read_model_card
-from serving.network import ACTIVATIONS, ExportError
+from serving.network import ACTIVATIONS, ExportError, NoRunError
 from serving.onnx import FILE as ONNX_FILE
 from serving.packages import require
 from serving.saved_model import crop_all, pixels_of
@@ -68,11 +69,14 @@ def find_export(model_dir: str, format_name: str = "saved_model") -> str:
     """Return the folder of the newest version of a format in a run's folder.
 
     Raises:
-      ExportError: there is no export; the message has the command that writes one.
+      NoRunError: there is neither an export nor a run.
+      ExportError: the run has no such export; the message has the command that writes one.
     """
     directory = os.path.join(model_dir, "export", format_name)
     names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
     versions = [int(name.rstrip("/")) for name in names if name.rstrip("/").isdigit()]
+    if not versions and run_experiment_file(model_dir) is None:
+        raise NoRunError(model_dir)
     if not versions:
         raise ExportError(
             f"{directory}: no export here; write one with python main.py --mode=export "

@@ -281,6 +281,24 @@ def test_a_bad_flag_is_one_line(flag: str, command: Command) -> None:
     assert flag.split("=")[0].lstrip("-") in _one_line(err)
 
 
+def test_help_succeeds() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=runs.TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--model_dir" in done.stdout
+
+
+def test_an_export_of_a_default_folder_without_a_run_is_usage(tiny: Path, command: Command) -> None:
+    status, _, err = command(*_flags(tiny, "empty"), "--mode=export")
+    assert status == 2
+    assert "no run here" in _one_line(err)
+
+
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, command: Command) -> None:
     pytest.importorskip("matplotlib")
     (tmp_path / "learning_rate.png").mkdir()
@@ -289,7 +307,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, command: Comm
     assert f"check --model_dir={tmp_path}" in _one_line(err)
 
 
-@pytest.mark.parametrize("mode", ["eval", "eval_loop", "replay"])
+@pytest.mark.parametrize("mode", ["eval", "eval_loop", "export", "replay"])
 def test_what_needs_a_run_says_that_there_is_none(
     mode: str, tmp_path: Path, command: Command
 ) -> None:

@@ -14,12 +14,12 @@ import tensorflow as tf
 from configs.load import load_experiment
 from configs.schema import Experiment
 from input_pipeline.sources.dataset_info import DatasetInfo, read_dataset_info
-from run_folder.experiment import EXPERIMENT_FILE, run_experiment_file
+from run_folder.experiment import run_experiment_file
 from run_folder.logs import METRICS, TIMES, read_log
 from run_folder.results import Results, read_results
 from run_folder.starts import Start, read_starts
 from serving.export import load_trained_network
-from serving.network import ExportError
+from serving.network import NoRunError
 from serving.report import charts, timing
 from serving.report.charts import Chart
 from serving.report.mistakes import Mistakes, find_mistakes
@@ -66,13 +66,13 @@ def write_report(model_dir: str) -> str:
       model_dir: folder of the run, local or gs://.
 
     Raises:
-      ExportError: there is no run in the folder.
+      NoRunError: there is no run in the folder.
       DatasetError: its dataset_info.json cannot be read.
       OSError: the page cannot be written.
     """
     file = run_experiment_file(model_dir)
     if file is None:
-        raise ExportError(f"{model_dir}: no run here (no {EXPERIMENT_FILE}); train first")
+        raise NoRunError(model_dir)
     experiment, info = load_experiment(file), read_dataset_info(model_dir)
     parts = _Parts()
     content = _content(model_dir, experiment, info, parts)

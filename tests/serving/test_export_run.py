@@ -266,16 +266,16 @@ def _read_features(path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "status", "message"),
     [
-        ({"images": ["nowhere.jpg"]}, "nowhere.jpg: no such file or folder"),
-        ({"images": ["EMPTY"]}, "no image in this folder"),
-        ({"model_dir": "nowhere"}, "nowhere/export/saved_model: no export here"),
-        ({"format": "onnx", "model_dir": "nowhere"}, "export.formats=[onnx]"),
+        ({"images": ["nowhere.jpg"]}, 1, "nowhere.jpg: no such file or folder"),
+        ({"images": ["EMPTY"]}, 1, "no image in this folder"),
+        ({"model_dir": "nowhere"}, 2, "nowhere: no run here (no experiment.yaml); train first"),
+        ({"format": "onnx", "model_dir": "EMPTY"}, 1, "export.formats=[onnx]"),
     ],
 )
 def test_what_is_wrong_with_a_prediction_is_one_line(
-    change, message, exported, run_folder, folder_of_images, tmp_path, capsys
+    change, status, message, exported, run_folder, folder_of_images, tmp_path, capsys
 ):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -285,9 +285,11 @@ def test_what_is_wrong_with_a_prediction_is_one_line(
         "images": [str(folder_of_images / "a.jpg")],
         **change,
     }
-    images = [str(empty) if image == "EMPTY" else image for image in asked["images"]]
-    arguments = ["--model_dir", asked["model_dir"], "--format", asked["format"], *images]
-    assert predict.main(arguments) == 1
+    (empty / "experiment.yaml").touch()
+    images = [path.replace("EMPTY", str(empty)) for path in asked["images"]]
+    model_dir = asked["model_dir"].replace("EMPTY", str(empty))
+    arguments = ["--model_dir", model_dir, "--format", asked["format"], *images]
+    assert predict.main(arguments) == status
     printed = capsys.readouterr()
     assert printed.out == ""
     assert message in printed.err

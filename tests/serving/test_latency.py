@@ -114,5 +114,8 @@ def test_the_recorded_page_has_a_command_and_a_plot_for_each_network():
 
 
 def test_a_run_without_exports_is_one_line(tmp_path, capsys):
+    assert latency.main(["--model_dir", str(tmp_path)]) == 2
+    assert f"{tmp_path}: no run here" in capsys.readouterr().err
+    (tmp_path / "experiment.yaml").touch()
     assert latency.main(["--model_dir", str(tmp_path)]) == 1
     assert "no export here; write one with python main.py --mode=export" in capsys.readouterr().err

@@ -150,5 +150,5 @@ def test_the_command_names_what_it_wrote(run: str, capsys: pytest.CaptureFixture
 def test_the_command_reports_a_folder_without_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert command.main([str(tmp_path)]) == 1
+    assert command.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"serving.report: {tmp_path}: no run here")

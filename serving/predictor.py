@@ -17,6 +17,7 @@ from serving.packages import require
 from serving.saved_model import crop_all, pixels_of
 from serving.tflite import VARIANTS
 from system.errors import first_line
+from system.tensorflow_log import quiet_stderr
 
 NetworkOutputs = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 FORMATS = ("saved_model", "tflite", "onnx")
@@ -209,8 +210,10 @@ def _open_tflite(folder: str, card: ModelCard, variant: str) -> NetworkOutputs:
         raise ExportError(f"{folder}: no {variant}.tflite here; it holds {', '.join(card.files)}")
     litert = require("ai_edge_litert.interpreter", "TFLite")
     with tf.io.gfile.GFile(os.path.join(folder, f"{variant}.tflite"), "rb") as file:
-        interpreter = litert.Interpreter(model_content=file.read(), num_threads=os.cpu_count())
-    interpreter.allocate_tensors()
+        content = file.read()
+    with quiet_stderr():  # `INFO: Created TensorFlow Lite XNNPACK delegate for CPU.`
+        interpreter = litert.Interpreter(model_content=content, num_threads=os.cpu_count())
+        interpreter.allocate_tensors()
     entry = interpreter.get_input_details()[0]
     runner = interpreter.get_signature_runner()
     shapes = {name: tuple(x["shape"][1:]) for name, x in runner.get_output_details().items()}

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from efficientnet import ModelSpec, normalize_images
 from serving.network import ExportError, by_name
+from system.tensorflow_log import quiet_stderr
 
 VARIANTS = ("float32", "float16", "dynamic_range", "int8")
 CALIBRATION_IMAGES = 128  # of the training split; more of them change little
@@ -71,7 +72,8 @@ def _convert(network: keras.Model, spec: ModelSpec, variant: str, images: Images
         converter.target_spec.supported_types = [tf.float16]
     if variant == "int8":
         _quantise(converter, images)
-    return converter.convert()
+    with quiet_stderr():  # `fully_quantize: 0, inference_type: 6, ...`
+        return converter.convert()
 
 
 def _quantise(converter: Any, images: Images) -> None:

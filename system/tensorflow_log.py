@@ -1,13 +1,16 @@
 """TensorFlow's own log: off, unless EFFICIENTNET_TENSORFLOW_LOGS=1."""
 
+import contextlib
 import ctypes
 import importlib.util
 import itertools
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 TENSORFLOW_LOGS = "EFFICIENTNET_TENSORFLOW_LOGS"
+STDERR = 2  # file descriptor
 FATAL = "3"  # other levels are off: failures raise an exception anyway
 
 # absl::SetMinLogLevel(absl::LogSeverityAtLeast) of the release that TensorFlow 2.20 contains.
@@ -47,6 +50,28 @@ def quiet_tensorflow() -> None:
             ctypes.CDLL(str(library))[_SET_MIN_LOG_LEVEL](int(level))
         except (OSError, AttributeError):
             continue
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Discard what the block writes to the process's stderr, by C++ code too.
+
+    For code whose lines no log level controls, such as the TFLite converter and interpreter. With
+    EFFICIENTNET_TENSORFLOW_LOGS=1 the lines are written. Exceptions are raised as without it.
+    """
+    if os.environ.get(TENSORFLOW_LOGS) == "1" or sys.stderr is None:  # closed: `2>&-`
+        yield
+        return
+    kept = os.dup(STDERR)
+    sys.stderr.flush()
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), STDERR)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, STDERR)
+        os.close(kept)
 
 
 def quiet_commands_of(package: str) -> None:

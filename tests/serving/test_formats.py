@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from efficientnet import build_model, get_spec, normalize_images
 from serving.network import ExportError, build_inference_network
 from serving.onnx import write_onnx
+from serving.predictor import open_outputs
 from serving.tflite import VARIANTS, write_tflite
 
 pytestmark = [
@@ -81,6 +83,15 @@ def test_tflite_files_give_the_logits_of_the_live_model(variant, tflite_folder, 
         found.append(interpreter.get_tensor(exit_["index"])[0])
     correlation = np.corrcoef(np.ravel(found), np.ravel(logits))[0, 1]
     assert correlation > CORRELATION[variant]
+
+
+def test_converter_and_interpreter_print_nothing(lite, pixels, tmp_path, capfd):
+    pytest.importorskip("ai_edge_litert.interpreter")
+    spec, network = lite
+    write_tflite(str(tmp_path), network, spec, calibration_images=lambda: pixels, variants=["int8"])
+    card = SimpleNamespace(format="tflite", files=["int8.tflite"])
+    open_outputs(str(tmp_path), card, "int8")(pixels[:1])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_int8_is_whole_and_per_channel(tflite_folder):

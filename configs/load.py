@@ -323,7 +323,9 @@ def _read_mapping(path: str, chain: tuple[str, ...]) -> dict[str, Any]:
 def _missing_file(path: str, chain: tuple[str, ...]) -> str:
     where = f"{chain[-1]}: base: " if chain else ""
     folder = FOLDER if files.is_remote(path) else Path(path).parent
-    near = _near(posixpath.basename(path), sorted(file.name for file in folder.glob("*.yaml")))
+    # Without the ending, which all files share: with it, nothing.yaml is near digits.yaml.
+    stem = posixpath.splitext(posixpath.basename(path))[0]
+    near = [f"{name}.yaml" for name in _near(stem, sorted(f.stem for f in folder.glob("*.yaml")))]
     return f"{where}{path}: file not found" + (f"; {_did_you_mean(near)}" if near else "")
 
 

@@ -379,6 +379,9 @@ def test_a_missing_file_is_named_with_near_ones(folder):
     near = "flower.yaml: file not found; did you mean flowers.yaml?"
     assert error_of("flower.yaml") == near
     assert error_of("x.yaml") == f"x.yaml: base: {near}"
+    write(digits="name: y")
+    assert error_of("nothing.yaml") == "nothing.yaml: file not found"
+    assert error_of("digit") == "digit: file not found; did you mean digits.yaml?"
     assert error_of("nowhere/zzz.yaml") == "nowhere/zzz.yaml: file not found"
 
 

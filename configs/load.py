@@ -25,7 +25,7 @@ from configs.layers import (
     value_at,
     with_tuples,
 )
-from configs.schema import KINDS, ConflictError, Experiment, StageOverlay
+from configs.schema import KINDS, ConflictError, Experiment, StageOverlay, Stepwise
 from configs.schema.stages import STAGE_KEYS
 from system import files
 from system.errors import UsageError
@@ -57,7 +57,7 @@ RESUME_KEYS = (
     "optimizer.rate_in_velocity",
 )
 
-# What a stage that has begun keeps on resuming: all that stages may set, but for how its work is cut up.
+# What a stage that has begun keeps on resuming: all STAGE_KEYS except those that only split the work.
 STAGE_RESUME_KEYS = tuple(
     key
     for key in STAGE_KEYS
@@ -119,8 +119,23 @@ def load_experiment(
             f"{origin_of(['augment', 'pairing'], layers)}: augment.pairing={pairing} has no effect without"
             " mixing; set augment.mixup_alpha or augment.cutmix_alpha above 0"
         )
+    _refuse_unsorted_boundaries(stages, groups)
     _refuse_idle_settings(experiment, stages, groups)
     return experiment
+
+
+def _refuse_unsorted_boundaries(
+    stages: Sequence[Experiment], groups: Sequence[Sequence[Layer]]
+) -> None:
+    """Refuse boundaries that do not increase; a saved run may have been trained with them."""
+    chosen = max(height_of(key, groups) for key in ("schedule.boundaries", "stages"))
+    schedules = [stage.schedule for stage in stages if isinstance(stage.schedule, Stepwise)]
+    for pair in filter(None, (schedule.unsorted_boundaries for schedule in schedules)):
+        if chosen >= 0:
+            raise ConfigError(
+                f"schedule.boundaries must increase, and {pair[1]} follows {pair[0]}: sort them, with their"
+                " factors"
+            )
 
 
 def _refuse_idle_settings(

@@ -53,7 +53,7 @@ class LayerCost:
       statistics: the same for batch norm's moving statistics.
       multiply_adds: of convolutions and of the classifier; nothing else is counted, as in the
         paper.
-      released_elements: of the layers' outputs that it reads and no later layer does.
+      released_elements: of the outputs of other layers whose last reader it is.
     """
 
     name: str

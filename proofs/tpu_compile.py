@@ -178,7 +178,7 @@ def merge_records(
     """Merge records in a fixed order; newer ones replace those of the same step."""
     keys = (*(field.name for field in dataclasses.fields(CompiledStep)), "topology")
     by_step = {
-        (*(record[key] for key in keys), str(record.get("blocks", ""))): record
+        (*(({"model": ""} | record)[key] for key in keys), str(record.get("blocks", ""))): record
         for record in [*records, *newer]
     }
     return [by_step[step] for step in sorted(by_step)]

@@ -76,9 +76,10 @@ def find_export(model_dir: str, format_name: str = "saved_model") -> str:
     directory = os.path.join(model_dir, "export", format_name)
     names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
     versions = [int(name.rstrip("/")) for name in names if name.rstrip("/").isdigit()]
-    if not versions and run_experiment_file(model_dir) is None:
-        raise NoRunError(model_dir)
     if not versions:
+        has_exports = tf.io.gfile.isdir(os.path.join(model_dir, "export"))
+        if not has_exports and run_experiment_file(model_dir) is None:
+            raise NoRunError(model_dir)
         raise ExportError(
             f"{directory}: no export here; write one with python main.py --mode=export "
             f"--model_dir={model_dir} --set 'export.formats=[{format_name}]'"

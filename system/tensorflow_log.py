@@ -59,7 +59,7 @@ def quiet_stderr() -> Iterator[None]:
     For code whose lines no log level controls, such as the TFLite converter and interpreter. With
     EFFICIENTNET_TENSORFLOW_LOGS=1 the lines are written. Exceptions are raised as without it.
     """
-    if os.environ.get(TENSORFLOW_LOGS) == "1" or sys.stderr is None:  # closed: `2>&-`
+    if is_logging() or sys.stderr is None:  # closed: `2>&-`
         yield
         return
     kept = os.dup(STDERR)

@@ -48,7 +48,7 @@ def training_memory(job: Job) -> Iterator[None]:
             f"train.accumulation_steps={train.accumulation_steps}, which is "
             f"{train.global_batch_size // shares} images at a time on each replica "
             f"({_allocation(error)}); raise train.accumulation_steps, or start a run with a smaller "
-            "train.global_batch_size"
+            "train.global_batch_size, network or model.image_size"
         ) from error
 
 
@@ -63,7 +63,8 @@ def evaluation_memory(job: Job) -> Iterator[None]:
         raise TrainingError(
             f"out of memory: evaluating with eval.global_batch_size={job.eval_batch_size}, which is "
             f"{job.eval_batch_size // job.distribution.num_replicas} images on each replica "
-            f"({_allocation(error)}); set a smaller eval.global_batch_size"
+            f"({_allocation(error)}); set a smaller eval.global_batch_size, or take a smaller "
+            "network or image size"
         ) from error
 
 

@@ -11,6 +11,7 @@ from efficientnet import ModelSpec
 from input_pipeline.augment import get_augment
 from input_pipeline.images.framing import TRAIN_FRAMINGS
 from input_pipeline.images.view import TrainView
+from input_pipeline.stream.decode import allowed_broken
 from input_pipeline.stream.pipeline import (
     DEFAULT_SHUFFLE_BUFFER_MIB,
     Position,
@@ -138,7 +139,7 @@ def eval_input(job: Job) -> EvalInput:
         make,
         eval_steps(num_examples, host_batch_size, hosts),
         num_examples,
-        int(data.max_error_fraction * num_examples) if data.on_error == "skip" else 0,
+        allowed_broken(data.max_error_fraction, num_examples) if data.on_error == "skip" else 0,
     )
 
 

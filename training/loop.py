@@ -75,23 +75,18 @@ def train_and_evaluate(
     store = _open_store(job)
     with exclusive_model_dir(job) as check_lock:
         last = store.latest()
-        changes = "; ".join(changed_settings(job)) if last else ""
         if last and _is_finished(job, store, last, with_evaluation):
-            log(f"{job.model_dir}: finished already, at step {last.step} of {job.plan.total_steps}")
-            if changes:
-                log(f"without effect on a run that has ended: {changes}")
-            found = store.best()
-            return Outcome(last.step, found, measured=None, best_figure=_figure(job, found))
+            return _report_finished(job, store, last)
 
-        if changes:
-            log(f"resuming with other settings: {changes}")
         save_settings(job)
         job = job.with_cached_images()
         with training_memory(job):
             run = Run(job, store, check_lock, last)
         evaluator = Evaluator(job, run.state) if with_evaluation else None
         with _progress(run) as progress, stop_signals() as received, run.profiler:
-            best = _best_so_far(run, evaluator, received)
+            if evaluator:
+                _measure_last(run, evaluator, received)
+            best = BestSoFar(job, store.best())
             for stage, stop in job.plan.calls_from(run.step):
                 if best.is_final(run.step):
                     break
@@ -134,14 +129,26 @@ def evaluate_run(experiment: Experiment, distribution: Distribution) -> Measured
     return Measured(step, Evaluator(job, state)(), job.data_info.class_names)
 
 
-def _best_so_far(run: Run, evaluator: Evaluator | None, received: ReceivedSignal) -> BestSoFar:
-    """Return the best evaluation of a run that starts or resumes; that of its last step comes first."""
-    if evaluator and run.last and _is_unmeasured(run.last, run.job.plan):
-        if metrics := run.evaluate(evaluator, received):
-            run.add_metrics(metrics)
-        if run.must_stop(received):
-            run.stop(received)
-    return BestSoFar(run.job, run.store.best())
+def _report_finished(job: Job, store: CheckpointStore, last: Checkpoint) -> Outcome:
+    """Log that a run has ended, and settings without effect; write its settings again if they are lost."""
+    log(f"{job.model_dir}: finished already, at step {last.step} of {job.plan.total_steps}")
+    # Exports that are missing are written with the new settings.
+    changes = [change for change in changed_settings(job) if not change.startswith("export.")]
+    if changes:
+        log(f"without effect on a run that has ended: {'; '.join(changes)}")
+    save_settings(job, only_missing=True)
+    best = store.best()
+    return Outcome(last.step, best, measured=None, best_figure=_figure(job, best))
+
+
+def _measure_last(run: Run, evaluator: Evaluator, received: ReceivedSignal) -> None:
+    """Evaluate the checkpoint that the run resumes from, if its scheduled evaluation is missing."""
+    if not run.last or not _is_unmeasured(run.last, run.job.plan):
+        return
+    if metrics := run.evaluate(evaluator, received):
+        run.add_metrics(metrics)
+    if run.must_stop(received):
+        run.stop(received)
 
 
 def _finish(run: Run, evaluator: Evaluator | None) -> Outcome:

@@ -38,8 +38,13 @@ def exclusive_model_dir(job: Job) -> Iterator[Callable[[], None]]:
         yield check
 
 
-def save_settings(job: Job) -> None:
-    """Save the experiment and the description of its data in the job's folder, if this is the chief.
+def save_settings(job: Job, *, only_missing: bool = False) -> None:
+    """Save the experiment and the description of its data in the job's folder; the chief does.
+
+    Args:
+      job: job of the run.
+      only_missing: whether to leave an experiment that is there as it is, not to log its changes and
+        replace it.
 
     Raises:
       ExperimentError: it cannot be written.
@@ -47,13 +52,16 @@ def save_settings(job: Job) -> None:
     if not job.distribution.is_chief:
         return
     with _must_be_writable(job.model_dir):
-        save_run_experiment(job.experiment, job.model_dir)
+        if not (only_missing and run_experiment_file(job.model_dir)):
+            if changes := changed_settings(job):
+                log(f"other settings than before: {'; '.join(changes)}")
+            save_run_experiment(job.experiment, job.model_dir)
         write_dataset_info(job.data_info, job.model_dir)
 
 
 def changed_settings(job: Job) -> list[str]:
-    """Return what a job sets differently from the run in its folder, as `difference` does."""
-    before = run_experiment_file(job.model_dir)
+    """Return what the chief sets differently from the run in its folder, as `difference` does."""
+    before = run_experiment_file(job.model_dir) if job.distribution.is_chief else None
     changes = difference(load_experiment(before), job.experiment) if before else []
     return [change for change in changes if not change.startswith("model_dir:")]
 
@@ -72,11 +80,13 @@ def _refuse_another_run(job: Job) -> None:
         changes += [f"training images: {then:,} -> {now:,}"] if then != now else []
         if experiment.stages or job.experiment.stages:
             done = saved[-1]
-            begun = _changes_of_begun_stages(make_plan(experiment, then), job.plan, done)
-            if begun:
+            before_plan = make_plan(experiment, then)
+            moved = _moved_stages(before_plan, job.plan, done)
+            changed = [] if moved else _changed_stages(before_plan, job.plan, done)
+            if changed:
                 kept += ", and the settings of stages that have begun"
                 others = f" end the last of these stages at step {done} and add one with others,"
-            changes += begun
+            changes += moved + changed
     if changes:
         raise ExperimentError(
             f"{job.model_dir} holds a run with other values ({'; '.join(changes)}); a run can only resume "
@@ -84,14 +94,14 @@ def _refuse_another_run(job: Job) -> None:
         )
 
 
-def _changes_of_begun_stages(before: Plan, now: Plan, done: int) -> list[str]:
-    """Return what two plans set differently for the stages that have begun after `done` steps.
+def _moved_stages(before: Plan, now: Plan, done: int) -> list[str]:
+    """Return a line if the stages that have begun read other parts of the stream in the two plans."""
+    then, here = _positions(before, done), _positions(now, done)
+    return [f"stages up to step {done}: {then} -> {here}"] if then != here else []
 
-    That is either the parts of the stream that they read, or settings that their updates depend on.
-    """
-    places = [_positions(plan, done) for plan in (before, now)]
-    if places[0] != places[1]:
-        return [f"stages up to step {done}: {places[0]} -> {places[1]}"]
+
+def _changed_stages(before: Plan, now: Plan, done: int) -> list[str]:
+    """Return what two plans set differently for the stages that have begun after `done` steps."""
     return [
         f"stage {old.number + 1}: {change}"
         for old, new in zip(before.stages, now.stages, strict=False)

@@ -210,8 +210,8 @@ def _spans(settings: Sequence[Experiment], ends: Sequence[Fraction]) -> Iterator
         length = int((end - example) / size)
         if length < 1 and len(settings) > 1:
             raise UsageError(
-                f"stages[{number}] is shorter than one step of {size} images, of "
-                f"train.duration={experiment.train.duration}; give one of the two a longer duration"
+                f"stages[{number}] is shorter than one step of {size} images with "
+                f"train.duration={experiment.train.duration}; lengthen the stage or the training"
             )
         length = max(length, 1)
         yield _Span(step, step + length, example, example + length * size)

@@ -70,7 +70,7 @@ class Run:
         self._skips_left = skips_allowed(job.experiment)
         self._batches: Iterator[Any] = iter(())
         self._loop: Callable[[Any, tf.Tensor], tf.Tensor] | None = None
-        self._stage_job = job  # of none yet
+        self._stage_job = job  # without a stage until `enter`
         self._is_first_call = True
         self.logs.time("start", self.step, time.monotonic() - begin)
 

@@ -92,18 +92,15 @@ class Stepwise(Schedule):
     boundaries: tuple[PositiveDuration, ...] = ()  # where the next factor takes over
     factors: tuple[ZeroToOne, ...] = (1.0,)  # of the peak: before, between and after them
 
-    @model_validator(mode="after")
-    def _check_boundaries(self) -> "Stepwise":
+    @property
+    def unsorted_boundaries(self) -> tuple[Duration, Duration] | None:
+        """The first two boundaries of one unit that do not increase."""
         for unit in UNITS:  # how two units compare depends on the data and the batch
             of_unit = (each for each in self.boundaries if each.unit == unit)
             for earlier, later in itertools.pairwise(of_unit):
                 if earlier.amount >= later.amount:
-                    raise ConflictError(
-                        f"schedule.boundaries must increase, and {later} follows {earlier}: sort them, with"
-                        " their factors",
-                        "schedule.boundaries",
-                    )
-        return self
+                    return earlier, later
+        return None
 
     @model_validator(mode="after")
     def _check_factors(self) -> "Stepwise":

@@ -68,10 +68,10 @@ def require_match(
     ]
     if problems:
         network = recognize_network(found.values())
-        held = f"holds {network} and" if network not in (None, spec_name) else ""
+        is_other = network not in (None, spec_name)
         raise WeightsError(
-            f"{' '.join(filter(None, (source, held)))} does not match {spec_name}: {', '.join(problems)}. "
-            "Fix: give the model of these weights (--model)",
+            f"{source}{f' holds {network} and' if is_other else ''} does not match {spec_name}: "
+            f"{', '.join(problems)}{f'; give --model={network}' if is_other else ''}",
             missing=missing,
             extra=extra,
             misshaped=misshaped,

@@ -91,7 +91,8 @@ def _checkpoint_prefix(checkpoint: str) -> str:
     indices = tf.io.gfile.glob(f"{checkpoint}/*.index")
     if not indices:
         raise WeightsError(
-            f"{checkpoint} holds neither a run nor a checkpoint; expected the folder of one, or a file"
+            f"{checkpoint} holds neither a run nor a checkpoint; expected the folder of one of the two, or "
+            "a weights file"
         )
     if len(indices) > 1:
         raise WeightsError(

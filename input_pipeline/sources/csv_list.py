@@ -82,7 +82,7 @@ def read_lists(
 
     Raises:
       DatasetError: a list or an image is missing, a list is malformed or empty, an image is listed
-        twice, a class is unknown, or an image has more or fewer than `one_class` requires.
+        twice, a class is unknown, or an image has not exactly one with `one_class`.
     """
     if not 0.0 <= validation_fraction < 1.0:
         raise DatasetError(f"invalid validation fraction {validation_fraction:g}; expected [0, 1)")

@@ -3,6 +3,7 @@
 They are read exactly as ImageNet is: TFRecords of encoded images, labels from 1.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,36 +115,32 @@ def find_written(
     Raises:
       DatasetError: the folder holds another data set, or files that are not records of this one.
     """
-    try:
+    info = None
+    with contextlib.suppress(DatasetError):
         info = read_dataset_info(data_dir)
-    except DatasetError:
-        _check_only_own(data_dir, name, class_names, own_images)
-        return None
-    if info.name != name:
+        check_shards(info, data_dir)
+        if info.name == name:
+            return info
+    if info and info.name != name:
         raise DatasetError(
             f"{data_dir}: holds the data set {info.name!r}; use another data_dir for the {name}"
         )
-    try:
-        check_shards(info, data_dir)
-    except DatasetError:
-        _check_only_own(data_dir, name, class_names, own_images)
-        return None
-    return info
+    _check_only_own(data_dir, name, class_names, own_images)
+    return None
 
 
 def _check_only_own(data_dir: str, name: str, class_names: Sequence[str], own_images: str) -> None:
     """Raise DatasetError if records of the set would be written among files of the user, or over them."""
     if not tf.io.gfile.exists(data_dir):
         return
-    there = tf.io.gfile.listdir(data_dir) if tf.io.gfile.isdir(data_dir) else [data_dir]
-    if all(OWN_FILE.fullmatch(each) for each in there) and not any(
-        _holds_others(f"{data_dir}/{each}", class_names) for each in there
-    ):
-        return
-    raise DatasetError(
-        f"{data_dir}: holds other files; the {name} are written into an empty or new folder only. "
-        f"For your own images give --config={own_images}, or another --data_dir"
-    )
+    if not tf.io.gfile.isdir(data_dir):
+        raise DatasetError(f"{data_dir}: is a file; the {name} are written into a folder")
+    for each in sorted(tf.io.gfile.listdir(data_dir)):
+        if not OWN_FILE.fullmatch(each) or _holds_others(f"{data_dir}/{each}", class_names):
+            raise DatasetError(
+                f"{data_dir}: holds other files ({each}); the {name} are written into an empty or new folder "
+                f"only. For your own images give --config={own_images}, or another --data_dir"
+            )
 
 
 def _holds_others(path: str, class_names: Sequence[str]) -> bool:

@@ -169,7 +169,7 @@ def count_broken(
     Args:
       batches: result of decode_batches.
       max_error_fraction: fraction of `num_examples` that may be broken, rounded down. Every epoch that
-        has begun adds as many, because each epoch reads the same broken examples.
+        has begun adds as many, because on one host each epoch reads the same broken examples.
       num_examples: examples of an epoch on this host.
       at_least: number of broken examples that every epoch may have, however small `num_examples` is.
       start: examples of the first epoch that were read before the first batch.
@@ -177,7 +177,7 @@ def count_broken(
     Returns:
       `batches`, which raise tf.errors.InvalidArgumentError beyond the limit.
     """
-    per_epoch = max(at_least, int(max_error_fraction * num_examples + ROUNDING))
+    per_epoch = max(at_least, allowed_broken(max_error_fraction, num_examples))
 
     def log_broken(batch: Row, before: tf.Tensor, broken: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
         problems = tf.boolean_mask(batch["problem"], batch["problem"] != "")
@@ -220,6 +220,11 @@ def count_broken(
 
     zero = tf.constant(0, tf.int64)
     return batches.scan((zero, zero), count)
+
+
+def allowed_broken(max_error_fraction: float, num_examples: int) -> int:
+    """Return how many of `num_examples` may be broken."""
+    return int(max_error_fraction * num_examples + ROUNDING)
 
 
 def replace_broken(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -188,7 +188,7 @@ def make_train_dataset(
                 max_error_fraction=reading.max_error_fraction,
                 num_examples=per_epoch,
                 at_least=1,
-                start=position.start_step * host_batch_size % per_epoch,
+                start=position.first_of_host(host_batch_size) % per_epoch,
             )
         )
     else:

@@ -39,7 +39,7 @@ def test_an_unknown_flag_is_one_line(capsys):
         main(["--foo"])
     assert stop.value.code == 2
     err = capsys.readouterr().err
-    assert err == "configs.document: unrecognized arguments: --foo; see --help\n"
+    assert err == "configs.document: unknown flag --foo; see --help\n"
 
 
 def test_a_page_without_marks_is_refused():

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from configs.describe import allowed_values, kind_labels
-from configs.load import ConfigError, difference, load_experiment, to_yaml
+from configs.load import ConfigError, difference, load_experiment, save_experiment, to_yaml
 from configs.schema import (
     KINDS,
     SGD,
@@ -307,6 +307,15 @@ def test_boundaries_that_do_not_increase_are_one_line(boundaries):
         f"schedule.boundaries must increase, and {later} follows {earlier}: sort them, with their factors"
         in error_of(overrides=["schedule.name=stepwise", *overrides])
     )
+
+
+def test_a_saved_run_keeps_its_boundaries(tmp_path):
+    overrides = ["schedule.name=stepwise", "schedule.factors=[1.0, 0.1, 0.01]"]
+    run = load_experiment(overrides=[*overrides, "schedule.boundaries=[5 steps, 9 steps]"])
+    path = tmp_path / "experiment.yaml"
+    save_experiment(run, path)
+    path.write_text(path.read_text().replace("5 steps", "19 steps"))
+    assert str(load_experiment(path).schedule.boundaries[0]) == "19 steps"
 
 
 def test_boundaries_of_several_units_may_increase():

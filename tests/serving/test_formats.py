@@ -12,6 +12,7 @@ from serving.network import ExportError, build_inference_network
 from serving.onnx import write_onnx
 from serving.predictor import open_outputs
 from serving.tflite import VARIANTS, write_tflite
+from system.tensorflow_log import TENSORFLOW_LOGS
 
 pytestmark = [
     pytest.mark.slow,
@@ -85,7 +86,8 @@ def test_tflite_files_give_the_logits_of_the_live_model(variant, tflite_folder, 
     assert correlation > CORRELATION[variant]
 
 
-def test_converter_and_interpreter_print_nothing(lite, pixels, tmp_path, capfd):
+def test_converter_and_interpreter_print_nothing(lite, pixels, tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv(TENSORFLOW_LOGS, raising=False)
     pytest.importorskip("ai_edge_litert.interpreter")
     spec, network = lite
     write_tflite(str(tmp_path), network, spec, calibration_images=lambda: pixels, variants=["int8"])

@@ -36,15 +36,16 @@ def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_memory_for_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training batches that ask for more memory than there can be."""
+    """Training batches that do not fit into the host's memory."""
     make: Callable[..., tf.data.Dataset] = inputs.make_train_dataset
 
     def exhaust(*arguments: Any, **options: Any) -> tf.data.Dataset:
         dataset = make(*arguments, **options)
 
         def fill(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            number = tf.cast(exhausting_sum(batch["image"]), batch["index"].dtype)
-            return {**batch, "index": batch["index"] + number}
+            # TensorFlow itself tries for ten seconds to allocate.
+            index = tf.numpy_function(out_of_memory, [batch["index"]], batch["index"].dtype)
+            return {**batch, "index": tf.ensure_shape(index, batch["index"].shape)}
 
         return dataset.map(fill)
 
@@ -81,7 +82,8 @@ def test_training_names_its_batch_and_what_to_set(
         "train.accumulation_steps=2, which is 4 images at a time on each replica (OOM when allocating"
     )
     assert line.endswith(
-        "; raise train.accumulation_steps, or start a run with a smaller train.global_batch_size"
+        "; raise train.accumulation_steps, or start a run with a smaller train.global_batch_size, network or "
+        "model.image_size"
     )
 
 
@@ -93,7 +95,7 @@ def test_a_batch_of_images_that_does_not_fit_is_one_line(
     status, _, err = command(*runs.flags(tmp_path, "run"), "--mode=train")
     assert status == 1
     assert runs.one_line(err).startswith(
-        f"main.py: {TRAINING}1, which is 8 images at a time on each replica (OOM when allocating"
+        f"main.py: {TRAINING}1, which is 8 images at a time on each replica (MemoryError: Unable to allocate"
     )
 
 
@@ -190,5 +192,7 @@ def test_an_evaluation_names_its_batch_and_what_to_set(tmp_path: Path, no_memory
         "out of memory: evaluating with eval.global_batch_size=4, which is 4 images on each replica "
         "(OOM when allocating"
     )
-    assert line.endswith("; set a smaller eval.global_batch_size")
+    assert line.endswith(
+        "; set a smaller eval.global_batch_size, or take a smaller network or image size"
+    )
     assert len(line.splitlines()) == 1

@@ -53,6 +53,10 @@ def test_a_run_without_a_checkpoint_starts_anew_with_other_settings(
     assert status == 0
     assert "without effect on a run that has ended: optimizer.momentum: 0.9 -> 0.5" in out
     assert load_experiment(tmp_path / "run/experiment.yaml").optimizer.momentum == 0.9
+    (tmp_path / "run/experiment.yaml").unlink()
+    status, _, err = runs.in_this_process(capsys)(*flags)
+    assert status == 0, err
+    assert (tmp_path / "run/experiment.yaml").exists()
 
 
 def refusal(folder: Path, capsys: pytest.CaptureFixture, *flags: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from system.errors import UsageError, first_line
+from system.errors import UsageError, UserError, first_line
 from training.step.packed import pack, unpack
 
 _GROUP_KEYS = 2**24  # outside the range that tf.distribute uses for its own collectives
@@ -431,6 +431,11 @@ def _connect_workers() -> Distribution:
     except ValueError as error:  # an incomplete task, such as one without type
         raise DistributionError(f"TF_CONFIG: {first_line(error)}; {_TF_CONFIG}") from error
     except tf.errors.OpError as error:
+        if "gRPC server" not in str(error):
+            raise UserError(
+                f"cannot connect to the other workers of TF_CONFIG ({first_line(error)}); start all of "
+                f"them, with the same addresses: {', '.join(workers)}"
+            ) from error
         raise DistributionError(
             f"TF_CONFIG: worker {index} cannot listen at {workers[index]} ({first_line(error)}); expected an "
             "address of this host with a free port. Fix: end the process that uses the port, or change it "
@@ -455,22 +460,22 @@ def _read_tf_config(text: str) -> tuple[list[str], int]:
         raise DistributionError(
             f"TF_CONFIG is not JSON ({first_line(error)}); {_TF_CONFIG}"
         ) from None
-    workers, index = (
-        _value_at(config, *keys) for keys in (("cluster", "worker"), ("task", "index"))
-    )
+    workers, index = _value_at(config, "cluster", "worker"), _value_at(config, "task", "index")
     if not (isinstance(workers, list) and workers and all(isinstance(x, str) for x in workers)):
         raise DistributionError(
-            f"TF_CONFIG lacks cluster.worker, the list of all workers' addresses; {_TF_CONFIG}"
+            f"TF_CONFIG: cluster.worker is {workers!r}; expected the list of all workers' addresses; "
+            f"{_TF_CONFIG}"
         )
     try:
         number = int(index)
     except (ValueError, TypeError):
         raise DistributionError(
-            f"TF_CONFIG lacks task.index, the number of this worker; {_TF_CONFIG}"
+            f"TF_CONFIG: task.index is {index!r}; expected the number of this worker; {_TF_CONFIG}"
         ) from None
     if not 0 <= number < len(workers):
         raise DistributionError(
-            f"TF_CONFIG: task.index is {number}; expected 0 to {len(workers) - 1}, a number in cluster.worker"
+            f"TF_CONFIG: task.index is {number}; expected 0 to {len(workers) - 1}, a position in "
+            "cluster.worker; correct one of the two"
         )
     return workers, number
 

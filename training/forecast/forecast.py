@@ -57,7 +57,10 @@ USABLE = 0.9  # of a chip's memory: the runtime and fragmentation take the rest
 PER_PIXEL = ("flops", "bytes_accessed", "temporary_bytes", "argument_bytes")
 STATE_TOLERANCE = 0.001  # counters beside the weights
 CURVE_POINTS = 500
-DECIDE_THE_RATE = ("schedule", "stages", "train.duration", "train.global_batch_size")
+DECIDE_THE_RATE = (
+    *("schedule", "stages", "train.duration", "train.global_batch_size"),
+    *("data.source", "data.data_dir", "data.num_train_examples", "data.holdout_shards"),
+)
 RATE_POINTS = 1_000_000  # longer stages are sampled
 
 
@@ -80,6 +83,7 @@ class StageForecast:
       spec: specification of the network at its image size.
       multiply_adds: multiply-adds of the forward pass of one image.
       training_multiply_adds: of a training step, for one image.
+      parameters: number of parameters that train if none are frozen.
       trained_parameters: number of parameters that train in this stage.
       activation_bytes: upper bound of the activations of one image in a bfloat16 step, without those that
         frozen parts need not keep.
@@ -95,6 +99,7 @@ class StageForecast:
     spec: ModelSpec
     multiply_adds: int
     training_multiply_adds: int
+    parameters: int
     trained_parameters: int
     activation_bytes: int
     slot_bytes: int
@@ -124,19 +129,24 @@ class StageForecast:
 
     @property
     def by_compiler(self) -> bool:
-        """Whether `bytes_per_image` is the compiler's.
-
-        Its step trains everything, so activations are the lower of two bounds where much is frozen.
-        """
-        return self.bytes_per_image < self.activation_bytes
+        """Whether `bytes_per_image` is the compiler's."""
+        return self._compiled_bytes_per_image == self.bytes_per_image
 
     @property
     def bytes_per_image(self) -> float:
         """Upper bound of the temporaries of one image."""
-        if not self.record:
+        compiled = self._compiled_bytes_per_image
+        if compiled is None:
             return self.activation_bytes
-        compiled = self.record["temporary_bytes"] / self.record["per_replica_batch"]
-        return min(compiled, self.activation_bytes)
+        # The compiled step trains everything, so with frozen parts the activations can be the lower bound.
+        has_frozen = self.trained_parameters < self.parameters
+        return min(compiled, self.activation_bytes) if has_frozen else compiled
+
+    @property
+    def _compiled_bytes_per_image(self) -> float | None:
+        if not self.record:
+            return None
+        return self.record["temporary_bytes"] / self.record["per_replica_batch"]
 
     @property
     def epochs(self) -> float:
@@ -225,6 +235,7 @@ def _forecast_stage(stage: Stage, topology: Topology | None, report: Path) -> St
         spec=spec,
         multiply_adds=costs.multiply_adds,
         training_multiply_adds=costs.training_multiply_adds(frozen),
+        parameters=costs.trainable_parameters,
         trained_parameters=costs.trained_parameters(frozen),
         activation_bytes=costs.activation_bytes(2, frozen),
         slot_bytes=slot_bytes,
@@ -376,8 +387,11 @@ def print_forecast(forecast: Forecast, model_dir: str) -> None:
     """
     for line in lines(forecast):
         log(line)
+    if not tf.io.gfile.isdir(model_dir):
+        return
     before = run_experiment_file(model_dir)
-    if not tf.io.gfile.isdir(model_dir) or (before and _other_rates(before, forecast.experiment)):
+    if before and _other_rates(before, forecast.experiment):
+        log(f"{model_dir} holds another run: its plot of the learning rate is left as it is")
         return
     path = f"{model_dir}/learning_rate.png"
     draw(forecast, path)
@@ -441,7 +455,7 @@ def _record(
         for record in records
         if record["compiles"]
         and record["network"] == "project"
-        and record["model"] == spec.name
+        and record.get("model") == spec.name  # older reports do not name it
         and record.get("task", "classification") == experiment.task.name
         and abs(record["state_bytes"] - state_bytes) < STATE_TOLERANCE * state_bytes
         and parse_topology(record["topology"]).chip == topology.chip

@@ -122,7 +122,7 @@ def test_a_published_network_is_recognised_by_its_weights(headless):
     assert message.startswith(
         "b0.weights.h5 holds efficientnet-b0 and does not match efficientnet-b1: "
     )
-    assert message.endswith("Fix: give the model of these weights (--model)")
+    assert message.endswith("; give --model=efficientnet-b0")
     assert len(message) < 400
     require_match(expected, expected, "b1.weights.h5", "efficientnet-b1")
 

@@ -150,7 +150,7 @@ def test_packaged_sets_are_never_written_among_other_files(
     with pytest.raises(DatasetError) as raised:
         get_source(name, str(tmp_path), target=target)
     assert str(raised.value) == (
-        f"{tmp_path}: holds other files; the {name} are written into an empty or new folder only. "
+        f"{tmp_path}: holds other files (cat); the {name} are written into an empty or new folder only. "
         f"For your own images give --config=configs/{recipe}, or another --data_dir"
     )
     assert sorted(tmp_path.rglob("*")) == before
@@ -169,7 +169,9 @@ def test_records_of_the_same_file_names_are_not_overwritten(tmp_path: Path, reco
     path = tmp_path / "train-00007-of-00008"
     records.write_shard(str(path), [record])
     before = path.read_bytes()
-    with pytest.raises(DatasetError, match="holds other files; the digits are written into"):
+    with pytest.raises(
+        DatasetError, match=r"holds other files \(train-00007-of-00008\); the digits"
+    ):
         get_source("digits", str(tmp_path))
     assert os.listdir(tmp_path) == [path.name]
     assert path.read_bytes() == before

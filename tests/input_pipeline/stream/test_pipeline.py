@@ -451,6 +451,8 @@ def test_one_broken_image_of_a_small_set_is_skipped_in_every_epoch(make_records)
     source = get_source("tfrecord", data_dir, num_classes=5)
     batches = train(source, 8, host_batch_size=4, on_error="skip")
     assert same(batches[4:], train(source, 4, host_batch_size=4, start_step=4, on_error="skip"))
+    # A stage that begins within an epoch: two of its first eleven images are the broken one.
+    assert len(train(source, 5, host_batch_size=4, first_example=29, on_error="skip")) == 5
 
 
 @pytest.mark.slow

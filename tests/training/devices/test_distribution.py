@@ -97,10 +97,13 @@ def test_a_tpu_and_another_strategy_contradict_each_other():
         (None, "--strategy=multi_worker needs TF_CONFIG, which is not set"),
         ("", "--strategy=multi_worker needs TF_CONFIG, which is not set"),
         ("{", "TF_CONFIG is not JSON (Expecting property name"),
-        ("[]", "TF_CONFIG lacks cluster.worker"),
-        ('{"cluster": {}}', "TF_CONFIG lacks cluster.worker"),
-        ('{"cluster": {"worker": "a:1"}, "task": {"index": 0}}', "TF_CONFIG lacks cluster.worker"),
-        ('{"cluster": {"worker": ["a:1"]}, "task": {}}', "TF_CONFIG lacks task.index"),
+        ("[]", "TF_CONFIG: cluster.worker is None"),
+        ('{"cluster": {}}', "TF_CONFIG: cluster.worker is None"),
+        (
+            '{"cluster": {"worker": "a:1"}, "task": {"index": 0}}',
+            "TF_CONFIG: cluster.worker is 'a:1'",
+        ),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {}}', "TF_CONFIG: task.index is None"),
         (
             '{"cluster": {"worker": ["a:1"]}, "task": {"index": 0}}',
             "TF_CONFIG: When `cluster_spec`",

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import os
 import re
 import socket
@@ -20,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from system.errors import UsageError, UserError, first_line
+from training.devices.tf_config import EXAMPLE, read_tf_config
 from training.step.packed import pack, unpack
 
 _GROUP_KEYS = 2**24  # outside the range that tf.distribute uses for its own collectives
@@ -30,11 +30,6 @@ _INSTANCE_KEYS = itertools.count(1)
 CONNECT_SECONDS = 20.0  # to wait for a grpc:// address
 
 STRATEGIES = ("auto", "tpu", "mirrored", "multi_worker", "cpu")
-
-_TF_CONFIG = (
-    'for example TF_CONFIG=\'{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
-    '"task": {"type": "worker", "index": 0}}\''
-)
 
 
 class DistributionError(UsageError):
@@ -425,11 +420,11 @@ def _tpu_advice(error: Exception) -> str:
 
 
 def _connect_workers() -> Distribution:
-    workers, index = _read_tf_config(os.environ.get("TF_CONFIG", ""))
+    workers, index = read_tf_config(os.environ.get("TF_CONFIG", ""))
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except ValueError as error:  # an incomplete task, such as one without type
-        raise DistributionError(f"TF_CONFIG: {first_line(error)}; {_TF_CONFIG}") from error
+        raise DistributionError(f"TF_CONFIG: {first_line(error)}; {EXAMPLE}") from error
     except tf.errors.OpError as error:
         if "gRPC server" not in str(error):
             raise UserError(
@@ -442,48 +437,6 @@ def _connect_workers() -> Distribution:
             "in the TF_CONFIG of every worker"
         ) from error
     return Distribution(strategy, num_hosts=len(workers), host_index=index)
-
-
-def _read_tf_config(text: str) -> tuple[list[str], int]:
-    """Return the addresses of the workers, and the number of this one.
-
-    Raises:
-      DistributionError: TF_CONFIG is empty or incomplete.
-    """
-    if not text:
-        raise DistributionError(
-            f"--strategy=multi_worker needs TF_CONFIG, which is not set; {_TF_CONFIG}"
-        )
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise DistributionError(
-            f"TF_CONFIG is not JSON ({first_line(error)}); {_TF_CONFIG}"
-        ) from None
-    workers, index = _value_at(config, "cluster", "worker"), _value_at(config, "task", "index")
-    if not (isinstance(workers, list) and workers and all(isinstance(x, str) for x in workers)):
-        raise DistributionError(
-            f"TF_CONFIG: cluster.worker is {workers!r}; expected the list of all workers' addresses; "
-            f"{_TF_CONFIG}"
-        )
-    try:
-        number = int(index)
-    except (ValueError, TypeError):
-        raise DistributionError(
-            f"TF_CONFIG: task.index is {index!r}; expected the number of this worker; {_TF_CONFIG}"
-        ) from None
-    if not 0 <= number < len(workers):
-        raise DistributionError(
-            f"TF_CONFIG: task.index is {number}; expected 0 to {len(workers) - 1}, a position in "
-            "cluster.worker; correct one of the two"
-        )
-    return workers, number
-
-
-def _value_at(tree: Any, *keys: str) -> Any:
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
 
 
 def _gpus() -> list[Any]:

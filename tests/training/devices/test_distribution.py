@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
+from system.errors import UsageError, UserError
 from tests import runs
 from training.devices.distribution import (
     STRATEGIES,
@@ -71,7 +73,7 @@ def test_mirrored_takes_every_logical_cpu():
 
 
 def refused(*args, **kwargs):
-    with pytest.raises(DistributionError) as error:
+    with pytest.raises(UsageError) as error:
         connect(*args, **kwargs)
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)
@@ -123,6 +125,21 @@ def test_workers_need_to_know_one_another(config, problem, monkeypatch):
 def test_a_worker_that_is_not_in_the_list_is_refused(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 2}}')
     assert refused("multi_worker").startswith("TF_CONFIG: task.index is 2; expected 0 to 1")
+
+
+def test_workers_that_do_not_answer_are_not_called_a_port_in_use(monkeypatch):
+    def wait() -> None:
+        raise tf.errors.DeadlineExceededError(None, None, "Barrier timed out")
+
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 0}}')
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", wait)
+    with pytest.raises(UserError) as error:
+        connect("multi_worker")
+    assert error.value.status == 1
+    assert str(error.value) == (
+        "cannot connect to the other workers of TF_CONFIG (Barrier timed out); start all of them, with the "
+        "same addresses: a:1, b:1"
+    )
 
 
 # A failed search for a TPU leaves TensorFlow's runtime in a state of its own: in a fresh process.

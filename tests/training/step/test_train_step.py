@@ -264,6 +264,14 @@ def test_a_rate_of_its_own_moves_a_weight_in_proportion(devices, request):
         )
 
 
+def without_noise(arrays):
+    """Leave out shifts that the next batch norm takes away: rounding alone moves them."""
+    noise = {name for name in arrays if "project_bn/beta" in name}
+    assert noise
+    assert all(np.abs(arrays[name]).max() < 1e-6 for name in noise)
+    return {name: array for name, array in arrays.items() if name not in noise}
+
+
 def test_lars_takes_its_norms_over_the_whole_batch_on_any_number_of_devices(
     one_device, two_devices, four_devices, assert_same
 ):
@@ -284,7 +292,7 @@ def test_lars_takes_its_norms_over_the_whole_batch_on_any_number_of_devices(
         > 1e-4
     )
     for end in ends[1:]:
-        assert_same(end, ends[0], tolerance=3e-4)  # some weights have a gradient of rounding alone
+        assert_same(without_noise(end), without_noise(ends[0]), tolerance=1e-4)
 
 
 # -- faults -------------------------------------------------------------------------------------

@@ -140,9 +140,9 @@ def run(experiment: Experiment, mode: str) -> int:
 
     model_dir = str(experiment.model_dir)
     if mode == "plan":
-        from training.forecast import forecast
+        from training.forecast import forecast, printing
 
-        forecast.print_forecast(forecast.make_forecast(experiment, FLAGS.topology), model_dir)
+        printing.print_forecast(forecast.make_forecast(experiment, FLAGS.topology), model_dir)
         return 0
     if mode == "export":
         report.print_exports(export_run(model_dir, experiment))

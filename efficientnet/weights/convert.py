@@ -12,12 +12,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from efficientnet.catalog import get_spec, vary
-from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.expectations import Expectations
 from efficientnet.weights.keras_applications import write_keras_applications_file
 from efficientnet.weights.keras_file import EXTENSION, class_count, write_weights_file
-from efficientnet.weights.matching import Weights, WeightsError, require_match
+from efficientnet.weights.matching import Weights, WeightsError, require_weights
 from efficientnet.weights.open import open_weights
 from efficientnet.weights.timm import timm_architecture, to_timm
 from system.command import Parser, command
@@ -41,12 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise WeightsError(
             f"{flags.input} has {class_count(weights)} classes, expected {flags.num_classes}"
         )
-    require_match(
-        {path: array.shape for path, array in weights.items()},
-        complexity(spec, num_classes=class_count(weights)).variable_shapes,
-        flags.input,
-        spec.name,
-    )
+    require_weights(weights, spec, class_count(weights), flags.input)
     write(flags.output, spec, weights, expectations)
     values = sum(array.size for array in weights.values())
     print(

@@ -30,7 +30,7 @@ from efficientnet.weights.keras_file import (
     name_variables,
     read_layers,
 )
-from efficientnet.weights.matching import Weights, WeightsError, require_match
+from efficientnet.weights.matching import Weights, WeightsError, require_match, require_weights
 from system.files import write_bytes
 
 STEM = "stem_conv/kernel"
@@ -191,12 +191,7 @@ def write_keras_applications_file(file: str | Path, spec: ModelSpec, weights: We
     """
     if spec.name not in NAMES:
         raise WeightsError(f"keras.applications has no {spec.name}; it has {', '.join(NAMES)}")
-    require_match(
-        {path: array.shape for path, array in weights.items()},
-        complexity(spec, num_classes=class_count(weights)).variable_shapes,
-        "this set of weights",
-        spec.name,
-    )
+    require_weights(weights, spec, class_count(weights))
     layers: dict[str, dict[str, np.ndarray]] = {}
     mean, stddev = np.asarray(spec.mean_rgb), np.asarray(spec.stddev_rgb)
     if _is_v2(spec):

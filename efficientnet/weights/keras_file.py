@@ -15,11 +15,10 @@ import h5py
 import numpy as np
 
 from efficientnet.builder import build_model
-from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
 from efficientnet.weights.containers import HDF5, identify
 from efficientnet.weights.expectations import Expectations
-from efficientnet.weights.matching import Weights, WeightsError, require_match
+from efficientnet.weights.matching import Weights, WeightsError, require_weights
 from system.errors import first_line
 from system.files import is_remote, write_bytes
 
@@ -124,9 +123,7 @@ def write_weights_file(
     if is_remote(str(file)):
         raise WeightsError(f"{file} must be a local file; write it locally, then copy it")
     num_classes = class_count(weights)
-    shapes = {name: array.shape for name, array in weights.items()}
-    expected = complexity(spec, num_classes=num_classes).variable_shapes
-    require_match(shapes, expected, "this set of weights", spec.name)
+    require_weights(weights, spec, num_classes)
 
     model = build_model(spec, num_classes=num_classes)
     assign_weights(model, weights)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from efficientnet.complexity import complexity
+from efficientnet.spec import ModelSpec
 from efficientnet.weights.recognize import recognize_network
 from system.errors import UserError
 
@@ -76,3 +78,15 @@ def require_match(
             extra=extra,
             misshaped=misshaped,
         )
+
+
+def require_weights(
+    weights: Weights,
+    spec: ModelSpec,
+    num_classes: int | None,
+    source: str = "this set of weights",
+) -> None:
+    """Check that arrays by our names are exactly a network's; see `require_match`."""
+    found = {path: array.shape for path, array in weights.items()}
+    expected = complexity(spec, num_classes=num_classes).variable_shapes
+    require_match(found, expected, source, spec.name)

@@ -10,7 +10,7 @@ import numpy as np
 
 from efficientnet.complexity import complexity
 from efficientnet.spec import ModelSpec
-from efficientnet.weights.matching import Weights, WeightsError, require_match
+from efficientnet.weights.matching import Weights, WeightsError, require_match, require_weights
 
 # Names of a layer's variables there; a scale and a kernel have the same.
 VARIABLES = {
@@ -83,12 +83,7 @@ def to_torch(
       WeightsError: the weights are not exactly the network's.
     """
     names = torch_names(spec, layers, num_classes)
-    require_match(
-        {path: array.shape for path, array in weights.items()},
-        complexity(spec, num_classes=num_classes).variable_shapes,
-        "this set of weights",
-        spec.name,
-    )
+    require_weights(weights, spec, num_classes)
     tensors = {
         name: _contiguous(weights[path].transpose(_axes(path, weights[path].ndim, to_torch=True)))
         for path, name in names.items()

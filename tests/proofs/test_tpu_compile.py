@@ -76,6 +76,8 @@ def test_a_step_measured_again_takes_the_place_of_the_one_before():
 def test_steps_of_two_networks_are_both_kept_under_one_name():
     other = RECORD | {"model": "efficientnet-lite0"}
     assert len(tpu_compile.merge_records([RECORD], [other])) == 2
+    older = {key: value for key, value in RECORD.items() if key != "model"}
+    assert len(tpu_compile.merge_records([older], [RECORD])) == 2
 
 
 def test_bytes_are_told_as_a_share_of_the_plain_step_of_the_same_size():

@@ -131,6 +131,11 @@ def test_an_unpublished_network_is_not_named():
     shapes = complexity(get_spec("efficientnet-b0", width=0.25), num_classes=6).variable_shapes
     assert recognize_network(shapes.values()) is None
     assert recognize_network([]) is None
+    expected = complexity(get_spec("efficientnet-b1"), num_classes=6).variable_shapes
+    with pytest.raises(WeightsError, match="does not match efficientnet-b1") as error:
+        require_match(shapes, expected, "mine.weights.h5", "efficientnet-b1")
+    assert "holds" not in str(error.value)
+    assert "--model" not in str(error.value)
 
 
 def _rename(file, layer, name):

@@ -11,11 +11,10 @@ from configs.load import load_experiment
 from efficientnet import complexity, get_spec
 from efficientnet.weights import write_weights_file
 from efficientnet.weights.expectations import Expectations
-from run_folder.experiment import save_run_experiment
 from system.errors import UsageError
 from tests import runs
 from training.devices.distribution import DistributionError
-from training.forecast import forecast
+from training.forecast import forecast, printing
 from training.forecast.tpu_chips import COMPILE_REPORT
 from training.job import ExperimentError
 
@@ -94,7 +93,7 @@ def test_a_compile_report_tells_hours_batch_and_input(report):
     assert found.stages[0].per_replica_batch == 512
     # 20 MB of temporaries an image in what the chip's 16 GB leave.
     assert found.stages[0].largest_batch == int((16e9 * 0.9 - found.stages[0].state_bytes) / 20e6)
-    text = "\n".join(forecast.lines(found))
+    text = "\n".join(printing.lines(found))
     hours = 350 * 1_281_167 / (6400 * 8) / 3600
     assert f"at best 51,200 images/s, {hours:.1f} hours" in text
     assert "51,200 images/s on each host of 1," in text
@@ -110,7 +109,7 @@ def test_a_report_of_another_chip_or_size_is_not_taken(report):
         experiment = load_experiment(B0, overrides=[change])
         found = forecast.make_forecast(experiment, topology, report)
         assert found.stages[0].at_best is None
-        assert "python -m proofs.tpu_compile" in forecast.lines(found)[-1]
+        assert "python -m proofs.tpu_compile" in printing.lines(found)[-1]
 
 
 def test_a_report_is_found_by_its_network_whatever_the_run_is_called(report):
@@ -148,14 +147,14 @@ def test_of_several_reports_the_one_with_the_nearest_batch_is_taken(report):
 
 def test_a_batch_that_does_not_fit_is_said(no_report):
     found = forecast.make_forecast(load_experiment(B0), "v5e:2x2", no_report)
-    assert any("too many, raise train.accumulation_steps" in x for x in forecast.lines(found))
+    assert any("too many, raise train.accumulation_steps" in x for x in printing.lines(found))
     small = load_experiment(B0, overrides=["train.accumulation_steps=16"])
     found = forecast.make_forecast(small, "v5e:2x2", no_report)
-    assert not any("too many" in line for line in forecast.lines(found))
+    assert not any("too many" in line for line in printing.lines(found))
 
 
 def test_without_a_topology_no_hours_are_made_up(no_report):
-    printed = forecast.lines(forecast.make_forecast(load_experiment(B0), None, no_report))
+    printed = printing.lines(forecast.make_forecast(load_experiment(B0), None, no_report))
     assert "give --topology" in printed[-1]
     assert not any("images/s" in line for line in printed)
 
@@ -171,15 +170,6 @@ def test_batch_norm_groups_that_do_not_divide_the_replicas_are_refused(no_report
     experiment = load_experiment(B0, overrides=["batch_norm.group=3"])
     with pytest.raises(DistributionError, match=r"groups of 3 do not divide 4 replicas"):
         forecast.make_forecast(experiment, "v5e:2x2", no_report)
-
-
-@pytest.mark.parametrize("schedule", ["exponential", "cosine", "constant"])
-def test_every_schedule_is_drawn(schedule, no_report, tmp_path):
-    pytest.importorskip("matplotlib")
-    experiment = load_experiment(B0, overrides=[f"schedule.name={schedule}"])
-    path = tmp_path / "rate.png"
-    forecast.draw(forecast.make_forecast(experiment, None, no_report), str(path))
-    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_command_plans_without_a_device(tmp_path, capsys, monkeypatch):
@@ -198,33 +188,6 @@ def test_the_state_holds_the_slots_of_whatever_optimizer(no_report, monkeypatch)
     assert found.stages[0].state_bytes == 4 * (2 * 5_330_564 + 3 * 5_288_548)
 
 
-def test_the_learning_rate_is_drawn_into_a_folder_that_exists(no_report, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    found = forecast.make_forecast(load_experiment(B0), None, no_report)
-    forecast.print_forecast(found, str(tmp_path))
-    assert (tmp_path / "learning_rate.png").exists()
-    assert f"learning rate: {tmp_path}/learning_rate.png\n" in capsys.readouterr().out
-
-
-def test_a_plan_makes_no_folder(no_report, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    found = forecast.make_forecast(load_experiment(B0), None, no_report)
-    forecast.print_forecast(found, f"{tmp_path}/run")
-    assert list(tmp_path.iterdir()) == []
-    assert "learning_rate.png" not in capsys.readouterr().out
-
-
-def test_a_plan_leaves_the_plot_of_another_run_alone(no_report, tmp_path):
-    pytest.importorskip("matplotlib")
-    run = load_experiment(B0)
-    save_run_experiment(run, str(tmp_path))
-    other = load_experiment(B0, overrides=["train.duration=9 epochs", "train.steps_per_call=1"])
-    forecast.print_forecast(forecast.make_forecast(other, None, no_report), str(tmp_path))
-    assert not (tmp_path / "learning_rate.png").exists()
-    forecast.print_forecast(forecast.make_forecast(run, None, no_report), str(tmp_path))
-    assert (tmp_path / "learning_rate.png").exists()
-
-
 def test_stages_are_planned_one_by_one(no_report, tmp_path):
     stages = (
         "stages=[{duration: 25 %, set: {model.image_size: 112}},"
@@ -238,11 +201,11 @@ def test_stages_are_planned_one_by_one(no_report, tmp_path):
     assert found.epochs == pytest.approx(350, abs=0.01)
     # Half the batch has half the rate, at the same place in the stream.
     assert found.rates[-1] == pytest.approx(alone.rates[-1] / 2)
-    text = "\n".join(forecast.lines(found))
+    text = "\n".join(printing.lines(found))
     assert "stage 1 of 2 (model.image_size=112): 27,368 steps of 4,096 images: 87.5 epochs" in text
     assert "stage 2 of 2 (train.global_batch_size=2048): 164,213 steps of 2,048 images" in text
     pytest.importorskip("matplotlib")
-    forecast.draw(found, str(tmp_path / "rate.png"))
+    printing.draw(found, str(tmp_path / "rate.png"))
     assert (tmp_path / "rate.png").stat().st_size > 0
 
 
@@ -252,7 +215,7 @@ def test_a_size_between_two_reports_is_interpolated_by_its_pixels(report):
     experiment = load_experiment(B0, overrides=["model.image_size=336"])  # 2.25 times the pixels
     found = forecast.make_forecast(experiment, "v5e:2x4", report)
     assert found.stages[0].at_best.images_per_second == pytest.approx(6400 / 2.25)
-    text = "\n".join(forecast.lines(found))
+    text = "\n".join(printing.lines(found))
     assert "roofline of the compiled step, interpolated between 224 and 448 px; a real" in text
     for size, records in ((512, [large, RECORD]), (336, [RECORD])):
         report.write_text(json.dumps(records))
@@ -268,7 +231,7 @@ def test_hours_of_all_stages_are_added_up(report):
     )
     found = forecast.make_forecast(load_experiment(B0, overrides=[stages]), "v5e:2x4", report)
     hours = 350 * 1_281_167 / (6400 * 8) / 3600 * (0.5 + 0.5 * 4)
-    assert forecast.lines(found)[-1] == f"all stages: at best {hours:.1f} hours"
+    assert printing.lines(found)[-1] == f"all stages: at best {hours:.1f} hours"
 
 
 def test_a_whole_report_is_preferred_to_an_extrapolated_one(report):
@@ -279,7 +242,7 @@ def test_a_whole_report_is_preferred_to_an_extrapolated_one(report):
     ):
         report.write_text(json.dumps(records))
         found = forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
-        assert note in "\n".join(forecast.lines(found))
+        assert note in "\n".join(printing.lines(found))
 
 
 def test_a_stage_says_what_it_trains_and_what_that_costs(no_report):
@@ -290,7 +253,7 @@ def test_a_stage_says_what_it_trains_and_what_that_costs(no_report):
     assert head.training_multiply_adds == head.multiply_adds + 1_280_000
     # Two slots of RMSProp for all weights, in both stages.
     assert head.slot_bytes == whole.slot_bytes == 4 * 2 * 5_288_548
-    (line,) = (line for line in forecast.lines(found) if line.startswith("trains "))
+    (line,) = (line for line in printing.lines(found) if line.startswith("trains "))
     assert line == (
         "trains 1,281,000 of 5,288,548 parameters: a step takes 1.0 times the multiply-adds of the forward"
         " pass; the optimizer keeps 42 MB of slots for all of them"
@@ -319,7 +282,7 @@ def test_a_linear_probe_fits_where_training_everything_does_not(no_report):
     for experiment, fits in ((probe, True), (whole, False)):
         found = forecast.make_forecast(experiment, "v3:2x2", no_report)
         assert (found.stages[0].per_replica_batch <= found.stages[0].largest_batch) == fits
-        too_many = "too many, raise train.accumulation_steps" in "\n".join(forecast.lines(found))
+        too_many = "too many, raise train.accumulation_steps" in "\n".join(printing.lines(found))
         assert too_many != fits
 
 
@@ -333,8 +296,25 @@ def test_a_report_of_a_step_that_trains_everything_does_not_hide_that_a_frozen_o
     left = 16e9 * 0.9 - stage.state_bytes
     assert stage.largest_batch == int(left / stage.activation_bytes)
     assert f"{stage.largest_batch:,} would fit (by the activations)" in "\n".join(
-        forecast.lines(found)
+        printing.lines(found)
     )
+
+
+def test_the_compilers_bytes_decide_where_nothing_is_frozen(tmp_path):
+    path = tmp_path / "larger.json"
+    path.write_text(json.dumps([RECORD | {"temporary_bytes": 64 * 900e6}]))
+    found = forecast.make_forecast(load_experiment(B0), "v5e:2x4", path)
+    (stage,) = found.stages
+    assert stage.activation_bytes < 900e6
+    assert stage.largest_batch == int((16e9 * 0.9 - stage.state_bytes) / 900e6)
+    assert "would fit (by the compiler)" in "\n".join(printing.lines(found))
+
+
+def test_a_report_without_the_networks_name_is_of_no_use(tmp_path):
+    path = tmp_path / "older.json"
+    path.write_text(json.dumps([{k: v for k, v in RECORD.items() if k != "model"}]))
+    found = forecast.make_forecast(load_experiment(B0), "v5e:2x4", path)
+    assert found.stages[0].record is None
 
 
 def test_each_stage_says_its_rates(no_report):
@@ -350,18 +330,18 @@ def test_each_stage_says_its_rates(no_report):
     assert second.peak_step in (27_368 + 999, 27_368 + 1000)
     assert 0.255 < second.highest < 0.256
     assert second.last < 1e-6
-    flat, curved = (line for line in forecast.lines(found) if line.startswith("stage "))
+    flat, curved = (line for line in printing.lines(found) if line.startswith("stage "))
     assert "87.5 epochs of 1,281,167; learning rate 0.256; evaluated every" in flat
     assert (
         f"; learning rate from 0 to {second.last:.3g}, highest {second.highest:.4g} "
         f"at step {second.peak_step:,}; evaluated every" in curved
     )
-    assert forecast.lines(found)[1].count("highest 0.256 at step 0,") == 1
+    assert printing.lines(found)[1].count("highest 0.256 at step 0,") == 1
 
 
 def test_a_single_stage_says_its_rate_once_and_exactly(no_report):
     found = forecast.make_forecast(load_experiment(B0), None, no_report)
-    text = "\n".join(forecast.lines(found))
+    text = "\n".join(printing.lines(found))
     assert text.count("learning rate") == 1
     assert f"highest {found.stages[0].rates.highest:.4g} at step 1,562," in text
 
@@ -369,8 +349,8 @@ def test_a_single_stage_says_its_rate_once_and_exactly(no_report):
 def test_hours_of_a_step_that_trains_everything_are_said_to_be_that(report):
     frozen = load_experiment(B0, overrides=["train.trainable=blocks>=9"])
     whole = "hours and images/s are those of steps that train everything: frozen parts save some"
-    assert whole in forecast.lines(forecast.make_forecast(frozen, "v5e:2x4", report))
-    assert whole not in forecast.lines(
+    assert whole in printing.lines(forecast.make_forecast(frozen, "v5e:2x4", report))
+    assert whole not in printing.lines(
         forecast.make_forecast(load_experiment(B0), "v5e:2x4", report)
     )
 

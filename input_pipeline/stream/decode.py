@@ -183,8 +183,10 @@ def count_broken(
         problems = tf.boolean_mask(batch["problem"], batch["problem"] != "")
         singly = problems[: tf.maximum(ERRORS_LOGGED - before, 0)]
         for_each = tf.strings.reduce_join(tf.strings.join(["skipped: ", singly, "\n"]))
-        counts = [tf.strings.as_string(broken), " of ", tf.strings.as_string(seen)]
-        total = tf.strings.join([*counts, " examples skipped so far\n"])
+        counted = tf.strings.join(
+            [tf.strings.as_string(broken), " of ", tf.strings.as_string(seen), " examples"]
+        )
+        total = tf.strings.join([counted, " skipped so far\n"])
         passed = broken // LOG_EVERY > before // LOG_EVERY
         tf.print(
             tf.strings.join([for_each, tf.where(passed, total, "")]),
@@ -194,17 +196,16 @@ def count_broken(
         epochs = (start + seen - 1) // num_examples + 1
         too_many = tf.strings.join(
             [
-                *counts,
-                f" examples read are broken; data.max_error_fraction={max_error_fraction:g} allows "
-                f"{per_epoch} of the {num_examples} in an epoch. Repair them",
+                counted,
+                f" read are broken; data.max_error_fraction={max_error_fraction:g} allows {per_epoch} of the "
+                f"{num_examples} in an epoch. Repair them",
                 _remedy(broken, seen, epochs, num_examples),
                 "; last: ",
                 problems[-1],
             ]
         )
-        with tf.control_dependencies(
-            [tf.debugging.Assert(broken <= per_epoch * epochs, [too_many])]
-        ):
+        checked = tf.debugging.Assert(broken <= per_epoch * epochs, [too_many])
+        with tf.control_dependencies([checked]):
             return tf.identity(broken)
 
     def count(

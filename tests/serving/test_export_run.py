@@ -16,7 +16,7 @@ from serving import features, predict
 from serving.export import _training_images, export_run, load_trained_network
 from serving.images import find_images
 from serving.model_card import read_model_card
-from serving.network import ExportError
+from serving.network import ExportError, NoRunError
 from serving.predictor import find_export, open_predictor
 from tests.crops import eval_crop_uint8
 from tests.input_pipeline.datasets import eval_dataset
@@ -136,6 +136,15 @@ def test_int8_is_calibrated_with_training_images_cropped_as_for_evaluation(run_f
     )
     np.testing.assert_array_equal(images, next(iter(split))["image"])
     np.testing.assert_array_equal(_training_images(network, 3), images[:3])
+
+
+def test_a_copied_folder_of_exports_is_not_taken_for_a_missing_run(tmp_path):
+    (tmp_path / "export/saved_model/7").mkdir(parents=True)
+    assert find_export(str(tmp_path)).endswith("saved_model/7")
+    with pytest.raises(ExportError, match="onnx: no export here; write one"):
+        find_export(str(tmp_path), "onnx")
+    with pytest.raises(NoRunError):
+        find_export(str(tmp_path / "nothing"), "onnx")
 
 
 def test_predict_answers_each_image_and_reports_the_broken_one(

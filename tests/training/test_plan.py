@@ -84,17 +84,19 @@ def test_a_step_belongs_to_the_stage_that_makes_it() -> None:
     plan = make_plan(experiment(*THREE), EXAMPLES)
     assert [plan.stage_at(s).number for s in (0, 213, 214, 243, 244, 334)] == [0, 0, 1, 1, 2, 2]
     assert [plan.stage_until(s).number for s in (0, 1, 214, 215, 244, 245)] == [0, 0, 0, 1, 1, 2]
-    calls = list(plan.calls_from(234))
-    assert [(stage.number, stop) for stage, stop in calls if stop == stage.end_step] == [
-        (1, 244),
-        (2, 334),
-    ]
-    assert [stop for _, stop in calls] == sorted({stop for _, stop in calls})
-    assert list(plan.calls_from(334)) == []
     assert plan.describe(214) == "step 214, stage 1 of 3, epoch 1.5"
     assert make_plan(experiment("train.duration=3 epochs"), EXAMPLES).describe(150) == (
         "step 150, epoch 1.5"
     )
+
+
+def test_each_call_of_the_training_loop_ends_where_an_evaluation_or_the_next_stage_follows() -> (
+    None
+):
+    plan = make_plan(experiment(*THREE, "eval.every=20 steps"), EXAMPLES)
+    calls = [(stage.number, stop) for stage, stop in plan.calls_from(214)]
+    assert calls == [(1, 234), (1, 244), (2, 264), (2, 284), (2, 304), (2, 324), (2, 334)]
+    assert list(plan.calls_from(334)) == []
 
 
 def test_every_stage_is_measured_and_saved_at_its_end_and_counts_from_its_start() -> None:

@@ -49,9 +49,11 @@ def test_a_run_without_a_checkpoint_starts_anew_with_other_settings(
     assert status == 0, err
     assert "resuming" not in out
     assert load_experiment(tmp_path / "run/experiment.yaml").train.global_batch_size == 16
-    status, out, _ = runs.in_this_process(capsys)(*flags, "--set=optimizer.momentum=0.5")
+    # Missing exports would be written with the new settings.
+    others = ["--set=optimizer.momentum=0.5", "--set=export.report=true"]
+    status, out, _ = runs.in_this_process(capsys)(*flags, *others)
     assert status == 0
-    assert "without effect on a run that has ended: optimizer.momentum: 0.9 -> 0.5" in out
+    assert "without effect on a run that has ended: optimizer.momentum: 0.9 -> 0.5\n" in out
     assert load_experiment(tmp_path / "run/experiment.yaml").optimizer.momentum == 0.9
     (tmp_path / "run/experiment.yaml").unlink()
     status, _, err = runs.in_this_process(capsys)(*flags)
